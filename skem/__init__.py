@@ -1,0 +1,29 @@
+"""scikit-learn estimators for models with hidden variables."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skem.display import ObjectiveDisplay, TemplateDisplay
+    from skem.template import ShiftedTemplateEM
+
+__version__ = "0.1.0"
+
+# Loaded when first asked for, so that `import skem` stays light.
+_MODULE_OF = {
+    "ObjectiveDisplay": "skem.display",
+    "ShiftedTemplateEM": "skem.template",
+    "TemplateDisplay": "skem.display",
+}
+
+__all__ = ["ObjectiveDisplay", "ShiftedTemplateEM", "TemplateDisplay"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'skem' has no attribute {name!r}")
+    return getattr(import_module(_MODULE_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

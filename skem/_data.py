@@ -1,0 +1,154 @@
+"""Where rows live. No other file knows.
+
+An array in memory keeps its prepared chunks from pass to pass. A memory-mapped file is
+read and prepared again at each pass, so that memory does not grow with its length.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial, reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from threadpoolctl import ThreadpoolController
+
+# Elements of a chunk: many rows keep threads out of the interpreter's lock.
+CHUNK_SIZE = 5_000_000
+MOMENT_ROWS = 32
+
+_CONTROLLER = ThreadpoolController()
+
+
+def is_on_disk(X: NDArray) -> bool:
+    """Whether the rows are a memory-mapped file, to be streamed."""
+    return isinstance(X, np.memmap)
+
+
+def chunks(n_rows: int, row_size: int) -> list[slice]:
+    """Even slices of rows, the same for any number of threads."""
+    n_chunks = max(1, -(-n_rows * row_size // CHUNK_SIZE))
+    edges = np.linspace(0, n_rows, min(n_chunks, n_rows) + 1).astype(int)
+    return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def parallel_map(
+    function: Callable[[Any], Any], items: Iterable[Any], n_threads: int
+) -> Iterator[Any]:
+    """Results in the order of the items, from threads that each use one BLAS thread."""
+    with _CONTROLLER.limit(limits=1, user_api="blas"):
+        if n_threads == 1:
+            yield from map(function, items)
+        else:
+            with ThreadPoolExecutor(n_threads) as pool:
+                yield from pool.map(function, items)
+
+
+class Passes:
+    """Passes of a model over weighted rows.
+
+    Sums are taken in the order of the chunks, so that threads change no digit.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        X: NDArray,
+        weight: NDArray,
+        dtype: DTypeLike,
+        n_threads: int = 1,
+    ) -> None:
+        self._model, self._X, self._weight = model, X, weight
+        self._dtype, self._n_threads = np.dtype(dtype), n_threads
+        self._parts = chunks(len(X), model.row_size)
+        self._cached = None
+        if not is_on_disk(X):
+            prepare = partial(self._prepare, dtype=dtype)
+            self._cached = list(parallel_map(prepare, self._parts, n_threads))
+
+    def fold(self, function: Callable[..., Any], dtype: DTypeLike = None) -> Any:
+        """Sum ``function(rows, weight)`` over the chunks, computed in ``dtype``."""
+        wanted = np.dtype(dtype or self._dtype)
+        cached = self._cached if wanted == self._dtype else None
+
+        def of_chunk(i: int) -> Any:
+            part = self._parts[i]
+            rows = cached[i] if cached else self._prepare(part, wanted)
+            return function(rows, self._weight[part])
+
+        indices = range(len(self._parts))
+        return reduce(add, parallel_map(of_chunk, indices, self._n_threads))
+
+    def total(self, params: Any) -> Any:
+        """The statistics of all rows: what the loop of EM asks for."""
+        dtype = self._model.dtype_for(params, self._dtype)
+        return self.fold(partial(self._model.e_step, params), dtype)
+
+    def _prepare(self, part: slice, dtype: DTypeLike) -> Any:
+        return self._model.rows(np.asarray(self._X[part]), dtype)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weighted moments of every feature over its observed values."""
+
+    weight: NDArray
+    mean: NDArray
+    square: NDArray  # sum of squares about the mean
+    low: float
+    high: float
+
+    def __add__(self, other: "Moments") -> "Moments":
+        weight = self.weight + other.weight
+        share = np.divide(other.weight, weight, out=0 * weight, where=weight > 0)
+        gap = other.mean - self.mean
+        return Moments(
+            weight,
+            self.mean + share * gap,
+            self.square + other.square + self.weight * share * gap**2,
+            min(self.low, other.low),
+            max(self.high, other.high),
+        )
+
+
+def moments(X: NDArray, weight: NDArray) -> Moments:
+    """One pass, in float64, that does not cancel however far from 0 the data are."""
+
+    def of_block(start: int) -> Moments:
+        values = X[start : start + MOMENT_ROWS].astype(float)
+        observed = ~np.isnan(values)
+        w = weight[start : start + MOMENT_ROWS, None] * observed
+        np.copyto(values, 0, where=~observed)
+        total = w.sum(0)
+        mean = np.divide((w * values).sum(0), total, out=0 * total, where=total > 0)
+        low = values.min(initial=np.inf, where=observed)
+        high = values.max(initial=-np.inf, where=observed)
+        return Moments(total, mean, (w * (values - mean) ** 2).sum(0), low, high)
+
+    return reduce(add, map(of_block, range(0, len(X), MOMENT_ROWS)))
+
+
+def representative_rows(
+    X: NDArray, weight: NDArray, size: int, rng: np.random.RandomState
+) -> tuple[NDArray, NDArray]:
+    """At most about ``size`` rows to start from, and their weights.
+
+    The rows are sorted and drawn at even steps of the cumulative weight, and equal rows
+    are merged: a row of weight 2 and two such rows give the same sample.
+    """
+    order = np.lexsort(X[:, np.linspace(0, X.shape[1] - 1, 8).astype(int)].T)
+    order = order[weight[order] > 0]
+    offset = rng.uniform()
+    weights = weight[order]
+    if len(order) > size:
+        cumulative = np.cumsum(weights)
+        steps = (offset + np.arange(size)) * (cumulative[-1] / size)
+        drawn = np.searchsorted(cumulative, steps, side="right")
+        drawn, counts = np.unique(drawn.clip(max=len(order) - 1), return_counts=True)
+        order, weights = order[drawn], counts * (cumulative[-1] / size)
+    rows = np.array(X[order])
+    same = np.isclose(rows[1:], rows[:-1], rtol=0, atol=0, equal_nan=True).all(1)
+    first = np.flatnonzero(np.r_[True, ~same])
+    return rows[first], np.add.reduceat(weights, first)

@@ -1,0 +1,286 @@
+"""scikit-learn glue that the EM estimators share.
+
+Every private import from scikit-learn is in this file.
+"""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from joblib import effective_n_jobs
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import logsumexp, softmax
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    check_is_fitted,
+    validate_data,
+)
+
+from skem._data import Passes, chunks, parallel_map
+from skem._loop import Run, em
+
+__all__ = [
+    "EMEstimator",
+    "Interval",
+    "StrOptions",
+    "check_is_fitted",
+    "check_weights",
+    "validate_data",
+    "with_callbacks",
+]
+
+
+def check_weights(sample_weight: ArrayLike | None, X: NDArray) -> NDArray[np.float64]:
+    """Weights as float64, one for each row, not negative and not all zero."""
+    return _check_sample_weight(
+        sample_weight, X, dtype=np.float64, ensure_non_negative=True
+    )
+
+
+class EMEstimator(CallbackSupportMixin, DensityMixin, BaseEstimator):
+    """What estimators with a categorical hidden variable, fitted by EM, have in common.
+
+    A subclass has the parameters ``max_iter``, ``tol``, ``n_jobs``, ``verbose``,
+    ``verbose_interval``, ``learning_offset`` and ``learning_decay``, and the methods
+
+    - ``_check_rows(X, reset)``: X as a checked 2-D array;
+    - ``_fitted_model()`` and ``_params(model)``: what the fitted attributes say;
+    - ``_attributes(model, params, stats)``: the fitted attributes as a dict;
+    - ``_n_parameters()``: the number of free parameters;
+    - ``inverse_transform(code)``.
+    """
+
+    # -- fitting ----------------------------------------------------------------------
+
+    def _passes(self, model: Any, X: NDArray, weight: NDArray) -> Passes:
+        dtype = X.dtype if X.dtype == np.float32 else np.float64
+        return Passes(model, X, weight, dtype, effective_n_jobs(self.n_jobs))
+
+    def _run_em(
+        self, model: Any, passes: Passes, params: Any, X: NDArray, max_iter: int
+    ) -> Run:
+        """EM to convergence, with callbacks and one line per ``verbose_interval``."""
+        task = None
+
+        def on_begin() -> None:
+            nonlocal task
+            task = self._callback_fit_ctx.subcontext("iteration")
+            task.call_on_fit_task_begin(estimator=self, X=X)
+
+        def on_iter(run: Run) -> bool:
+            if self.verbose and run.n_iter % self.verbose_interval == 0:
+                gain = run.objectives[-1] - run.objectives[-2]
+                print(
+                    f"[{type(self).__name__}] iteration {run.n_iter}: "
+                    f"{run.objectives[-1]:.6f} nats per sample, gain {gain:.2e}"
+                )
+            return task.call_on_fit_task_end(
+                estimator=self,
+                X=X,
+                reconstruction_attributes=lambda: self._attributes(model, *run.state),
+            )
+
+        return em(
+            model,
+            passes.total,
+            params,
+            max_iter=max_iter,
+            tol=self.tol,
+            on_begin=on_begin,
+            on_iter=on_iter,
+        )
+
+    def _keep(self, model: Any, run: Run) -> None:
+        """Set the fitted attributes from a finished run, and say what went wrong."""
+        self._set_attributes(model, *run.state, n_batches=1)
+        self.lower_bounds_ = run.objectives[1:]
+        self.lower_bound_ = run.objectives[-1]
+        self.n_iter_ = run.n_iter
+        self.converged_ = run.converged
+        name = type(self).__name__
+        if run.interrupted:
+            warnings.warn(
+                f"{name} was interrupted after {run.n_iter} iterations and keeps the "
+                "best parameters so far.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        elif not run.converged and run.n_iter == self.max_iter > 0:
+            warnings.warn(
+                f"{name} did not converge in max_iter={self.max_iter} iterations: the "
+                f"last gain was above tol={self.tol:g} nats per sample. Raise max_iter "
+                "or tol.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+
+    def _set_attributes(
+        self, model: Any, params: Any, stats: Any, *, n_batches: int
+    ) -> None:
+        """Set the fitted attributes, and the statistics from which online EM goes on."""
+        for name, value in self._attributes(model, params, stats).items():
+            setattr(self, name, value)
+        self._statistics = vars((1 / stats.weight) * stats)
+        self._n_batches = n_batches
+
+    def _update(self, model: Any, X: NDArray, weight: NDArray) -> None:
+        """One step of online EM on a batch."""
+        params = self._params(model)
+        stats = self._passes(model, X, weight).total(params)
+        step = (self._n_batches + self.learning_offset) ** -self.learning_decay
+        kept = type(stats)(**self._statistics)
+        mixed = (1 - step) * kept + (step / stats.weight) * stats
+        params = model.m_step(params, mixed)
+        self._set_attributes(model, params, mixed, n_batches=self._n_batches + 1)
+        self.lower_bound_ = float(stats.log_lik / stats.weight)
+        self.lower_bounds_ = [*self.lower_bounds_, self.lower_bound_]
+        self.n_iter_ += 1
+
+    # -- verbs ------------------------------------------------------------------------
+
+    def _map_rows(
+        self, X: ArrayLike, function: Callable[[Any, Any, Any], NDArray]
+    ) -> NDArray:
+        """Apply ``function(model, params, rows)`` to chunks of X, in float64."""
+        check_is_fitted(self)
+        X = self._check_rows(X, reset=False)
+        model = self._fitted_model()
+        params = self._params(model)
+
+        def of_chunk(part: slice) -> NDArray:
+            return function(model, params, model.rows(np.asarray(X[part]), np.float64))
+
+        parts = chunks(len(X), model.row_size)
+        n_threads = effective_n_jobs(self.n_jobs)
+        return np.concatenate(list(parallel_map(of_chunk, parts, n_threads)))
+
+    def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the log-likelihood of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            log p(x) in nats, of the observed values.
+        """
+
+        def log_lik(model: Any, params: Any, rows: Any) -> NDArray:
+            return logsumexp(model.log_joint(params, rows), axis=1)
+
+        return self._map_rows(X, log_lik)
+
+    def score(
+        self,
+        X: ArrayLike,
+        y: object = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
+        """Return the mean log-likelihood of the rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            The (weighted) mean of ``score_samples(X)``, in nats per sample.
+        """
+        log_lik = self.score_samples(X)
+        return float(np.average(log_lik, weights=check_weights(sample_weight, log_lik)))
+
+    def predict_proba(self, X: ArrayLike) -> NDArray:
+        """Return the posterior probabilities of the hidden variable.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_categories)
+            Probabilities; each row sums to 1.
+        """
+
+        def posterior(model: Any, params: Any, rows: Any) -> NDArray:
+            return softmax(model.log_joint(params, rows), axis=1)
+
+        return self._map_rows(X, posterior)
+
+    def transform(self, X: ArrayLike) -> NDArray:
+        """Return the posterior probabilities of the hidden variable, in the dtype of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_categories)
+            Probabilities; each row sums to 1.
+        """
+        dtype = np.float32 if getattr(X, "dtype", None) == np.float32 else np.float64
+        return self.predict_proba(X).astype(dtype, copy=False)
+
+    def reconstruct(self, X: ArrayLike) -> NDArray:
+        """Return the expected noise-free rows given X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            ``inverse_transform(predict_proba(X))``.
+        """
+        return self.inverse_transform(self.predict_proba(X))
+
+    def aic(self, X: ArrayLike) -> float:
+        """Return Akaike's information criterion on X; lower is better.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        float
+            Twice the number of free parameters minus twice the log-likelihood in nats.
+        """
+        return float(2 * self._n_parameters() - 2 * self.score_samples(X).sum())
+
+    def bic(self, X: ArrayLike) -> float:
+        """Return the Bayesian information criterion on X; lower is better.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        float
+            The number of free parameters times log n minus twice the log-likelihood in
+            nats.
+        """
+        log_lik = self.score_samples(X)
+        return float(self._n_parameters() * np.log(len(log_lik)) - 2 * log_lik.sum())

@@ -1,0 +1,139 @@
+"""A window that moves over an image: correlations, window sums, and their layout.
+
+An image (H, W, C) is held as ``lines``, an array (R, *S) whose last axes are those along
+which the window moves: S = (W,) and R = H*C lines when the window is as high as the
+image, S = (H, W) and R = C when it is not. The window has shape w along these axes, the
+shifts have N = S-w+1, and a real FFT over S has Q frequencies. k counts images.
+
+Whatever depends on the shift is either a correlation, whose sum over lines or over images
+is taken in the Fourier domain as a matrix product, or a sum over the window, which takes
+prefix sums. No padding is needed, because the window never leaves the image.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from scipy.fft import irfftn, rfftn
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Every position of a window (h, w) in an image (H, W) or (H, W, C)."""
+
+    image_shape: tuple[int, ...]
+    window_shape: tuple[int, int]
+
+    @cached_property
+    def full_shape(self) -> tuple[int, int, int]:
+        """(H, W, C), with C = 1 for an image without channels."""
+        height, width, *channels = self.image_shape
+        return (height, width, channels[0] if channels else 1)
+
+    @cached_property
+    def space(self) -> tuple[int, ...]:
+        """S: the size of the image along the axes of movement."""
+        height, width = self.image_shape[:2]
+        return (width,) if self.window_shape[0] == height else (height, width)
+
+    @cached_property
+    def window(self) -> tuple[int, ...]:
+        """w: the size of the window along the axes of movement."""
+        return self.window_shape[-len(self.space) :]
+
+    @cached_property
+    def shifts(self) -> tuple[int, ...]:
+        """N: the number of shifts along the axes of movement."""
+        return tuple(s - w + 1 for s, w in zip(self.space, self.window, strict=True))
+
+    @cached_property
+    def n_shifts(self) -> int:
+        return math.prod(self.shifts)
+
+    @cached_property
+    def axes(self) -> tuple[int, ...]:
+        return tuple(range(-len(self.space), 0))
+
+    def to_lines(self, images: NDArray) -> NDArray:
+        """(..., H, W, C) as lines (..., R, *S): a view where C = 1."""
+        *lead, height, width, channels = images.shape
+        if len(self.space) == 2:
+            return np.moveaxis(images, -1, -3)
+        return np.moveaxis(images, -1, -2).reshape(*lead, height * channels, width)
+
+    def to_images(self, lines: NDArray) -> NDArray:
+        """Lines (..., R, *S) or (..., R, *w) as images (..., height, width, C)."""
+        if len(self.space) == 2:
+            return np.moveaxis(lines, -3, -1)
+        *lead, _, width = lines.shape
+        height, _, channels = self.full_shape
+        return np.moveaxis(lines.reshape(*lead, height, channels, width), -2, -1)
+
+    def broadcast(self, values: NDArray) -> NDArray:
+        """Append the axes of movement to an array, for broadcasting."""
+        return values.reshape(*values.shape, *[1] * len(self.space))
+
+    def spectrum(self, lines: Array) -> NDArray:
+        """FFT (Q, k, R) of lines (k, R, *S)."""
+        spectrum = rfftn(lines, axes=self.axes)
+        return spectrum.reshape(*lines.shape[:2], -1).transpose(2, 0, 1)
+
+    def empty_spectrum(self, n_images: int, n_lines: int, dtype: DTypeLike) -> NDArray:
+        """Room for it, laid out so that sums over R or k are matrix products."""
+        *rest, last = self.space
+        n_frequencies = math.prod(rest) * (last // 2 + 1)
+        return np.empty((n_frequencies, n_images, n_lines), np.result_type(dtype, 1j))
+
+    def correlate(self, spectrum: NDArray, kernel: Array) -> Array:
+        """Sum over lines and window of x[k, r, d + m] kernel[r, m]: (k, *N)."""
+        kernel = self._transform(kernel.astype(spectrum.real.dtype)).conj()
+        product = np.matmul(spectrum, np.ascontiguousarray(kernel.T)[:, :, None])
+        return self._inverse(product[:, :, 0].T, self.shifts)
+
+    def gather(self, spectrum: NDArray, posterior: Array) -> Array:
+        """Sum over images and shifts of posterior[k, d] x[k, r, d + m]: (R, *w)."""
+        weights = self._transform(posterior.astype(spectrum.real.dtype)).conj()
+        weights = np.ascontiguousarray(weights.T)[:, :, None]
+        product = np.matmul(spectrum.transpose(0, 2, 1), weights)
+        return self._inverse(product[:, :, 0].T, self.window).astype(float)
+
+    def gather_each(self, spectrum: NDArray, posterior: Array) -> Array:
+        """The same for every image by itself: (k, R, *w)."""
+        weights = self._transform(posterior).conj()
+        product = spectrum.transpose(1, 2, 0) * weights[:, None, :]
+        windows = self._inverse(product.reshape(-1, product.shape[-1]), self.window)
+        return windows.reshape(*product.shape[:2], *self.window)
+
+    def paste(self, code: Array, kernel: Array) -> Array:
+        """Sum over shifts of code[k, d] times the kernel at d: (k, R, *S)."""
+        product = self._transform(code)[:, None, :] * self._transform(kernel)
+        lines = self._inverse(product.reshape(-1, product.shape[-1]), self.space)
+        return lines.reshape(*product.shape[:2], *self.space)
+
+    def sums(self, values: Array) -> Array:
+        """Sums of (..., *S) over the window at every shift: (..., *N), in float64."""
+        for axis, width in zip(self.axes, self.window, strict=True):
+            pad = [(0, 0)] * values.ndim
+            pad[axis] = (1, 0)
+            prefix = np.moveaxis(np.pad(values.cumsum(axis, dtype=float), pad), axis, -1)
+            values = np.moveaxis(prefix[..., width:] - prefix[..., :-width], -1, axis)
+        return values
+
+    def coverage(self, posterior: Array) -> Array:
+        """Probability (k, *S) that the window covers each place."""
+        pad = [(0, 0), *((w - 1, w - 1) for w in self.window)]
+        return self.sums(np.pad(posterior, pad))
+
+    def _transform(self, values: Array) -> NDArray:
+        return rfftn(values, s=self.space, axes=self.axes).reshape(len(values), -1)
+
+    def _inverse(self, spectrum: NDArray, shape: tuple[int, ...]) -> Array:
+        """(k, Q) back to (k, *shape), the first corner of S."""
+        *rest, last = self.space
+        spectrum = spectrum.reshape(len(spectrum), *rest, last // 2 + 1)
+        values = irfftn(spectrum, s=self.space, axes=self.axes)
+        return values[(slice(None), *map(slice, shape))]

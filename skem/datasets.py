@@ -1,0 +1,202 @@
+"""Simulated data with known truth, and pictures that ship with the dependencies."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import Bunch, check_random_state
+
+__all__ = ["load_hidden_face", "make_shifted_templates"]
+
+
+def make_shifted_templates(
+    n_samples: int = 1000,
+    *,
+    template: ArrayLike | None = None,
+    background: ArrayLike | None = None,
+    image_shape: tuple[int, ...] = (20, 60),
+    template_width: int = 20,
+    template_height: int | None = None,
+    noise_std: float = 0.5,
+    shift_prior: ArrayLike | None = None,
+    absent: float = 0.0,
+    clip: tuple[float, float] | None = None,
+    dtype: type = np.float64,
+    random_state: int | np.random.RandomState | None = None,
+) -> Bunch:
+    """Simulate images in which a template hides at a random shift.
+
+    x = M_d + noise, where M_d is the background with the template pasted at shift d.
+
+    Parameters
+    ----------
+    n_samples : int, default=1000
+        Number of images.
+    template : array-like of shape (template_height, template_width[, channels]), default=None
+        The template; None draws a smooth random one of the sizes given below.
+    background : array-like of shape (height, width[, channels]), default=None
+        The background; None draws a smooth random one of shape ``image_shape``.
+    image_shape : tuple of int, default=(20, 60)
+        (height, width) or (height, width, channels), where ``background`` is None.
+    template_width : int, default=20
+        Width of the template in pixels, where ``template`` is None.
+    template_height : int, default=None
+        Height of the template in pixels, where ``template`` is None. None means the
+        height of the image.
+    noise_std : float, default=0.5
+        Standard deviation of the noise; a random template or background has 1.
+    shift_prior : array-like of shape (n_shifts,), default=None
+        Probability of each shift, in C order; None means uniform.
+    absent : float, default=0.0
+        Probability that the template is absent from an image.
+    clip : tuple of float, default=None
+        (low, high) to clip the noisy pixels to, such as (0, 255).
+    dtype : type, default=numpy.float64
+        The dtype of X.
+    random_state : int, RandomState or None, default=None
+        Seed.
+
+    Returns
+    -------
+    sklearn.utils.Bunch
+        With ``X`` of shape (n_samples, n_features), ``shifts`` (n_samples,) with -1 for
+        absent, ``template``, ``background``, ``image_shape``, ``template_width``,
+        ``template_height`` and ``noise_std``.
+
+    Raises
+    ------
+    ValueError
+        If the template is larger than the background, or the probabilities are none.
+
+    Examples
+    --------
+    >>> from skem.datasets import make_shifted_templates
+    >>> data = make_shifted_templates(5, image_shape=(4, 9), template_width=3)
+    >>> data.X.shape, data.shifts.shape
+    ((5, 36), (5,))
+    """
+    rng = check_random_state(random_state)
+    if background is None:
+        background = _smooth_image(image_shape, rng)
+    background = np.asarray(background, dtype=float)
+    if template is None:
+        height = background.shape[0] if template_height is None else template_height
+        shape = (height, template_width, *background.shape[2:])
+        template = _smooth_image(shape, rng)
+    template = np.asarray(template, dtype=float)
+    shifts_shape = [b - t + 1 for b, t in zip(background.shape[:2], template.shape, strict=False)]
+    if min(shifts_shape) < 1 or template.shape[2:] != background.shape[2:]:
+        raise ValueError(
+            f"a template of shape {template.shape} does not fit in a background of shape "
+            f"{background.shape}."
+        )
+    n_shifts = int(np.prod(shifts_shape))
+    prior = np.full(n_shifts, 1 / n_shifts) if shift_prior is None else shift_prior
+    prior = np.asarray(prior, dtype=float)
+    if prior.shape != (n_shifts,) or (prior < 0).any() or not np.isclose(prior.sum(), 1):
+        raise ValueError(
+            f"shift_prior must be {n_shifts} probabilities that sum to 1, but it has shape "
+            f"{prior.shape} and sum {prior.sum():g}."
+        )
+    if not 0 <= absent <= 1:
+        raise ValueError(f"absent must be a probability, but it is {absent}.")
+    shifts = rng.choice(n_shifts, size=n_samples, p=prior)
+    shifts[rng.uniform(size=n_samples) < absent] = -1
+    X = np.empty((n_samples, *background.shape), dtype)
+    height, width = template.shape[:2]
+    for image, shift in zip(X, shifts, strict=True):
+        clean = background.copy()
+        if shift >= 0:
+            row, column = divmod(shift, shifts_shape[1])
+            clean[row : row + height, column : column + width] = template
+        clean += rng.normal(scale=noise_std, size=clean.shape)
+        image[...] = clean if clip is None else clean.clip(*clip)
+    return Bunch(
+        X=X.reshape(n_samples, -1),
+        shifts=shifts,
+        template=template,
+        background=background,
+        image_shape=background.shape,
+        template_width=width,
+        template_height=height,
+        noise_std=noise_std,
+    )
+
+
+def load_hidden_face(
+    n_samples: int = 1000,
+    *,
+    noise_std: float = 400.0,
+    clip: tuple[float, float] | None = (0.0, 255.0),
+    shift_prior: ArrayLike | None = None,
+    absent: float = 0.0,
+    dtype: type = np.float32,
+    random_state: int | np.random.RandomState | None = 0,
+) -> Bunch:
+    """Hide a portrait at a random place in noisy copies of a photograph.
+
+    The portrait is matplotlib's of Grace Hopper, 100 rows by 73 columns; the photograph is
+    scikit-learn's china.jpg, 100 by 200; both are grey, 0...255. Needs matplotlib and pillow.
+
+    Parameters
+    ----------
+    n_samples : int, default=1000
+        Number of images.
+    noise_std : float, default=400.0
+        Standard deviation of the noise in grey levels, before clipping.
+    clip : tuple of float, default=(0.0, 255.0)
+        What the noisy pixels are clipped to; None does not clip.
+    shift_prior : array-like of shape (128,), default=None
+        Probability of each column of the portrait's left edge; None means uniform.
+    absent : float, default=0.0
+        Probability that the portrait is absent from an image.
+    dtype : type, default=numpy.float32
+        The dtype of X.
+    random_state : int, RandomState or None, default=0
+        Seed.
+
+    Returns
+    -------
+    sklearn.utils.Bunch
+        As from :func:`make_shifted_templates`.
+
+    Examples
+    --------
+    >>> from skem.datasets import load_hidden_face
+    >>> data = load_hidden_face(10)
+    >>> data.X.shape, data.template.shape, data.background.shape
+    ((10, 20000), (100, 73), (100, 200))
+    """
+    from matplotlib.cbook import get_sample_data
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
+    with get_sample_data("grace_hopper.jpg") as file:
+        face = _grey(Image.open(file), (73, 100))
+    background = _grey(Image.fromarray(load_sample_image("china.jpg")), (200, 100))
+    return make_shifted_templates(
+        n_samples,
+        template=face,
+        background=background,
+        noise_std=noise_std,
+        shift_prior=shift_prior,
+        absent=absent,
+        clip=clip,
+        dtype=dtype,
+        random_state=random_state,
+    )
+
+
+def _grey(image, size: tuple[int, int]) -> NDArray:
+    """The largest centred part of a picture with the proportions of ``size``, resized."""
+    from PIL import ImageOps
+
+    return np.asarray(ImageOps.fit(image.convert("L"), size), dtype=float)
+
+
+def _smooth_image(shape: Sequence[int], rng: np.random.RandomState) -> NDArray:
+    """Gaussian noise smoothed along both axes over about 1.5 pixels, of variance 1."""
+    from scipy.ndimage import gaussian_filter
+
+    image = gaussian_filter(rng.normal(size=shape), (1.5, 1.5, 0)[: len(shape)], mode="wrap")
+    return (image - image.mean()) / (image.std() or 1.0)
