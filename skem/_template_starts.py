@@ -13,7 +13,7 @@ and the best is tried.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -23,16 +23,20 @@ from scipy.fft import irfftn, next_fast_len, rfftn
 from sklearn.utils.parallel import Parallel, delayed
 
 from skem._data import Passes
-from skem._loop import Run, em, iterate
+from skem._loop import Run, em
 from skem._template_model import Params, Rows, ShiftedTemplate, Smoothness, Stats
 from skem._windows import Array
 
-# Iterations of a start, of plain EM after shrinkage, of shrinkage on all rows.
-N_ITER_START, N_ITER_POLISH, N_ITER_SHRINK = 15, 5, 8
+# Iterations that compare starts, and that finish one.
+N_ITER_TRIAL, N_ITER_START = 5, 15
+# Wiener-EM of a start, and on all rows.
+ANNEALING, NO_ANNEALING = tuple(np.geomspace(0.01, 1, 20)), (1.0,) * 8
 # How far the shift move looks along each axis when there are two.
 REACH_2D = 8
-# Images that the shift move looks at, and how often it moves.
-MOVE_ROWS, MAX_MOVES = 128, 4
+# Starts that are run to the end.
+N_FINALISTS = 3
+# Pixels that the shift move looks at, the moves that it tries, and how often it moves.
+MOVE_SIZE, N_MOVES, MAX_MOVES = 2_500_000, 2, 4
 
 
 def uniform_params(model: ShiftedTemplate) -> Params:
@@ -74,6 +78,20 @@ def dirichlet_params(
         posterior = np.column_stack([posterior / 2, np.full(len(X), 0.5)])
     stats = model.given_posterior(model.rows(X, float), weight, posterior)
     return plain(model).m_step(uniform_params(model), stats)
+
+
+def window_params(
+    model: ShiftedTemplate, passes: Passes, X: Array, rng: np.random.RandomState
+) -> Params:
+    """The mean start, with the window of one image that differs most from the mean."""
+    params = mean_params(model, passes)
+    windows = model.windows
+    image = model.centred(X[[rng.randint(len(X))]], float)[0]
+    mean = model.centred(np.nanmean(X, axis=0, keepdims=True, dtype=float), float)[0]
+    energy = windows.sums(((image - mean) ** 2).sum(0))
+    corner = np.unravel_index(energy.argmax(), windows.shifts)
+    place = tuple(slice(c, c + w) for c, w in zip(corner, windows.window, strict=True))
+    return replace(params, template=image[(slice(None), *place)], background=mean)
 
 
 def random_params(
@@ -163,23 +181,18 @@ def smoothness_of(model: ShiftedTemplate, params: Params, stats: Stats) -> Smoot
 
 
 def shrink(
-    model: ShiftedTemplate, passes: Passes, params: Params, n_iter: int
+    model: ShiftedTemplate, passes: Passes, params: Params, heat: Sequence[float]
 ) -> tuple[Params, Smoothness]:
-    """Wiener-EM: estimate the prior and take the M step under it, ``n_iter`` times."""
+    """Wiener-EM: one iteration, with the prior estimated anew, for each of ``heat``.
 
-    def step(state: tuple[Params, Stats, Smoothness]):
-        params, stats, _ = state
+    In the E step the log-likelihood is multiplied by ``heat``: below 1 it anneals.
+    """
+    smoothness = None
+    for beta in heat:
+        stats = passes.total(replace(params, noise_var=params.noise_var / beta))
         smoothness = smoothness_of(model, plain(model).m_step(params, stats), stats)
         params = replace(model, smoothness=smoothness).m_step(params, stats)
-        stats = passes.total(params)
-        return (params, stats, smoothness), stats.log_lik / stats.weight
-
-    stats = passes.total(params)
-    start = (params, stats, smoothness_of(model, params, stats))
-    run = iterate(step, start, max_iter=n_iter)
-    if run.interrupted:
-        raise KeyboardInterrupt
-    return run.state[0], run.state[2]
+    return params, smoothness
 
 
 # -- the search -------------------------------------------------------------------------
@@ -194,16 +207,26 @@ def search(
     rng: np.random.RandomState,
     n_jobs: int | None,
 ) -> tuple[Params, str]:
-    """Run every kind of start on a sample; the best parameters, and their kind."""
+    """The best of several starts on a sample, and its kind.
+
+    All run for a few iterations, the best few for more, with shift moves.
+    """
     seeds = rng.randint(np.iinfo(np.int32).max, size=len(kinds))
-    runs = Parallel(n_jobs=n_jobs, prefer="threads")(
+    parallel = Parallel(n_jobs=n_jobs, prefer="threads")
+    runs = parallel(
         delayed(advance)(model, X, weight, kind, span, int(seed))
         for kind, seed in zip(kinds, seeds, strict=True)
     )
-    best = max(range(len(kinds)), key=lambda i: runs[i].objectives[-1])
-    if runs[best].interrupted:
+    order = sorted(range(len(kinds)), key=lambda i: -runs[i].objectives[-1])
+    order = order[:N_FINALISTS]
+    finals = parallel(
+        delayed(finish)(model, X, weight, runs[i], moves=kinds[i] != "random")
+        for i in order
+    )
+    if any(run.interrupted for run in [*runs, *finals]):
         raise KeyboardInterrupt
-    return runs[best].state[0], kinds[best]
+    best = max(range(len(finals)), key=lambda i: finals[i].objectives[-1])
+    return finals[best].state[0], kinds[order[best]]
 
 
 def advance(
@@ -214,25 +237,33 @@ def advance(
     span: tuple[float, float],
     seed: int,
 ) -> Run:
-    """Run one start: "mean", "shrunk", "posterior" or "random"."""
+    """A few iterations from one start: "mean", "shrunk", "posterior" or "random"."""
     passes = Passes(model, X, weight, X.dtype)
     rng = np.random.RandomState(seed)
-    n_iter = N_ITER_START
     if kind == "random":
         params = random_params(model, *span, rng)
     elif kind == "posterior":
         params = dirichlet_params(model, X, weight, rng)
+    elif kind == "window":
+        params = window_params(model, passes, X, rng)
     else:
         params = mean_params(model, passes)
     if kind == "shrunk":
-        params, _ = shrink(model, passes, params, N_ITER_START)
-        n_iter = N_ITER_POLISH
-    run = em(model, passes.total, params, max_iter=n_iter)
+        params, _ = shrink(model, passes, params, ANNEALING)
+    return em(model, passes.total, params, max_iter=N_ITER_TRIAL)
+
+
+def finish(
+    model: ShiftedTemplate, X: Array, weight: Array, run: Run, *, moves: bool
+) -> Run:
+    """More iterations of a start, and the moves that help it."""
+    passes = Passes(model, X, weight, X.dtype)
 
     def train(params: Params, n_iter: int) -> Run:
         return em(model, passes.total, params, max_iter=N_ITER_START)
 
-    return run if kind == "random" else follow_moves(model, passes, run, X, weight, train)
+    run = train(run.state[0], 0)
+    return follow_moves(model, passes, run, X, weight, train) if moves else run
 
 
 # -- the shift move ---------------------------------------------------------------------
@@ -250,26 +281,26 @@ def follow_moves(
 
     ``train(params, n_iter)`` runs EM after ``n_iter`` iterations.
     """
-    step = max(1, len(X) // MOVE_ROWS)
+    step = max(1, len(X) * X.shape[1] // MOVE_SIZE)
     sample, sample_weight = X[::step], weight[::step]
     for _ in range(MAX_MOVES):
-        if run.interrupted:
-            break
-        move = best_move(model, run.state[0], sample, sample_weight)
-        if not any(move):
-            break
-        start = moved(model, passes, run.state[0], move)
-        trial = em(model, passes.total, start, max_iter=N_ITER_POLISH)
-        if trial.interrupted or trial.objectives[-1] <= run.objectives[-1]:
+        for move in best_moves(model, run.state[0], sample, sample_weight):
+            start = moved(model, passes, run.state[0], move)
+            trial = em(model, passes.total, start, max_iter=N_ITER_TRIAL)
+            if trial.interrupted or trial.objectives[-1] > run.objectives[-1]:
+                break
+        else:
             break
         run = run.then(train(trial.state[0], run.n_iter))
+        if run.interrupted:
+            break
     return run
 
 
-def best_move(
+def best_moves(
     model: ShiftedTemplate, params: Params, X: Array, weight: Array
-) -> tuple[int, ...]:
-    """The common shift of all posteriors whose M step explains the sample best."""
+) -> list[tuple[int, ...]]:
+    """The common shifts of all posteriors whose M steps explain the sample best."""
     windows = model.windows
     rows = model.rows(X, np.float32)
     posterior = model.posterior(model.log_joint(params, rows)) * weight[:, None]
@@ -280,17 +311,16 @@ def best_move(
     weights = windows.broadcast(weight).astype(np.float32)
     reach = [n - 1 if len(windows.shifts) == 1 else REACH_2D for n in windows.shifts]
     reach = [min(r, n - 1) for r, n in zip(reach, windows.shifts, strict=True)]
-    best, best_move = -math.inf, (0,) * len(reach)
+    explained = {}
     for move in product(*(range(-r, r + 1) for r in reach)):
         uncovered = weights - _shifted(covered, move)
         num = np.einsum("k...,kr...->r...", uncovered, lines)
         den = uncovered.sum(0)
-        explained = (num**2).sum(0)[den > 1e-3] / den[den > 1e-3]
+        by_background = (num**2).sum(0)[den > 1e-3] / den[den > 1e-3]
         center = tuple(m + n - 1 for m, n in zip(move, windows.shifts, strict=True))
-        value = float(explained.sum(dtype=float) + by_template[center])
-        if value > best:
-            best, best_move = value, move
-    return best_move
+        if any(move):
+            explained[move] = by_background.sum(dtype=float) + by_template[center]
+    return sorted(explained, key=explained.__getitem__)[: -N_MOVES - 1 : -1]
 
 
 def _template_part(model: ShiftedTemplate, lines: Array, present: Array) -> Array:

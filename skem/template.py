@@ -36,7 +36,7 @@ from skem._template_model import (
     model_of,
 )
 from skem._template_starts import (
-    N_ITER_SHRINK,
+    NO_ANNEALING,
     follow_moves,
     given_params,
     mean_params,
@@ -383,7 +383,7 @@ class ShiftedTemplateEM(
                 part = self._passes(model, X[:n_images], weight[:n_images])
                 params = em(model, part.total, params, max_iter=n_iter).state[0]
             if shrunk:
-                params, smoothness = shrink(model, passes, params, N_ITER_SHRINK)
+                params, smoothness = shrink(model, passes, params, NO_ANNEALING)
                 if self.shrinkage == "map":
                     model = replace(model, smoothness=smoothness)
         except KeyboardInterrupt:
@@ -410,7 +410,7 @@ class ShiftedTemplateEM(
             return []
         if self.init == "auto":
             shrunk = [] if self.shrinkage is None else ["shrunk"]
-            return ["mean", *shrunk, *["posterior"] * self.n_init]
+            return ["mean", *shrunk, *["posterior", "window"] * self.n_init]
         return ["random"] * self.n_init if self.init == "random" < self.n_init else []
 
     def _continues(self) -> bool:
