@@ -27,6 +27,11 @@ def is_on_disk(X: NDArray) -> bool:
     return isinstance(X, np.memmap)
 
 
+def working_dtype(X: NDArray) -> np.dtype:
+    """float32 stays; all else is computed in float64."""
+    return np.dtype(np.float32 if X.dtype == np.float32 else np.float64)
+
+
 def chunks(n_rows: int, row_size: int) -> list[slice]:
     """Even slices of rows, the same for any number of threads."""
     n_chunks = max(1, -(-n_rows * row_size // CHUNK_SIZE))
@@ -57,25 +62,24 @@ class Passes:
         model: Any,
         X: NDArray,
         weight: NDArray,
-        dtype: DTypeLike,
         n_threads: int = 1,
     ) -> None:
         self._model, self._X, self._weight = model, X, weight
-        self._dtype, self._n_threads = np.dtype(dtype), n_threads
+        self._dtype, self._n_threads = working_dtype(X), n_threads
         self._parts = chunks(len(X), model.row_size)
         self._cached = None
         if not is_on_disk(X):
-            prepare = partial(self._prepare, dtype=dtype)
+            prepare = partial(self._prepare, dtype=self._dtype)
             self._cached = list(parallel_map(prepare, self._parts, n_threads))
 
-    def fold(self, function: Callable[..., Any], dtype: DTypeLike = None) -> Any:
-        """Sum ``function(rows, weight)`` over the chunks, computed in ``dtype``."""
-        wanted = np.dtype(dtype or self._dtype)
-        cached = self._cached if wanted == self._dtype else None
+    def fold(self, function: Callable[[Any, NDArray], Any], params: Any) -> Any:
+        """Sum ``function(rows, weight)`` over the chunks, as exact as ``params`` need."""
+        dtype = self._model.dtype_for(params, self._dtype)
+        cached = self._cached if dtype == self._dtype else None
 
         def of_chunk(i: int) -> Any:
             part = self._parts[i]
-            rows = cached[i] if cached else self._prepare(part, wanted)
+            rows = cached[i] if cached else self._prepare(part, dtype)
             return function(rows, self._weight[part])
 
         indices = range(len(self._parts))
@@ -83,8 +87,7 @@ class Passes:
 
     def total(self, params: Any) -> Any:
         """The statistics of all rows: what the loop of EM asks for."""
-        dtype = self._model.dtype_for(params, self._dtype)
-        return self.fold(partial(self._model.e_step, params), dtype)
+        return self.fold(partial(self._model.e_step, params), params)
 
     def _prepare(self, part: slice, dtype: DTypeLike) -> Any:
         return self._model.rows(np.asarray(self._X[part]), dtype)
@@ -148,7 +151,7 @@ def representative_rows(
         drawn = np.searchsorted(cumulative, steps, side="right")
         drawn, counts = np.unique(drawn.clip(max=len(order) - 1), return_counts=True)
         order, weights = order[drawn], counts * (cumulative[-1] / size)
-    rows = np.array(X[order])
+    rows = np.array(X[order], dtype=working_dtype(X))
     same = np.isclose(rows[1:], rows[:-1], rtol=0, atol=0, equal_nan=True).all(1)
     first = np.flatnonzero(np.r_[True, ~same])
     return rows[first], np.add.reduceat(weights, first)

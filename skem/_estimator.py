@@ -58,8 +58,7 @@ class EMEstimator(CallbackSupportMixin, DensityMixin, BaseEstimator):
     # -- fitting ----------------------------------------------------------------------
 
     def _passes(self, model: Any, X: NDArray, weight: NDArray) -> Passes:
-        dtype = X.dtype if X.dtype == np.float32 else np.float64
-        return Passes(model, X, weight, dtype, effective_n_jobs(self.n_jobs))
+        return Passes(model, X, weight, effective_n_jobs(self.n_jobs))
 
     def _run_em(
         self, model: Any, passes: Passes, params: Any, X: NDArray, max_iter: int

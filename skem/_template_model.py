@@ -104,7 +104,7 @@ class ShiftedTemplate:
     @property
     def row_size(self) -> int:
         """Elements that a row takes in a pass."""
-        return max(math.prod(self.windows.image_shape), 5 * self.n_categories)
+        return max(math.prod(self.windows.full_shape), 64 * self.n_categories)
 
     @property
     def mean_square(self) -> float:
@@ -125,12 +125,12 @@ class ShiftedTemplate:
         """Prepare a chunk (k, n_features) in which NaN marks a missing pixel."""
         k, n_features = pixels.shape
         spectrum = self.windows.empty_spectrum(k, len(self.centre), dtype)
-        missing = np.isnan(pixels).any()
+        missing = bool(np.isnan(pixels).any())
         observed_spectrum = np.empty_like(spectrum) if missing else None
         sum_sq, n_pixels = np.empty(k), np.full(k, float(n_features))
         for start in range(0, k, BLOCK):
             block = slice(start, start + BLOCK)
-            lines = self.centred(pixels[block], dtype)
+            lines = self.centred(pixels[block], dtype, missing)
             spectrum[:, block] = self.windows.spectrum(lines)
             lines = lines.reshape(len(lines), -1)
             sum_sq[block] = np.einsum("kp,kp->k", lines, lines, dtype=float)
@@ -140,12 +140,13 @@ class ShiftedTemplate:
                 n_pixels[block] = observed.reshape(len(observed), -1).sum(1)
         return Rows(pixels, spectrum, observed_spectrum, sum_sq, n_pixels)
 
-    def centred(self, pixels: Array, dtype: DTypeLike) -> Array:
+    def centred(self, pixels: Array, dtype: DTypeLike, missing: bool) -> Array:
         """Centred lines (k, R, *S), zero where a pixel is missing."""
         lines = self._lines(pixels)
         out = np.empty(lines.shape, dtype)
-        np.subtract(lines, self.windows.broadcast(self.centre), out=out, casting="same_kind")
-        return np.nan_to_num(out, copy=False)
+        centre = self.windows.broadcast(self.centre)
+        np.subtract(lines, centre, out=out, casting="same_kind")
+        return np.nan_to_num(out, copy=False) if missing else out
 
     def _observed(self, pixels: Array) -> NDArray[np.bool_]:
         """Mask (k, R, *S) of the pixels that are not missing."""
@@ -157,14 +158,13 @@ class ShiftedTemplate:
 
     def _view(self, rows: Rows) -> View:
         """The chunk's lines: as they are where that is exact, else a centred copy."""
-        dtype = rows.spectrum.real.dtype
+        dtype, missing = rows.spectrum.real.dtype, rows.observed_spectrum is not None
         as_is = rows.pixels.dtype == dtype and self.windows.full_shape[2] == 1
-        if rows.observed_spectrum is not None:
-            observed = self._observed(rows.pixels)
-            return View(self.centred(rows.pixels, dtype), 0 * self.centre, observed)
-        if as_is:
+        if as_is and not missing:
             return View(self._lines(rows.pixels), self.centre, None)
-        return View(self.centred(rows.pixels, dtype), 0 * self.centre, None)
+        lines = self.centred(rows.pixels, dtype, missing)
+        observed = self._observed(rows.pixels) if missing else None
+        return View(lines, 0 * self.centre, observed)
 
     # -- E step -----------------------------------------------------------------------
 
@@ -406,7 +406,7 @@ def model_of(
     )
     counts, mean, square = (v.reshape(len(v), -1) for v in (counts, mean, square))
     centre = (counts * mean).sum(1) / counts.sum(1)
-    single = X.dtype == np.float32
+    single = bool(X.dtype == np.float32)
     if single:
         centre = centre.astype(np.float32).astype(float)
     with np.errstate(over="ignore", invalid="ignore"):

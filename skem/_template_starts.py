@@ -65,7 +65,8 @@ def mean_params(model: ShiftedTemplate, passes: Passes) -> Params:
         posterior = np.broadcast_to(prior, (len(weight), len(prior)))
         return model.given_posterior(rows, weight, posterior)
 
-    return plain(model).m_step(uniform_params(model), passes.fold(statistics))
+    start = uniform_params(model)
+    return plain(model).m_step(start, passes.fold(statistics, start))
 
 
 def dirichlet_params(
@@ -76,7 +77,7 @@ def dirichlet_params(
     posterior = rng.dirichlet(np.full(n_shifts, 0.1), size=len(X))
     if model.absent:
         posterior = np.column_stack([posterior / 2, np.full(len(X), 0.5)])
-    stats = model.given_posterior(model.rows(X, float), weight, posterior)
+    stats = model.given_posterior(model.rows(X, X.dtype), weight, posterior)
     return plain(model).m_step(uniform_params(model), stats)
 
 
@@ -86,8 +87,10 @@ def window_params(
     """The mean start, with the window of one image that differs most from the mean."""
     params = mean_params(model, passes)
     windows = model.windows
-    image = model.centred(X[[rng.randint(len(X))]], float)[0]
-    mean = model.centred(np.nanmean(X, axis=0, keepdims=True, dtype=float), float)[0]
+    mean = np.nanmean(X, axis=0, keepdims=True, dtype=float)
+    image = X[[rng.randint(len(X))]]
+    image = np.where(np.isnan(image), mean, image)
+    mean, image = (model.centred(row, float, missing=False)[0] for row in (mean, image))
     energy = windows.sums(((image - mean) ** 2).sum(0))
     corner = np.unravel_index(energy.argmax(), windows.shifts)
     place = tuple(slice(c, c + w) for c, w in zip(corner, windows.window, strict=True))
@@ -209,7 +212,7 @@ def search(
 ) -> tuple[Params, str]:
     """The best of several starts on a sample, and its kind.
 
-    All run for a few iterations, the best few for more, with shift moves.
+    All run for a few iterations, and the best few for more.
     """
     seeds = rng.randint(np.iinfo(np.int32).max, size=len(kinds))
     parallel = Parallel(n_jobs=n_jobs, prefer="threads")
@@ -219,10 +222,7 @@ def search(
     )
     order = sorted(range(len(kinds)), key=lambda i: -runs[i].objectives[-1])
     order = order[:N_FINALISTS]
-    finals = parallel(
-        delayed(finish)(model, X, weight, runs[i], moves=kinds[i] != "random")
-        for i in order
-    )
+    finals = parallel(delayed(finish)(model, X, weight, runs[i]) for i in order)
     if any(run.interrupted for run in [*runs, *finals]):
         raise KeyboardInterrupt
     best = max(range(len(finals)), key=lambda i: finals[i].objectives[-1])
@@ -238,7 +238,7 @@ def advance(
     seed: int,
 ) -> Run:
     """A few iterations from one start: "mean", "shrunk", "posterior" or "random"."""
-    passes = Passes(model, X, weight, X.dtype)
+    passes = Passes(model, X, weight)
     rng = np.random.RandomState(seed)
     if kind == "random":
         params = random_params(model, *span, rng)
@@ -253,17 +253,10 @@ def advance(
     return em(model, passes.total, params, max_iter=N_ITER_TRIAL)
 
 
-def finish(
-    model: ShiftedTemplate, X: Array, weight: Array, run: Run, *, moves: bool
-) -> Run:
-    """More iterations of a start, and the moves that help it."""
-    passes = Passes(model, X, weight, X.dtype)
-
-    def train(params: Params, n_iter: int) -> Run:
-        return em(model, passes.total, params, max_iter=N_ITER_START)
-
-    run = train(run.state[0], 0)
-    return follow_moves(model, passes, run, X, weight, train) if moves else run
+def finish(model: ShiftedTemplate, X: Array, weight: Array, run: Run) -> Run:
+    """More iterations of a start."""
+    passes = Passes(model, X, weight)
+    return em(model, passes.total, run.state[0], max_iter=N_ITER_START)
 
 
 # -- the shift move ---------------------------------------------------------------------
@@ -305,7 +298,7 @@ def best_moves(
     rows = model.rows(X, np.float32)
     posterior = model.posterior(model.log_joint(params, rows)) * weight[:, None]
     present = posterior[:, : windows.n_shifts].reshape(-1, *windows.shifts)
-    lines = model.centred(X, np.float32)
+    lines = model.centred(X, np.float32, rows.observed_spectrum is not None)
     by_template = _template_part(model, lines, present)
     covered = windows.coverage(present).astype(np.float32)
     weights = windows.broadcast(weight).astype(np.float32)
@@ -374,5 +367,5 @@ def moved(
         posterior[:, : windows.n_shifts] = present.reshape(len(present), -1)
         return model.given_posterior(rows, weight, posterior)
 
-    stats = passes.fold(statistics, model.dtype_for(params, float))
+    stats = passes.fold(statistics, params)
     return model.m_step(params, replace(stats, shift_counts=stats.shift_counts + 0.5))

@@ -17,6 +17,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from scipy.fft import irfftn, rfftn
+from scipy.ndimage import uniform_filter1d
 
 Array = NDArray[np.floating]
 
@@ -117,10 +118,10 @@ class Windows:
     def sums(self, values: Array) -> Array:
         """Sums of (..., *S) over the window at every shift: (..., *N), in float64."""
         for axis, width in zip(self.axes, self.window, strict=True):
-            pad = [(0, 0)] * values.ndim
-            pad[axis] = (1, 0)
-            prefix = np.moveaxis(np.pad(values.cumsum(axis, dtype=float), pad), axis, -1)
-            values = np.moveaxis(prefix[..., width:] - prefix[..., :-width], -1, axis)
+            means = uniform_filter1d(values, width, axis, float, mode="constant")
+            first = [slice(None)] * values.ndim
+            first[axis] = slice(width // 2, width // 2 + values.shape[axis] - width + 1)
+            values = width * means[tuple(first)]
         return values
 
     def coverage(self, posterior: Array) -> Array:

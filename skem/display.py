@@ -1,0 +1,284 @@
+"""Pictures of fitted estimators. matplotlib is imported when one is drawn."""
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import check_is_fitted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["ObjectiveDisplay", "TemplateDisplay"]
+
+
+class ObjectiveDisplay:
+    """The objective of a fit after each iteration.
+
+    Parameters
+    ----------
+    lower_bounds : array-like of shape (n_iter,)
+        The objective, in nats per sample.
+    estimator_name : str, default=None
+        Label of the curve.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        The axes of the last plot.
+    figure_ : matplotlib.figure.Figure
+        Its figure.
+    line_ : matplotlib.lines.Line2D
+        The curve.
+
+    See Also
+    --------
+    ObjectiveDisplay.from_estimator : Plot the history of a fitted estimator.
+
+    Examples
+    --------
+    >>> from skem import ObjectiveDisplay, ShiftedTemplateEM
+    >>> from skem.datasets import make_shifted_templates
+    >>> data = make_shifted_templates(50, random_state=0)
+    >>> model = ShiftedTemplateEM(image_shape=data.image_shape).fit(data.X)
+    >>> display = ObjectiveDisplay.from_estimator(model)
+    """
+
+    def __init__(
+        self, lower_bounds: ArrayLike, *, estimator_name: str | None = None
+    ) -> None:
+        self.lower_bounds = np.asarray(lower_bounds)
+        self.estimator_name = estimator_name
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, *, ax: "Axes | None" = None, **kwargs: Any
+    ) -> Self:
+        """Plot the history of a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : estimator
+            Fitted, with ``lower_bounds_``.
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            Passed to ``matplotlib.axes.Axes.plot``.
+
+        Returns
+        -------
+        ObjectiveDisplay
+            The display, drawn.
+        """
+        check_is_fitted(estimator)
+        display = cls(estimator.lower_bounds_, estimator_name=type(estimator).__name__)
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
+        """Draw the curve.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            Passed to ``matplotlib.axes.Axes.plot``.
+
+        Returns
+        -------
+        ObjectiveDisplay
+            This display.
+        """
+        import matplotlib.pyplot as plt
+        from matplotlib.ticker import MaxNLocator
+
+        if ax is None:
+            _, ax = plt.subplots(layout="constrained")
+        options = {"marker": ".", "label": self.estimator_name, **kwargs}
+        iterations = np.arange(1, len(self.lower_bounds) + 1)
+        (self.line_,) = ax.plot(iterations, self.lower_bounds, **options)
+        ax.set(xlabel="iteration", ylabel="objective (nats per sample)")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.ticklabel_format(axis="y", useOffset=False)
+        if options["label"]:
+            ax.legend(loc="lower right")
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+class TemplateDisplay:
+    """What a ``ShiftedTemplateEM`` found: template, background, and where in one image.
+
+    Parameters
+    ----------
+    template : ndarray of shape (height, width[, channels])
+        The template.
+    background : ndarray of shape (height, width[, channels])
+        The background.
+    background_seen : ndarray of bool, of the shape of ``background``
+        False where the background is hidden in all images; drawn hatched.
+    image : ndarray of the shape of ``background``, default=None
+        One image.
+    posterior : ndarray of shape (n_row_shifts, n_column_shifts), default=None
+        The probabilities of its shifts.
+    absent : float, default=0.0
+        The probability that the template is absent from it.
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib.axes.Axes
+        The axes of the last plot.
+    figure_ : matplotlib.figure.Figure
+        Its figure.
+
+    See Also
+    --------
+    TemplateDisplay.from_estimator : Plot a fitted estimator.
+
+    Examples
+    --------
+    >>> from skem import ShiftedTemplateEM, TemplateDisplay
+    >>> from skem.datasets import make_shifted_templates
+    >>> data = make_shifted_templates(50, random_state=0)
+    >>> model = ShiftedTemplateEM(image_shape=data.image_shape).fit(data.X)
+    >>> display = TemplateDisplay.from_estimator(model, data.X[0])
+    """
+
+    def __init__(
+        self,
+        template: NDArray,
+        background: NDArray,
+        background_seen: NDArray,
+        *,
+        image: NDArray | None = None,
+        posterior: NDArray | None = None,
+        absent: float = 0.0,
+    ) -> None:
+        self.template = template
+        self.background = background
+        self.background_seen = background_seen
+        self.image = image
+        self.posterior = posterior
+        self.absent = absent
+
+    @classmethod
+    def from_estimator(
+        cls, estimator: Any, image: ArrayLike | None = None, **kwargs: Any
+    ) -> Self:
+        """Plot a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : ShiftedTemplateEM
+            Fitted.
+        image : array-like of shape (n_features,) or of the shape of an image, default=None
+            An image in which to show where the template is.
+        **kwargs : dict
+            Passed to ``matplotlib.axes.Axes.imshow``.
+
+        Returns
+        -------
+        TemplateDisplay
+            The display, drawn.
+        """
+        check_is_fitted(estimator)
+        posterior, absent = None, 0.0
+        if image is not None:
+            image = np.asarray(image).reshape(estimator.image_shape_)
+            code = estimator.predict_proba(image.reshape(1, -1))[0]
+            n_shifts = int(np.prod(estimator.shift_shape_))
+            posterior = code[:n_shifts].reshape(estimator.shift_shape_)
+            absent = float(code[n_shifts:].sum())
+        display = cls(
+            estimator.template_,
+            estimator.background_,
+            estimator.background_seen_,
+            image=image,
+            posterior=posterior,
+            absent=absent,
+        )
+        return display.plot(**kwargs)
+
+    def plot(self, **kwargs: Any) -> Self:
+        """Draw the panels in a new figure.
+
+        Parameters
+        ----------
+        **kwargs : dict
+            Passed to ``matplotlib.axes.Axes.imshow``.
+
+        Returns
+        -------
+        TemplateDisplay
+            This display.
+        """
+        import matplotlib.pyplot as plt
+
+        with_image = self.image is not None
+        figure, axes = plt.subplots(
+            2 if with_image else 1,
+            2,
+            figsize=(8, 5 if with_image else 2.6),
+            layout="constrained",
+            squeeze=False,
+            width_ratios=[self.template.shape[1], self.background.shape[1]]
+            if not with_image
+            else None,
+        )
+        options = self._image_options(kwargs)
+        self._draw(axes[0, 0], self.template, "template", options)
+        self._draw(axes[0, 1], self.background, "background", options)
+        if not self.background_seen.all():
+            hidden = ~self.background_seen
+            hidden = hidden if hidden.ndim == 2 else hidden.any(2)
+            axes[0, 1].contourf(
+                hidden, levels=[0.5, 1.5], colors="none", hatches=["////"]
+            )
+            axes[0, 1].set_title("background (hatched: never seen)")
+        if with_image:
+            self._draw(axes[1, 0], self.image, "image", {**options, "clim": None})
+            self._mark(axes[1, 0])
+            self._draw_posterior(axes[1, 1])
+        self.axes_, self.figure_ = axes, figure
+        return self
+
+    def _image_options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if self.template.ndim == 3:
+            return kwargs
+        both = np.concatenate([self.template.ravel(), self.background.ravel()])
+        return {"cmap": "gray", "clim": (both.min(), both.max()), **kwargs}
+
+    def _draw(self, ax: "Axes", image: NDArray, title: str, options: dict) -> None:
+        ax.set_title(title)
+        if image.shape[0] == 1:
+            ax.plot(np.arange(image.shape[1]), image[0])
+            return
+        if image.ndim == 3:
+            low, high = self.background.min(), self.background.max()
+            image = np.clip((image - low) / ((high - low) or 1.0), 0, 1)
+        ax.imshow(image, **options)
+        ax.set(xticks=[], yticks=[])
+
+    def _mark(self, ax: "Axes") -> None:
+        """Outline the most probable window."""
+        height, width = self.template.shape[:2]
+        if self.absent > self.posterior.max():
+            ax.set_title(f"image (template absent: {self.absent:.2f})")
+            return
+        row, column = np.unravel_index(self.posterior.argmax(), self.posterior.shape)
+        if height == 1:
+            ax.axvspan(column, column + width - 1, alpha=0.2, color="tab:orange")
+            return
+        corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) * [width, height]
+        ax.plot(*(corners + [column - 0.5, row - 0.5]).T, color="tab:orange", lw=2)
+
+    def _draw_posterior(self, ax: "Axes") -> None:
+        ax.set_title("posterior of the shift")
+        if self.posterior.shape[0] == 1:
+            ax.bar(np.arange(self.posterior.size), self.posterior[0], width=1.0)
+            ax.set(xlabel="left edge of the template (pixels)", ylabel="probability")
+            ax.set_ylim(0, 1)
+        else:
+            picture = ax.imshow(self.posterior, vmin=0)
+            ax.set(xlabel="left edge (pixels)", ylabel="top edge (pixels)")
+            ax.figure.colorbar(picture, ax=ax, label="probability")

@@ -411,7 +411,9 @@ class ShiftedTemplateEM(
         if self.init == "auto":
             shrunk = [] if self.shrinkage is None else ["shrunk"]
             return ["mean", *shrunk, *["posterior", "window"] * self.n_init]
-        return ["random"] * self.n_init if self.init == "random" < self.n_init else []
+        if self.init == "random" and self.n_init > 1:
+            return ["random"] * self.n_init
+        return []
 
     def _continues(self) -> bool:
         return self.warm_start and hasattr(self, "template_")
