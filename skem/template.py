@@ -36,13 +36,12 @@ from skem._template_model import (
     model_of,
 )
 from skem._template_starts import (
-    NO_ANNEALING,
     follow_moves,
     given_params,
     mean_params,
     random_params,
     search,
-    shrink,
+    shrink_all,
 )
 from skem._windows import Array, Windows
 
@@ -383,7 +382,7 @@ class ShiftedTemplateEM(
                 part = self._passes(model, X[:n_images], weight[:n_images])
                 params = em(model, part.total, params, max_iter=n_iter).state[0]
             if shrunk:
-                params, smoothness = shrink(model, passes, params, NO_ANNEALING)
+                params, smoothness = shrink_all(model, passes, params)
                 if self.shrinkage == "map":
                     model = replace(model, smoothness=smoothness)
         except KeyboardInterrupt:
