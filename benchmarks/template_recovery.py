@@ -178,7 +178,9 @@ def main() -> None:
             mean = {key: np.mean([fit[key] for fit in fits]) for key in fits[0]}
             wins = sum(fit["success"] for fit in fits)
             totals.setdefault(group, []).extend(fit["success"] for fit in fits)
-            name = case.name if case.portrait == "hopper" else f"{case.name} ({case.portrait})"
+            name = (
+                case.name if case.portrait == "hopper" else f"{case.name} ({case.portrait})"
+            )
             lines.append(
                 f"| {name} | {case.n} | {case.noise_std:g} | {case.width} | {case.prior} | "
                 f"{case.shrinkage} | {wins}/{n_seeds} | {mean['found']:.3f} | "

@@ -11,7 +11,12 @@ import numpy as np
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import logsumexp, softmax
-from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    DensityMixin,
+    TransformerMixin,
+)
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -42,7 +47,13 @@ def check_weights(sample_weight: ArrayLike | None, X: NDArray) -> NDArray[np.flo
     )
 
 
-class EMEstimator(CallbackSupportMixin, DensityMixin, BaseEstimator):
+class EMEstimator(
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    CallbackSupportMixin,
+    DensityMixin,
+    BaseEstimator,
+):
     """What estimators with a categorical hidden variable, fitted by EM, have in common.
 
     A subclass has the parameters ``max_iter``, ``tol``, ``n_jobs``, ``verbose``,
@@ -169,7 +180,7 @@ class EMEstimator(CallbackSupportMixin, DensityMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
-            log p(x) in nats, of the observed values.
+            The log-density log p(x) of the observed values, in nats.
         """
 
         def log_lik(model: Any, params: Any, rows: Any) -> NDArray:

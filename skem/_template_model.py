@@ -412,7 +412,8 @@ def model_of(
     with np.errstate(over="ignore", invalid="ignore"):
         square = square + counts * (mean - centre[:, None]) ** 2
         variance = float(square.sum() / counts.sum())
-    if not np.isfinite(variance):
+        finite = np.isfinite(variance + (centre**2).sum())
+    if not finite:
         raise ValueError("X has values too large to be squared: rescale it.")
     model = ShiftedTemplate(windows, centre, variance, single, **options)
     return model, (found.low, found.high)

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike
 from scipy.fft import irfftn, next_fast_len, rfftn
 from sklearn.utils.parallel import Parallel, delayed
 
-from skem._data import Passes
+from skem._data import Passes, working_dtype
 from skem._loop import Run, em
 from skem._template_model import Params, Rows, ShiftedTemplate, Smoothness, Stats
 from skem._windows import Array
@@ -309,13 +309,14 @@ def best_moves(
 ) -> list[tuple[int, ...]]:
     """The common shifts of all posteriors whose M steps explain the sample best."""
     windows = model.windows
-    rows = model.rows(X, np.float32)
+    dtype = working_dtype(X)
+    rows = model.rows(X, dtype)
     posterior = model.posterior(model.log_joint(params, rows)) * weight[:, None]
     present = posterior[:, : windows.n_shifts].reshape(-1, *windows.shifts)
-    lines = model.centred(X, np.float32, rows.observed_spectrum is not None)
-    by_template = _template_part(model, lines, present)
-    covered = windows.coverage(present).astype(np.float32)
-    weights = windows.broadcast(weight).astype(np.float32)
+    lines = model.centred(X, dtype, rows.observed_spectrum is not None)
+    by_template = _template_part(model, lines, present.astype(dtype))
+    covered = windows.coverage(present).astype(dtype)
+    weights = windows.broadcast(weight).astype(dtype)
     reach = [n - 1 if len(windows.shifts) == 1 else REACH_2D for n in windows.shifts]
     reach = [min(r, n - 1) for r, n in zip(reach, windows.shifts, strict=True)]
     explained = {}
@@ -338,8 +339,8 @@ def _template_part(model: ShiftedTemplate, lines: Array, present: Array) -> Arra
     windows, axes = model.windows, model.windows.axes
     wide = [s + n - 1 for s, n in zip(windows.space, windows.shifts, strict=True)]
     size = [next_fast_len(length, real=True) for length in wide]
-    weights = rfftn(present.astype(np.float32), s=size, axes=axes).conj()
-    everywhere = np.ones((1, *windows.space), np.float32)
+    weights = rfftn(present, s=size, axes=axes).conj()
+    everywhere = np.ones((1, *windows.space), present.dtype)
     den = irfftn(weights.sum(0) * rfftn(everywhere, s=size, axes=axes), s=size, axes=axes)
     value = np.zeros(size)
     for line in range(lines.shape[1]):

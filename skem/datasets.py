@@ -84,7 +84,9 @@ def make_shifted_templates(
         shape = (height, template_width, *background.shape[2:])
         template = _smooth_image(shape, rng)
     template = np.asarray(template, dtype=float)
-    shifts_shape = [b - t + 1 for b, t in zip(background.shape[:2], template.shape, strict=False)]
+    shifts_shape = [
+        b - t + 1 for b, t in zip(background.shape[:2], template.shape, strict=False)
+    ]
     if min(shifts_shape) < 1 or template.shape[2:] != background.shape[2:]:
         raise ValueError(
             f"a template of shape {template.shape} does not fit in a background of shape "
@@ -198,5 +200,7 @@ def _smooth_image(shape: Sequence[int], rng: np.random.RandomState) -> NDArray:
     """Gaussian noise smoothed along both axes over about 1.5 pixels, of variance 1."""
     from scipy.ndimage import gaussian_filter
 
-    image = gaussian_filter(rng.normal(size=shape), (1.5, 1.5, 0)[: len(shape)], mode="wrap")
+    image = gaussian_filter(
+        rng.normal(size=shape), (1.5, 1.5, 0)[: len(shape)], mode="wrap"
+    )
     return (image - image.mean()) / (image.std() or 1.0)

@@ -231,9 +231,7 @@ class TemplateDisplay:
         if not self.background_seen.all():
             hidden = ~self.background_seen
             hidden = hidden if hidden.ndim == 2 else hidden.any(2)
-            axes[0, 1].contourf(
-                hidden, levels=[0.5, 1.5], colors="none", hatches=["////"]
-            )
+            axes[0, 1].contourf(hidden, levels=[0.5, 1.5], colors="none", hatches=["////"])
             axes[0, 1].set_title("background (hatched: never seen)")
         if with_image:
             self._draw(axes[1, 0], self.image, "image", {**options, "clim": None})

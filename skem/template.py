@@ -12,7 +12,6 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags, check_array, check_random_state
 
 from skem._data import Passes, chunks, is_on_disk, representative_rows
@@ -46,9 +45,7 @@ from skem._template_starts import (
 from skem._windows import Array, Windows
 
 
-class ShiftedTemplateEM(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstimator
-):
+class ShiftedTemplateEM(EMEstimator):
     """A template hidden at an unknown shift in noisy images, found by EM.
 
     Each image is a fixed background, in which a template replaces the pixels of a
@@ -309,6 +306,7 @@ class ShiftedTemplateEM(
             The fitted estimator.
         """
         self._validate_params()
+        self._check_schedule()
         image_shape = self._image_shape_of(X)
         X = self._check_rows(X, reset=True)
         weight = check_weights(sample_weight, X)
@@ -403,6 +401,16 @@ class ShiftedTemplateEM(
             )
         return model, run
 
+    def _check_schedule(self) -> None:
+        for stage in self.subset_schedule or ():
+            sizes = stage if isinstance(stage, (tuple, list)) else ()
+            integers = all(isinstance(size, Integral) and size > 0 for size in sizes)
+            if len(sizes) != 2 or not integers:
+                raise ValueError(
+                    "subset_schedule must hold pairs (n_images, n_iter) of positive "
+                    f"integers, but one of them is {stage!r}."
+                )
+
     def _starts_to_compare(self) -> list[str]:
         """The kinds of starts to compare on a sample; none if there is only one."""
         if self._continues() or any(value is not None for value in self._given().values()):
@@ -447,7 +455,7 @@ class ShiftedTemplateEM(
                 f"image_shape={image_shape} holds {math.prod(image_shape)} pixels, but X "
                 f"has {n_features} features."
             )
-        height, width, *channels = image_shape
+        height, width = image_shape[:2]
         window = (
             height if self.template_height is None else int(self.template_height),
             max(1, width // 2) if self.template_width is None else int(self.template_width),
@@ -461,7 +469,7 @@ class ShiftedTemplateEM(
                     f"{name}={size} is larger than the image, whose shape (height, width) "
                     f"is {(height, width)}."
                 )
-        return Windows((height, width, *(channels or [1])), window)
+        return Windows(image_shape, window)
 
     # -- input and fitted attributes ----------------------------------------------------
 

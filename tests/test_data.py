@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from skem._data import chunks, moments, representative_rows
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 7, 1000])
+def test_chunks_cover_all_rows_once(n_rows):
+    parts = chunks(n_rows, row_size=30_000)
+    assert np.concatenate([np.arange(n_rows)[p] for p in parts]).tolist() == list(
+        range(n_rows)
+    )
+    sizes = [p.stop - p.start for p in parts]
+    assert max(sizes) - min(sizes) <= 1
+    assert max(sizes) * 30_000 <= 5_000_000 + 30_000
+
+
+def test_moments_do_not_cancel_far_from_zero():
+    rng = np.random.default_rng(0)
+    X = 1e9 + rng.normal(size=(1001, 3)) * [1e-3, 1, 10]
+    X[5, 1] = np.nan
+    weight = rng.uniform(size=1001)
+    found = moments(X, weight)
+    shifted = np.ma.masked_invalid(X - 1e9)
+    mean = np.ma.average(shifted, axis=0, weights=weight)
+    np.testing.assert_allclose(found.mean - 1e9, mean, atol=1e-6)
+    square = (weight[:, None] * (shifted - mean) ** 2).sum(0)
+    np.testing.assert_allclose(found.square, square, rtol=1e-4)
+    np.testing.assert_allclose(found.weight, (weight[:, None] * ~np.isnan(X)).sum(0))
+    assert (found.low, found.high) == (np.nanmin(X), np.nanmax(X))
+
+
+@pytest.mark.parametrize("size", [30, 100])
+def test_representative_rows_do_not_tell_weights_from_repeats(size):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(50, 12))
+    repeats = rng.integers(0, 4, size=50)
+    repeated = rng.permutation(X.repeat(repeats, axis=0))
+    if size == 100:
+        assert len(repeated) <= size
+    a, wa = representative_rows(X, repeats.astype(float), size, np.random.RandomState(0))
+    b, wb = representative_rows(
+        repeated, np.ones(len(repeated)), size, np.random.RandomState(0)
+    )
+    np.testing.assert_array_equal(a, b)
+    np.testing.assert_allclose(wa, wb)
+    np.testing.assert_allclose(wa.sum(), repeats.sum())

@@ -1,0 +1,89 @@
+"""Imports point one way, and `import skem` stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "skem"
+HEAVY = {"torch", "dask", "matplotlib", "numba", "pandas", "PIL"}
+# Each module may import those named here; a module not named here, none.
+ALLOWED = {
+    "__init__": {"template", "display"},
+    "_loop": set(),
+    "_stats": set(),
+    "_windows": set(),
+    "_data": {"_loop", "_stats"},
+    "_estimator": {"_loop", "_stats", "_data"},
+    "_template_model": {"_loop", "_stats", "_data", "_windows"},
+    "_template_starts": {"_loop", "_stats", "_data", "_windows", "_template_model"},
+    "template": {
+        "_loop",
+        "_stats",
+        "_data",
+        "_windows",
+        "_estimator",
+        "_template_model",
+        "_template_starts",
+    },
+    "display": set(),
+    "datasets": set(),
+}
+
+
+def imported(node: ast.AST) -> list[str]:
+    """Full names of the modules that a statement imports."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        assert node.level == 0, "imports are absolute"
+        return [node.module]
+    return []
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
+def test_imports_point_one_way(path):
+    tree = ast.parse(path.read_text())
+    names = [name for node in ast.walk(tree) for name in imported(node)]
+    own = {name.split(".")[1] for name in names if name.startswith("skem.")}
+    assert own <= ALLOWED[path.stem]
+    top = {name.split(".")[0] for node in tree.body for name in imported(node)}
+    assert not top & HEAVY, "heavy modules are imported where they are used"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
+def test_private_scikit_learn_is_only_in_one_file(path):
+    private = [
+        name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("sklearn")
+        for name in [*node.module.split("."), *(alias.name for alias in node.names)]
+        if name.startswith("_")
+    ]
+    assert not private or path.stem == "_estimator"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import skem", "from skem import ShiftedTemplateEM, TemplateDisplay"],
+)
+def test_import_is_light(statement):
+    code = f"import sys; {statement}; print(*sys.modules)"
+    command = [sys.executable, "-c", code]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    loaded = {name.split(".")[0] for name in out.split()}
+    assert not loaded & (HEAVY - {"pandas"})  # scikit-learn itself may load pandas
+    if statement == "import skem":
+        assert not loaded & {"numpy", "sklearn"}
+
+
+def test_public_names():
+    import skem
+
+    assert set(skem.__all__) <= set(dir(skem))
+    for name in skem.__all__:
+        assert getattr(skem, name).__name__ == name
+    with pytest.raises(AttributeError, match="nothing"):
+        skem.nothing  # noqa: B018

@@ -1,0 +1,162 @@
+"""scikit-learn's own checks, and what its users do with an estimator."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import skops.io
+from sklearn.base import clone
+from sklearn.callback import ProgressBar
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from skem import ShiftedTemplateEM
+from skem.datasets import make_shifted_templates
+
+
+@parametrize_with_checks(
+    [
+        ShiftedTemplateEM(),
+        ShiftedTemplateEM(template_width=1, algorithm="hard"),
+        ShiftedTemplateEM(absent=True, init="mean"),
+        ShiftedTemplateEM(init="random", shift_concentration_prior=1.5),
+        ShiftedTemplateEM(shrinkage="map"),
+    ],
+    xfail_strict=True,
+)
+def test_sklearn_check(estimator, check):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the checks send data that do not converge
+        check(estimator)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_shifted_templates(
+        150, image_shape=(6, 24), template_width=8, random_state=0
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(data):
+    return ShiftedTemplateEM(8, image_shape=(6, 24), random_state=0).fit(data.X)
+
+
+def test_grid_search_finds_the_true_width(data):
+    search = GridSearchCV(
+        ShiftedTemplateEM(image_shape=(6, 24), random_state=0),
+        {"template_width": [5, 6, 7, 8, 9, 10, 12]},
+        cv=3,
+        n_jobs=2,
+    ).fit(data.X)
+    assert search.best_params_ == {"template_width": 8}
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_pipelines_before_and_after(data):
+    before = make_pipeline(
+        FunctionTransformer(lambda X: 2 * X),
+        ShiftedTemplateEM(8, image_shape=(6, 24), random_state=0),
+    )
+    assert (before.fit(data.X).predict(data.X) == data.shifts).mean() > 0.95
+    after = make_pipeline(
+        ShiftedTemplateEM(8, image_shape=(6, 24), random_state=0),
+        PCA(3),
+        LogisticRegression(),
+    )
+    assert after.fit(data.X, data.shifts > 8).score(data.X, data.shifts > 8) > 0.7
+
+
+@pytest.mark.parametrize("container", ["pandas", "polars"])
+def test_set_output(data, fitted, container):
+    estimator = clone(fitted).fit(data.X).set_output(transform=container)
+    out = estimator.transform(data.X)
+    assert isinstance(out, {"pandas": pd.DataFrame, "polars": pl.DataFrame}[container])
+    assert list(out.columns)[:2] == ["shiftedtemplateem0", "shiftedtemplateem1"]
+    np.testing.assert_allclose(np.asarray(out), fitted.transform(data.X))
+
+
+def test_feature_names_are_kept_and_checked(data):
+    frame = pd.DataFrame(data.X).add_prefix("pixel")
+    estimator = ShiftedTemplateEM(8, image_shape=(6, 24), random_state=0).fit(frame)
+    assert estimator.feature_names_in_[0] == "pixel0"
+    with pytest.raises(ValueError, match="feature names"):
+        estimator.predict(frame.rename(columns={"pixel0": "other"}))
+
+
+def test_pickle_and_skops_keep_every_digit(data, fitted):
+    copies = [pickle.loads(pickle.dumps(fitted))]
+    dumped = skops.io.dumps(fitted)
+    unknown = skops.io.get_untrusted_types(data=dumped)
+    assert unknown == ["skem.template.ShiftedTemplateEM"]
+    copies.append(skops.io.loads(dumped, trusted=unknown))
+    for copy in copies:
+        np.testing.assert_array_equal(
+            copy.score_samples(data.X), fitted.score_samples(data.X)
+        )
+        copy.partial_fit(data.X[:20])
+
+
+def test_clone_forgets_the_fit(fitted):
+    assert not hasattr(clone(fitted), "template_")
+
+
+def test_sample_weight_is_routed_through_a_search(data):
+    import sklearn
+
+    weight = np.ones(150)
+    weight[:10] = 0
+    with sklearn.config_context(enable_metadata_routing=True):
+        estimator = ShiftedTemplateEM(image_shape=(6, 24), init="mean")
+        estimator.set_fit_request(sample_weight=True)
+        estimator.set_score_request(sample_weight=True)
+        search = GridSearchCV(estimator, {"template_width": [4, 8]}, cv=2)
+        search.fit(data.X, sample_weight=weight)
+    assert search.best_params_ == {"template_width": 8}
+
+
+class Recorder:
+    """A callback that notes what it is told, and stops at the third iteration."""
+
+    def __init__(self):
+        self.begun, self.scores = [], []
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        self.begun.append(context.task_name)
+
+    def on_fit_task_end(self, estimator, context, *, X=None, fitted_estimator=None):
+        if context.task_name == "iteration":
+            self.scores.append(fitted_estimator.score(X))
+        return len(self.scores) == 3
+
+
+def test_callbacks_follow_the_fit_and_stop_it(data):
+    recorder = Recorder()
+    estimator = ShiftedTemplateEM(8, image_shape=(6, 24), init="mean", tol=0)
+    estimator.set_callbacks(recorder).fit(data.X)
+    assert estimator.n_iter_ == 3
+    assert recorder.begun == ["fit", "iteration", "iteration", "iteration"]
+    np.testing.assert_allclose(recorder.scores, estimator.lower_bounds_, rtol=1e-9)
+
+
+def test_progress_bar(data, capsys):
+    estimator = ShiftedTemplateEM(8, image_shape=(6, 24), init="mean")
+    estimator.set_callbacks(ProgressBar()).fit(data.X)
+    assert "ShiftedTemplateEM" in capsys.readouterr().out
+
+
+def test_html_repr_of_a_fitted_estimator(fitted):
+    assert "template_" in fitted._repr_html_()
