@@ -15,10 +15,10 @@ import numpy as np
 from joblib import Parallel, delayed
 from matplotlib.cbook import get_sample_data
 from PIL import Image
+from results import write_results
 from scipy.ndimage import gaussian_filter1d
 from threadpoolctl import threadpool_limits
 
-from results import write_results
 from skem import ShiftedTemplateEM
 from skem.datasets import load_hidden_face, make_shifted_templates
 
@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks")
     args = parser.parse_args()
     lines = [
-        "| data | n | noise sd | width | prior | mode | success | correlation | aligned | CPU s |",
+        "| data | n | noise sd | width | prior | mode | wins | found | aligned | CPU s |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     print(*lines, sep="\n")
@@ -178,9 +178,7 @@ def main() -> None:
             mean = {key: np.mean([fit[key] for fit in fits]) for key in fits[0]}
             wins = sum(fit["success"] for fit in fits)
             totals.setdefault(group, []).extend(fit["success"] for fit in fits)
-            name = (
-                case.name if case.portrait == "hopper" else f"{case.name} ({case.portrait})"
-            )
+            name = case.name if case.portrait == "hopper" else f"{case.name} ({case.portrait})"
             lines.append(
                 f"| {name} | {case.n} | {case.noise_std:g} | {case.width} | {case.prior} | "
                 f"{case.shrinkage} | {wins}/{n_seeds} | {mean['found']:.3f} | "

@@ -6,8 +6,10 @@ read and prepared again at each pass, so that memory does not grow with its leng
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial, reduce
+from itertools import pairwise
 from operator import add
 from typing import Any
 
@@ -32,18 +34,23 @@ def working_dtype(X: NDArray) -> np.dtype:
     return np.dtype(np.float32 if X.dtype == np.float32 else np.float64)
 
 
+def one_blas_thread() -> AbstractContextManager:
+    """Our products are small: the threads of BLAS would wait for each other."""
+    return _CONTROLLER.limit(limits=1, user_api="blas")
+
+
 def chunks(n_rows: int, row_size: int) -> list[slice]:
     """Even slices of rows, the same for any number of threads."""
     n_chunks = max(1, -(-n_rows * row_size // CHUNK_SIZE))
     edges = np.linspace(0, n_rows, min(n_chunks, n_rows) + 1).astype(int)
-    return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 
 
 def parallel_map(
     function: Callable[[Any], Any], items: Iterable[Any], n_threads: int
 ) -> Iterator[Any]:
     """Results in the order of the items, from threads that each use one BLAS thread."""
-    with _CONTROLLER.limit(limits=1, user_api="blas"):
+    with one_blas_thread():
         if n_threads == 1:
             yield from map(function, items)
         else:

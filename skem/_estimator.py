@@ -42,9 +42,7 @@ __all__ = [
 
 def check_weights(sample_weight: ArrayLike | None, X: NDArray) -> NDArray[np.float64]:
     """Weights as float64, one for each row, not negative and not all zero."""
-    return _check_sample_weight(
-        sample_weight, X, dtype=np.float64, ensure_non_negative=True
-    )
+    return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
 
 
 class EMEstimator(
@@ -75,7 +73,7 @@ class EMEstimator(
         self, model: Any, passes: Passes, params: Any, X: NDArray, max_iter: int
     ) -> Run:
         """EM to convergence, with callbacks and one line per ``verbose_interval``."""
-        task = None
+        task: Any = None
 
         def on_begin() -> None:
             nonlocal task
@@ -129,9 +127,7 @@ class EMEstimator(
                 stacklevel=4,
             )
 
-    def _set_attributes(
-        self, model: Any, params: Any, stats: Any, *, n_batches: int
-    ) -> None:
+    def _set_attributes(self, model: Any, params: Any, stats: Any, *, n_batches: int) -> None:
         """Set the fitted attributes, and the statistics from which online EM goes on."""
         for name, value in self._attributes(model, params, stats).items():
             setattr(self, name, value)
@@ -153,19 +149,18 @@ class EMEstimator(
 
     # -- verbs ------------------------------------------------------------------------
 
-    def _map_rows(
-        self, X: ArrayLike, function: Callable[[Any, Any, Any], NDArray]
-    ) -> NDArray:
+    def _map_rows(self, X: ArrayLike, function: Callable[[Any, Any, Any], NDArray]) -> NDArray:
         """Apply ``function(model, params, rows)`` to chunks of X, in float64."""
         check_is_fitted(self)
-        X = self._check_rows(X, reset=False)
+        checked: NDArray = self._check_rows(X, reset=False)
         model = self._fitted_model()
         params = self._params(model)
 
         def of_chunk(part: slice) -> NDArray:
-            return function(model, params, model.rows(np.asarray(X[part]), np.float64))
+            rows = model.rows(np.asarray(checked[part]), np.float64)
+            return function(model, params, rows)
 
-        parts = chunks(len(X), model.row_size)
+        parts = chunks(len(checked), model.row_size)
         n_threads = effective_n_jobs(self.n_jobs)
         return np.concatenate(list(parallel_map(of_chunk, parts, n_threads)))
 

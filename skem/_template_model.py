@@ -202,7 +202,7 @@ class ShiftedTemplate:
         background = params.background.astype(lines.dtype)
         cross = np.einsum("kr...,r...->k...", lines, background).astype(float)
         cross -= np.einsum("r,r...->...", offset, params.background)
-        if observed is None:
+        if observed is None or rows.observed_spectrum is None:
             square = background_sq.sum(0)[None]
             covered_sq = template_sq.sum()
         else:
@@ -232,7 +232,7 @@ class ShiftedTemplate:
         present = weighted[:, : windows.n_shifts].reshape(-1, *windows.shifts)
         uncovered = windows.broadcast(weight) - windows.coverage(present)
         np.maximum(uncovered, 0, out=uncovered)
-        if observed is None:
+        if observed is None or rows.observed_spectrum is None:
             template_den = windows.broadcast(present.sum()[None])
             background_den = uncovered.sum(0)[None]
         else:
@@ -262,35 +262,27 @@ class ShiftedTemplate:
         Under a smoothness prior the template and background come first, given the old
         noise, and then the noise given them: each raises the objective.
         """
-        template, background = (
-            self._mean(old, num, den, SEEN * stats.weight)
-            if variances is None
-            else self._smooth_mean(old, num, den, params.noise_var / variances)
-            for old, num, den, variances in (
-                (
-                    params.template,
-                    stats.template_num,
-                    stats.template_den,
-                    self.smoothness and self.smoothness.template,
-                ),
-                (
-                    params.background,
-                    stats.background_num,
-                    stats.background_den,
-                    self.smoothness and self.smoothness.background,
-                ),
-            )
+        images = (
+            (params.template, stats.template_num, stats.template_den),
+            (params.background, stats.background_num, stats.background_den),
         )
+        if self.smoothness is None:
+            template, background = (_mean(*i, SEEN * stats.weight) for i in images)
+        else:
+            shrinks = (
+                params.noise_var / variances
+                for variances in (self.smoothness.template, self.smoothness.background)
+            )
+            template, background = (
+                self._smooth_mean(*image, shrink)
+                for image, shrink in zip(images, shrinks, strict=True)
+            )
         return Params(
             template,
             background,
             self._noise_var(template, background, stats),
             self._shift_prior(stats.shift_counts),
         )
-
-    def _mean(self, old: Array, num: Array, den: Array, least: float) -> Array:
-        seen = np.broadcast_to(den > least, num.shape)
-        return np.divide(num, den, out=old.copy(), where=seen)
 
     def _smooth_mean(self, old: Array, num: Array, den: Array, shrink: Array) -> Array:
         """Solve (den + C' shrink C) x = num, with C the DCT, from ``old``.
@@ -417,6 +409,12 @@ def model_of(
         raise ValueError("X has values too large to be squared: rescale it.")
     model = ShiftedTemplate(windows, centre, variance, single, **options)
     return model, (found.low, found.high)
+
+
+def _mean(old: Array, num: Array, den: Array, least: float) -> Array:
+    """num / den, or the old value of a pixel whose ``den`` is at most ``least``."""
+    seen = np.broadcast_to(den > least, num.shape)
+    return np.divide(num, den, out=old.copy(), where=seen)
 
 
 def lower_bound(log_joint: Array, posterior: Array) -> Array:

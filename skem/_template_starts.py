@@ -185,7 +185,7 @@ def smoothness_of(model: ShiftedTemplate, params: Params, stats: Stats) -> Smoot
 
 def shrink(
     model: ShiftedTemplate, passes: Passes, params: Params, heat: Sequence[float]
-) -> tuple[Params, Smoothness]:
+) -> tuple[Params, Smoothness | None]:
     """Wiener-EM: one iteration, with the prior estimated anew, for each of ``heat``.
 
     In the E step the log-likelihood is multiplied by ``heat``: below 1 it anneals.
@@ -200,7 +200,7 @@ def shrink(
 
 def shrink_all(
     model: ShiftedTemplate, passes: Passes, params: Params
-) -> tuple[Params, Smoothness]:
+) -> tuple[Params, Smoothness | None]:
     """Wiener-EM on all rows, from ``params`` and from the mean start; the better one.
 
     Few images leave a blur that more iterations on all of them hardly sharpen.
@@ -347,9 +347,7 @@ def _template_part(model: ShiftedTemplate, lines: Array, present: Array) -> Arra
         aligned = (weights * rfftn(lines[:, line], s=size, axes=axes)).sum(0)
         num = irfftn(aligned, s=size, axes=axes)
         value += np.divide(num**2, den[0], out=np.zeros(size), where=den[0] > 1e-2)
-    order = [
-        np.arange(-n + 1, s) for n, s in zip(windows.shifts, windows.space, strict=True)
-    ]
+    order = [np.arange(-n + 1, s) for n, s in zip(windows.shifts, windows.space, strict=True)]
     return windows.sums(value[np.ix_(*order)])
 
 

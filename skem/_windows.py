@@ -118,7 +118,8 @@ class Windows:
     def sums(self, values: Array) -> Array:
         """Sums of (..., *S) over the window at every shift: (..., *N), in float64."""
         for axis, width in zip(self.axes, self.window, strict=True):
-            means = uniform_filter1d(values, width, axis, float, mode="constant")
+            values = values.astype(float, copy=False)
+            means = uniform_filter1d(values, width, axis, mode="constant")
             first = [slice(None)] * values.ndim
             first[axis] = slice(width // 2, width // 2 + values.shape[axis] - width + 1)
             values = width * means[tuple(first)]

@@ -1,6 +1,7 @@
 """Simulated data with known truth, and pictures that ship with the dependencies."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,7 +33,7 @@ def make_shifted_templates(
     ----------
     n_samples : int, default=1000
         Number of images.
-    template : array-like of shape (template_height, template_width[, channels]), default=None
+    template : array-like of shape (height, width[, channels]), default=None
         The template; None draws a smooth random one of the sizes given below.
     background : array-like of shape (height, width[, channels]), default=None
         The background; None draws a smooth random one of shape ``image_shape``.
@@ -85,7 +86,8 @@ def make_shifted_templates(
         template = _smooth_image(shape, rng)
     template = np.asarray(template, dtype=float)
     shifts_shape = [
-        b - t + 1 for b, t in zip(background.shape[:2], template.shape, strict=False)
+        outer - inner + 1
+        for outer, inner in zip(background.shape[:2], template.shape[:2], strict=True)
     ]
     if min(shifts_shape) < 1 or template.shape[2:] != background.shape[2:]:
         raise ValueError(
@@ -138,7 +140,7 @@ def load_hidden_face(
     """Hide a portrait at a random place in noisy copies of a photograph.
 
     The portrait is matplotlib's of Grace Hopper, 100 rows by 73 columns; the photograph is
-    scikit-learn's china.jpg, 100 by 200; both are grey, 0...255. Needs matplotlib and pillow.
+    scikit-learn's china.jpg, 100 by 200; both are grey, 0...255. Needs matplotlib, pillow.
 
     Parameters
     ----------
@@ -173,8 +175,9 @@ def load_hidden_face(
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
-    with get_sample_data("grace_hopper.jpg") as file:
-        face = _grey(Image.open(file), (73, 100))
+    file = get_sample_data("grace_hopper.jpg", asfileobj=False)
+    with Image.open(file) as portrait:
+        face = _grey(portrait, (73, 100))
     background = _grey(Image.fromarray(load_sample_image("china.jpg")), (200, 100))
     return make_shifted_templates(
         n_samples,
@@ -189,7 +192,7 @@ def load_hidden_face(
     )
 
 
-def _grey(image, size: tuple[int, int]) -> NDArray:
+def _grey(image: Any, size: tuple[int, int]) -> NDArray:
     """The largest centred part of a picture with the proportions of ``size``, resized."""
     from PIL import ImageOps
 
@@ -200,7 +203,5 @@ def _smooth_image(shape: Sequence[int], rng: np.random.RandomState) -> NDArray:
     """Gaussian noise smoothed along both axes over about 1.5 pixels, of variance 1."""
     from scipy.ndimage import gaussian_filter
 
-    image = gaussian_filter(
-        rng.normal(size=shape), (1.5, 1.5, 0)[: len(shape)], mode="wrap"
-    )
+    image = gaussian_filter(rng.normal(size=shape), (1.5, 1.5, 0)[: len(shape)], mode="wrap")
     return (image - image.mean()) / (image.std() or 1.0)

@@ -44,16 +44,12 @@ class ObjectiveDisplay:
     >>> display = ObjectiveDisplay.from_estimator(model)
     """
 
-    def __init__(
-        self, lower_bounds: ArrayLike, *, estimator_name: str | None = None
-    ) -> None:
+    def __init__(self, lower_bounds: ArrayLike, *, estimator_name: str | None = None) -> None:
         self.lower_bounds = np.asarray(lower_bounds)
         self.estimator_name = estimator_name
 
     @classmethod
-    def from_estimator(
-        cls, estimator: Any, *, ax: "Axes | None" = None, **kwargs: Any
-    ) -> Self:
+    def from_estimator(cls, estimator: Any, *, ax: "Axes | None" = None, **kwargs: Any) -> Self:
         """Plot the history of a fitted estimator.
 
         Parameters
@@ -96,13 +92,13 @@ class ObjectiveDisplay:
             _, ax = plt.subplots(layout="constrained")
         options = {"marker": ".", "label": self.estimator_name, **kwargs}
         iterations = np.arange(1, len(self.lower_bounds) + 1)
-        (self.line_,) = ax.plot(iterations, self.lower_bounds, **options)
+        (line,) = ax.plot(iterations, self.lower_bounds, **options)
         ax.set(xlabel="iteration", ylabel="objective (nats per sample)")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.ticklabel_format(axis="y", useOffset=False)
         if options["label"]:
             ax.legend(loc="lower right")
-        self.ax_, self.figure_ = ax, ax.figure
+        self.line_, self.ax_, self.figure_ = line, ax, ax.figure
         return self
 
 
@@ -229,14 +225,14 @@ class TemplateDisplay:
         self._draw(axes[0, 0], self.template, "template", options)
         self._draw(axes[0, 1], self.background, "background", options)
         if not self.background_seen.all():
-            hidden = ~self.background_seen
-            hidden = hidden if hidden.ndim == 2 else hidden.any(2)
+            seen = self.background_seen.reshape(*self.background.shape[:2], -1)
+            hidden = ~seen.all(2)
             axes[0, 1].contourf(hidden, levels=[0.5, 1.5], colors="none", hatches=["////"])
             axes[0, 1].set_title("background (hatched: never seen)")
-        if with_image:
+        if self.image is not None and self.posterior is not None:
             self._draw(axes[1, 0], self.image, "image", {**options, "clim": None})
-            self._mark(axes[1, 0])
-            self._draw_posterior(axes[1, 1])
+            self._mark(axes[1, 0], self.posterior)
+            self._draw_posterior(axes[1, 1], self.posterior)
         self.axes_, self.figure_ = axes, figure
         return self
 
@@ -257,26 +253,27 @@ class TemplateDisplay:
         ax.imshow(image, **options)
         ax.set(xticks=[], yticks=[])
 
-    def _mark(self, ax: "Axes") -> None:
+    def _mark(self, ax: "Axes", posterior: NDArray) -> None:
         """Outline the most probable window."""
         height, width = self.template.shape[:2]
-        if self.absent > self.posterior.max():
+        if self.absent > posterior.max():
             ax.set_title(f"image (template absent: {self.absent:.2f})")
             return
-        row, column = np.unravel_index(self.posterior.argmax(), self.posterior.shape)
+        row, column = np.unravel_index(posterior.argmax(), posterior.shape)
         if height == 1:
-            ax.axvspan(column, column + width - 1, alpha=0.2, color="tab:orange")
+            ax.axvspan(int(column), int(column) + width - 1, alpha=0.2, color="tab:orange")
             return
         corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) * [width, height]
-        ax.plot(*(corners + [column - 0.5, row - 0.5]).T, color="tab:orange", lw=2)
+        x, y = (corners + np.array([column - 0.5, row - 0.5])).T
+        ax.plot(x, y, color="tab:orange", lw=2)
 
-    def _draw_posterior(self, ax: "Axes") -> None:
+    def _draw_posterior(self, ax: "Axes", posterior: NDArray) -> None:
         ax.set_title("posterior of the shift")
-        if self.posterior.shape[0] == 1:
-            ax.bar(np.arange(self.posterior.size), self.posterior[0], width=1.0)
+        if posterior.shape[0] == 1:
+            ax.bar(np.arange(posterior.size), posterior[0], width=1.0)
             ax.set(xlabel="left edge of the template (pixels)", ylabel="probability")
             ax.set_ylim(0, 1)
         else:
-            picture = ax.imshow(self.posterior, vmin=0)
+            picture = ax.imshow(posterior, vmin=0)
             ax.set(xlabel="left edge (pixels)", ylabel="top edge (pixels)")
             ax.figure.colorbar(picture, ax=ax, label="probability")

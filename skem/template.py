@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from sklearn.utils import Tags, check_array, check_random_state
 
-from skem._data import Passes, chunks, is_on_disk, representative_rows
+from skem._data import Passes, chunks, is_on_disk, one_blas_thread, representative_rows
 from skem._estimator import (
     EMEstimator,
     Interval,
@@ -160,7 +160,7 @@ class ShiftedTemplateEM(EMEstimator):
         Whether the last gain was at most ``tol``.
     n_features_in_ : int
         Number of features seen in fit.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, where X had them.
 
     Raises
@@ -202,7 +202,7 @@ class ShiftedTemplateEM(EMEstimator):
     1.0
     """
 
-    _parameter_constraints: dict = {  # noqa: RUF012
+    _parameter_constraints: dict = {
         "template_width": [Interval(Integral, 1, None, closed="left"), None],
         "template_height": [Interval(Integral, 1, None, closed="left"), None],
         "image_shape": [tuple, list, None],
@@ -313,7 +313,8 @@ class ShiftedTemplateEM(EMEstimator):
         windows = self._new_windows(image_shape or (1, X.shape[1]), X.shape[1])
         root = self._init_callback_context(max_subtasks=self.max_iter)
         root.call_on_fit_task_begin(estimator=self, X=X)
-        model, run = self._train(X, weight, windows)
+        with one_blas_thread():
+            model, run = self._train(X, weight, windows)
         self._keep(model, run)
         root.call_on_fit_task_end(estimator=self, X=X, reconstruction_attributes={})
         return self
@@ -353,9 +354,7 @@ class ShiftedTemplateEM(EMEstimator):
         self._update(self._fitted_model(), X, check_weights(sample_weight, X))
         return self
 
-    def _train(
-        self, X: Array, weight: Array, windows: Windows
-    ) -> tuple[ShiftedTemplate, Run]:
+    def _train(self, X: Array, weight: Array, windows: Windows) -> tuple[ShiftedTemplate, Run]:
         rng = check_random_state(self.random_state)
         model, span = model_of(
             windows,
@@ -404,7 +403,7 @@ class ShiftedTemplateEM(EMEstimator):
     def _check_schedule(self) -> None:
         for stage in self.subset_schedule or ():
             sizes = stage if isinstance(stage, (tuple, list)) else ()
-            integers = all(isinstance(size, Integral) and size > 0 for size in sizes)
+            integers = all(isinstance(size, Integral) and int(size) > 0 for size in sizes)
             if len(sizes) != 2 or not integers:
                 raise ValueError(
                     "subset_schedule must hold pairs (n_images, n_iter) of positive "
@@ -473,13 +472,13 @@ class ShiftedTemplateEM(EMEstimator):
 
     # -- input and fitted attributes ----------------------------------------------------
 
-    def _image_shape_of(self, X: ArrayLike) -> tuple[int, ...] | None:
+    def _image_shape_of(self, X: Any) -> tuple[int, ...] | None:
         """The shape of an image, from the parameter or from a stack of images."""
         if self.image_shape is None:
             shape = getattr(X, "shape", ())
             return tuple(shape[1:]) if len(shape) in (3, 4) else None
         shape = tuple(self.image_shape)
-        sizes_fit = all(isinstance(size, Integral) and size > 0 for size in shape)
+        sizes_fit = all(isinstance(size, Integral) and int(size) > 0 for size in shape)
         if len(shape) not in (2, 3) or not sizes_fit:
             raise ValueError(
                 "image_shape must be (height, width) or (height, width, channels), all "
@@ -487,10 +486,10 @@ class ShiftedTemplateEM(EMEstimator):
             )
         return tuple(int(size) for size in shape)
 
-    def _check_rows(self, X: ArrayLike, *, reset: bool) -> Array:
+    def _check_rows(self, X: Any, *, reset: bool) -> Array:
         """X as a 2-D array, still memory-mapped if it was, with stacks flattened."""
         on_disk = is_on_disk(X)
-        shape = getattr(X, "shape", ())
+        shape: tuple[int, ...] = getattr(X, "shape", ())
         if len(shape) in (3, 4):
             expected = self._image_shape_of(X) if reset else self.image_shape_
             if tuple(shape[1:]) != expected:

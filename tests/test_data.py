@@ -7,9 +7,7 @@ from skem._data import chunks, moments, representative_rows
 @pytest.mark.parametrize("n_rows", [1, 2, 7, 1000])
 def test_chunks_cover_all_rows_once(n_rows):
     parts = chunks(n_rows, row_size=30_000)
-    assert np.concatenate([np.arange(n_rows)[p] for p in parts]).tolist() == list(
-        range(n_rows)
-    )
+    assert np.concatenate([np.arange(n_rows)[p] for p in parts]).tolist() == list(range(n_rows))
     sizes = [p.stop - p.start for p in parts]
     assert max(sizes) - min(sizes) <= 1
     assert max(sizes) * 30_000 <= 5_000_000 + 30_000

@@ -39,9 +39,7 @@ def test_sklearn_check(estimator, check):
 
 @pytest.fixture(scope="module")
 def data():
-    return make_shifted_templates(
-        150, image_shape=(6, 24), template_width=8, random_state=0
-    )
+    return make_shifted_templates(150, image_shape=(6, 24), template_width=8, random_state=0)
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +96,7 @@ def test_pickle_and_skops_keep_every_digit(data, fitted):
     assert unknown == ["skem.template.ShiftedTemplateEM"]
     copies.append(skops.io.loads(dumped, trusted=unknown))
     for copy in copies:
-        np.testing.assert_array_equal(
-            copy.score_samples(data.X), fitted.score_samples(data.X)
-        )
+        np.testing.assert_array_equal(copy.score_samples(data.X), fitted.score_samples(data.X))
         copy.partial_fit(data.X[:20])
 
 

@@ -4,10 +4,10 @@ import warnings
 
 import numpy as np
 import pytest
+import reference
 from scipy.special import logsumexp, softmax
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
-import reference
 from skem import ShiftedTemplateEM
 from skem.datasets import load_hidden_face, make_shifted_templates
 
@@ -339,9 +339,7 @@ def test_warm_start_goes_on_from_the_last_fit():
         first = estimator.fit(data.X).lower_bound_
     with pytest.warns(ConvergenceWarning):
         second = estimator.fit(data.X).lower_bound_
-    whole = ShiftedTemplateEM(
-        **{**estimator.get_params(), "max_iter": 6, "warm_start": False}
-    )
+    whole = ShiftedTemplateEM(**{**estimator.get_params(), "max_iter": 6, "warm_start": False})
     with pytest.warns(ConvergenceWarning):
         whole.fit(data.X)
     assert second > first
@@ -475,7 +473,7 @@ def test_bad_weights_are_named(weight, message):
 
 def test_bad_codes_and_counts_are_named():
     model = ShiftedTemplateEM(4).fit(X)
-    with pytest.raises(ValueError, match="X has 3 columns, .* 9 categories"):
+    with pytest.raises(ValueError, match=r"X has 3 columns, .* 9 categories"):
         model.inverse_transform(np.ones((2, 3)))
     with pytest.raises(ValueError, match="n_samples"):
         model.sample(0)

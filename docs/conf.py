@@ -1,0 +1,48 @@
+"""Sphinx configuration."""
+
+import skem
+
+project = "skem"
+copyright = "2026, the skem developers"
+version = release = skem.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
+]
+templates_path = ["_templates"]
+exclude_patterns = ["_build"]
+suppress_warnings = ["config.cache"]
+nitpicky = False
+
+autosummary_generate = True
+numpydoc_show_class_members = False
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "auto_examples",
+    "doc_module": ("skem",),
+    "reference_url": {"skem": None},
+    "backreferences_dir": "generated/backreferences",
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "show_memory": False,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "skem"
+html_show_sourcelink = False
+html_theme_options = {
+    "navigation_with_keys": False,
+    "show_prev_next": False,
+    "secondary_sidebar_items": ["page-toc"],
+}
