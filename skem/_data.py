@@ -6,11 +6,12 @@ read and prepared again at each pass, so that memory does not grow with its leng
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import pairwise
 from operator import add
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ CHUNK_SIZE = 5_000_000
 MOMENT_ROWS = 32
 
 _CONTROLLER = ThreadpoolController()
+_LOCK = Lock()
+_n_limiting = 0
+_limiter: Any = None
 
 
 def is_on_disk(X: NDArray) -> bool:
@@ -34,9 +38,24 @@ def working_dtype(X: NDArray) -> np.dtype:
     return np.dtype(np.float32 if X.dtype == np.float32 else np.float64)
 
 
-def one_blas_thread() -> AbstractContextManager:
-    """Our products are small: the threads of BLAS would wait for each other."""
-    return _CONTROLLER.limit(limits=1, user_api="blas")
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Our products are small: the threads of BLAS would wait for each other.
+
+    Counted, since the limit is the process's and fits may overlap in threads.
+    """
+    global _limiter, _n_limiting
+    with _LOCK:
+        if _n_limiting == 0:
+            _limiter = _CONTROLLER.limit(limits=1, user_api="blas")
+        _n_limiting += 1
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _n_limiting -= 1
+            if _n_limiting == 0:
+                _limiter.restore_original_limits()
 
 
 def chunks(n_rows: int, row_size: int) -> list[slice]:
@@ -49,13 +68,12 @@ def chunks(n_rows: int, row_size: int) -> list[slice]:
 def parallel_map(
     function: Callable[[Any], Any], items: Iterable[Any], n_threads: int
 ) -> Iterator[Any]:
-    """Results in the order of the items, from threads that each use one BLAS thread."""
-    with one_blas_thread():
-        if n_threads == 1:
-            yield from map(function, items)
-        else:
-            with ThreadPoolExecutor(n_threads) as pool:
-                yield from pool.map(function, items)
+    """Results in the order of the items, from threads."""
+    if n_threads == 1:
+        yield from map(function, items)
+    else:
+        with ThreadPoolExecutor(n_threads) as pool:
+            yield from pool.map(function, items)
 
 
 class Passes:
@@ -78,6 +96,10 @@ class Passes:
         if not is_on_disk(X):
             prepare = partial(self._prepare, dtype=self._dtype)
             self._cached = list(parallel_map(prepare, self._parts, n_threads))
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self._X)
 
     def fold(self, function: Callable[[Any, NDArray], Any], params: Any) -> Any:
         """Sum ``function(rows, weight)`` over the chunks, as exact as ``params`` need."""
@@ -127,7 +149,7 @@ def moments(X: NDArray, weight: NDArray) -> Moments:
     """One pass, in float64, that does not cancel however far from 0 the data are."""
 
     def of_block(start: int) -> Moments:
-        values = X[start : start + MOMENT_ROWS].astype(float)
+        values = np.array(X[start : start + MOMENT_ROWS], dtype=float)
         observed = ~np.isnan(values)
         w = weight[start : start + MOMENT_ROWS, None] * observed
         np.copyto(values, 0, where=~observed)

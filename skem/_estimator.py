@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from joblib import effective_n_jobs
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy.special import logsumexp, softmax
 from sklearn.base import (
     BaseEstimator,
@@ -26,7 +26,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from skem._data import Passes, chunks, parallel_map
+from skem._data import Passes, chunks, one_blas_thread, parallel_map, working_dtype
 from skem._loop import Run, em
 
 __all__ = [
@@ -137,20 +137,35 @@ class EMEstimator(
     def _update(self, model: Any, X: NDArray, weight: NDArray) -> None:
         """One step of online EM on a batch."""
         params = self._params(model)
-        stats = self._passes(model, X, weight).total(params)
+        with one_blas_thread():
+            stats = self._passes(model, X, weight).total(params)
         step = (self._n_batches + self.learning_offset) ** -self.learning_decay
         kept = type(stats)(**self._statistics)
+        objective = float((stats.log_lik + model.log_prior(params)) / stats.weight)
         mixed = (1 - step) * kept + (step / stats.weight) * stats
+        if not np.isfinite(objective + mixed.sum_sq):
+            raise ValueError(
+                "X has values so far from what was fitted that their likelihood is not "
+                "finite: rescale them as the first batch was."
+            )
         params = model.m_step(params, mixed)
         self._set_attributes(model, params, mixed, n_batches=self._n_batches + 1)
-        self.lower_bound_ = float(stats.log_lik / stats.weight)
-        self.lower_bounds_ = [*self.lower_bounds_, self.lower_bound_]
+        self.lower_bound_ = objective
+        self.lower_bounds_ = [*self.lower_bounds_, objective]
         self.n_iter_ += 1
 
     # -- verbs ------------------------------------------------------------------------
 
-    def _map_rows(self, X: ArrayLike, function: Callable[[Any, Any, Any], NDArray]) -> NDArray:
-        """Apply ``function(model, params, rows)`` to chunks of X, in float64."""
+    def _map_rows(
+        self,
+        X: ArrayLike,
+        function: Callable[[Any, Any, Any], NDArray],
+        dtype: DTypeLike | None = None,
+    ) -> NDArray:
+        """Apply ``function(model, params, rows)`` to chunks of X, in float64.
+
+        The result has the given dtype, by default that of X.
+        """
         check_is_fitted(self)
         checked: NDArray = self._check_rows(X, reset=False)
         model = self._fitted_model()
@@ -162,7 +177,9 @@ class EMEstimator(
 
         parts = chunks(len(checked), model.row_size)
         n_threads = effective_n_jobs(self.n_jobs)
-        return np.concatenate(list(parallel_map(of_chunk, parts, n_threads)))
+        with one_blas_thread():
+            out = np.concatenate(list(parallel_map(of_chunk, parts, n_threads)))
+        return out.astype(dtype or working_dtype(checked), copy=False)
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the log-likelihood of each row.
@@ -181,7 +198,7 @@ class EMEstimator(
         def log_lik(model: Any, params: Any, rows: Any) -> NDArray:
             return logsumexp(model.log_joint(params, rows), axis=1)
 
-        return self._map_rows(X, log_lik)
+        return self._map_rows(X, log_lik, np.float64)
 
     def score(
         self,
@@ -228,7 +245,7 @@ class EMEstimator(
         return self._map_rows(X, posterior)
 
     def transform(self, X: ArrayLike) -> NDArray:
-        """Return the posterior probabilities of the hidden variable, in the dtype of X.
+        """Return the posterior expectation of the hidden variable: its probabilities.
 
         Parameters
         ----------
@@ -238,10 +255,9 @@ class EMEstimator(
         Returns
         -------
         ndarray of shape (n_samples, n_categories)
-            Probabilities; each row sums to 1.
+            ``predict_proba(X)``.
         """
-        dtype = np.float32 if getattr(X, "dtype", None) == np.float32 else np.float64
-        return self.predict_proba(X).astype(dtype, copy=False)
+        return self.predict_proba(X)
 
     def reconstruct(self, X: ArrayLike) -> NDArray:
         """Return the expected noise-free rows given X.

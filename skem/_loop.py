@@ -24,6 +24,8 @@ class Run:
         The number of steps taken.
     converged : bool
         Whether the last gain was at most ``tol``.
+    stopped : bool
+        Whether ``on_iter`` stopped the loop.
     interrupted : bool
         Whether the user stopped the loop with Ctrl-C.
     """
@@ -32,14 +34,16 @@ class Run:
     objectives: list[float] = field(default_factory=list)
     n_iter: int = 0
     converged: bool = False
+    stopped: bool = False
     interrupted: bool = False
 
     def then(self, later: "Run") -> "Run":
-        """This run, continued by a later one from a better state."""
+        """This run, continued by a later one as soon as that is better."""
+        better = [value for value in later.objectives if value > self.objectives[-1]]
         return replace(
             later,
-            objectives=self.objectives + later.objectives[1:],
-            n_iter=self.n_iter + later.n_iter,
+            objectives=self.objectives + better,
+            n_iter=self.n_iter + len(better),
         )
 
 
@@ -97,7 +101,8 @@ def iterate(
             run.objectives.append(objective)
             run.n_iter += 1
             run.converged = tol is not None and objective - previous <= tol
-            if (on_iter is not None and on_iter(run)) or run.converged:
+            run.stopped = bool(on_iter is not None and on_iter(run))
+            if run.stopped or run.converged:
                 break
             previous = objective
     except KeyboardInterrupt:

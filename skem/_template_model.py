@@ -22,7 +22,7 @@ from scipy.fft import dctn, idctn
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.special import gammaln, xlogy
 
-from skem._data import moments
+from skem._data import moments, working_dtype
 from skem._stats import Additive
 from skem._windows import Array, Windows
 
@@ -325,7 +325,7 @@ class ShiftedTemplate:
             (background, stats.background_num, stats.background_den),
         ):
             square += float(((den * mean - 2 * num) * mean).sum())
-        return max(square / max(stats.n_pixels, 1.0), self.min_noise_var)
+        return max(square / (stats.n_pixels or 1.0), self.min_noise_var)
 
     def _shift_prior(self, counts: Array) -> Array:
         counts = counts + (self.concentration - 1)
@@ -397,16 +397,16 @@ def model_of(
         for values in (found.weight, found.mean, found.square)
     )
     counts, mean, square = (v.reshape(len(v), -1) for v in (counts, mean, square))
-    centre = (counts * mean).sum(1) / counts.sum(1)
-    single = bool(X.dtype == np.float32)
-    if single:
-        centre = centre.astype(np.float32).astype(float)
-    with np.errstate(over="ignore", invalid="ignore"):
-        square = square + counts * (mean - centre[:, None]) ** 2
-        variance = float(square.sum() / counts.sum())
-        finite = np.isfinite(variance + (centre**2).sum())
-    if not finite:
-        raise ValueError("X has values too large to be squared: rescale it.")
+    dtype = working_dtype(X)
+    largest = max(-found.low, found.high)
+    if not largest < np.sqrt(np.finfo(dtype).max / 100 / X.size):
+        raise ValueError(
+            f"X has values up to {largest:g}, too large to be squared in {dtype}: rescale it."
+        )
+    centre = ((counts * mean).sum(1) / counts.sum(1)).astype(dtype).astype(float)
+    square = square + counts * (mean - centre[:, None]) ** 2
+    variance = float(square.sum() / counts.sum())
+    single = dtype == np.float32
     model = ShiftedTemplate(windows, centre, variance, single, **options)
     return model, (found.low, found.high)
 

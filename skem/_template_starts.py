@@ -1,29 +1,22 @@
-"""Where EM for the shifted template starts, and how it leaves a shifted optimum.
+"""Where EM for the shifted template starts.
 
 Image k is part of the template's mean, so its present shift is favoured by about
-h*w/n nats: from a poor start, few or noisy images freeze where they are. Two remedies:
-
-*Wiener-EM.* Before each E step the template and background are shrunk under Gaussian
-priors on their DCT coefficients, whose variances are estimated from the data, one for
-each radial frequency. This removes the noise that images recognise themselves by.
-
-*The shift move.* At an optimum in which the template is off by some columns, and the
-background fills the border, the M step is solved for every common shift of all posteriors
-and the best is tried.
+h*w/n nats: from a poor start, few or noisy images freeze where they are. *Wiener-EM*
+removes the noise that images recognise themselves by: before each E step the template
+and background are shrunk under Gaussian priors on their DCT coefficients, whose
+variances are estimated from the data, one for each radial frequency.
 """
 
-import math
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.fft import irfftn, next_fast_len, rfftn
 from sklearn.utils.parallel import Parallel, delayed
 
-from skem._data import Passes, working_dtype
-from skem._loop import Run, em
+from skem._data import Passes
+from skem._loop import em
 from skem._template_model import Params, Rows, ShiftedTemplate, Smoothness, Stats
 from skem._windows import Array
 
@@ -31,12 +24,10 @@ from skem._windows import Array
 N_ITER_TRIAL, N_ITER_START = 5, 15
 # Wiener-EM of a start, and on all rows.
 ANNEALING, NO_ANNEALING = tuple(np.geomspace(0.01, 1, 20)), (1.0,) * 8
-# How far the shift move looks along each axis when there are two.
-REACH_2D = 8
 # Starts that are run to the end.
 N_FINALISTS = 3
-# Pixels that the shift move looks at, the moves that it tries, and how often it moves.
-MOVE_SIZE, N_MOVES, MAX_MOVES = 2_500_000, 2, 4
+
+logger = logging.getLogger("skem")
 
 
 def uniform_params(model: ShiftedTemplate) -> Params:
@@ -82,19 +73,16 @@ def dirichlet_params(
 
 
 def window_params(
-    model: ShiftedTemplate, passes: Passes, X: Array, rng: np.random.RandomState
+    model: ShiftedTemplate, params: Params, X: Array, rng: np.random.RandomState
 ) -> Params:
     """The mean start, with the window of one image that differs most from the mean."""
-    params = mean_params(model, passes)
-    windows = model.windows
-    mean = np.nanmean(X, axis=0, keepdims=True, dtype=float)
-    image = X[[rng.randint(len(X))]]
-    image = np.where(np.isnan(image), mean, image)
-    mean, image = (model.centred(row, float, missing=False)[0] for row in (mean, image))
-    energy = windows.sums(((image - mean) ** 2).sum(0))
+    windows, image = model.windows, X[[rng.randint(len(X))]]
+    lines = model.centred(image, float, missing=False)[0]
+    lines = np.where(np.isnan(lines), params.background, lines)
+    energy = windows.sums(((lines - params.background) ** 2).sum(0))
     corner = np.unravel_index(energy.argmax(), windows.shifts)
     place = tuple(slice(c, c + w) for c, w in zip(corner, windows.window, strict=True))
-    return replace(params, template=image[(slice(None), *place)], background=mean)
+    return replace(params, template=lines[(slice(None), *place)])
 
 
 def random_params(
@@ -121,23 +109,27 @@ def given_params(
 ) -> Params:
     """The parameters with what is given in its place; images in the user's units."""
 
-    def check(name: str, value: ArrayLike, shape: tuple[int, ...]) -> Array:
-        array = np.array(value, dtype=float)
-        if array.size != math.prod(shape) or not np.isfinite(array).all():
+    def check(name: str, value: ArrayLike, *shapes: tuple[int, ...]) -> Array:
+        try:
+            array = np.array(value, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} must be an array of numbers: {error}") from error
+        if array.shape not in shapes or not np.isfinite(array).all():
             raise ValueError(
-                f"{name} must hold {' x '.join(map(str, shape))} finite numbers, but it "
-                f"has shape {array.shape} and {np.isfinite(array).sum()} finite numbers."
+                f"{name} must have shape {shapes[0]} and finite entries, but it has shape "
+                f"{array.shape} and {np.isfinite(array).sum()} finite entries."
             )
-        return array.reshape(shape)
+        return array.reshape(shapes[-1])
 
     windows = model.windows
-    channels = windows.full_shape[2]
+    *outer, channels = windows.full_shape
     if template_init is not None:
-        shape = (*windows.window_shape, channels)
-        template = check("template_init", template_init, shape)
+        template = check(
+            "template_init", template_init, *_shapes(windows.window_shape, channels)
+        )
         params = replace(params, template=model.to_centred(template))
     if background_init is not None:
-        background = check("background_init", background_init, windows.full_shape)
+        background = check("background_init", background_init, *_shapes(tuple(outer), channels))
         params = replace(params, background=model.to_centred(background))
     if noise_std_init is not None:
         noise_var = max(float(noise_std_init) ** 2, model.min_noise_var)
@@ -151,6 +143,14 @@ def given_params(
             )
         params = replace(params, shift_prior=prior)
     return params
+
+
+def _shapes(size: tuple[int, ...], channels: int) -> list[tuple[int, ...]]:
+    """Shapes in which an image may be given, the fullest last."""
+    full = (*size, channels)
+    if channels > 1:
+        return [full]
+    return [size, full] if size[0] > 1 else [size, size[1:], full]
 
 
 def plain(model: ShiftedTemplate) -> ShiftedTemplate:
@@ -212,6 +212,14 @@ def shrink_all(
     return max(candidates, key=lambda found: passes.total(found[0]).log_lik)
 
 
+def prior_at(
+    model: ShiftedTemplate, passes: Passes, params: Params
+) -> tuple[Params, Smoothness]:
+    """The parameters as they are, and the prior estimated from an M step at them."""
+    stats = passes.total(params)
+    return params, smoothness_of(model, plain(model).m_step(params, stats), stats)
+
+
 # -- the search -------------------------------------------------------------------------
 
 
@@ -230,155 +238,50 @@ def search(
     """
     seeds = rng.randint(np.iinfo(np.int32).max, size=len(kinds))
     parallel = Parallel(n_jobs=n_jobs, prefer="threads")
-    runs = parallel(
-        delayed(advance)(model, X, weight, kind, span, int(seed))
+    trials = parallel(
+        delayed(run_start)(model, X, weight, kind, span, int(seed))
         for kind, seed in zip(kinds, seeds, strict=True)
     )
-    order = sorted(range(len(kinds)), key=lambda i: -runs[i].objectives[-1])
-    order = order[:N_FINALISTS]
-    finals = parallel(delayed(finish)(model, X, weight, runs[i]) for i in order)
-    if any(run.interrupted for run in [*runs, *finals]):
-        raise KeyboardInterrupt
-    best = max(range(len(finals)), key=lambda i: finals[i].objectives[-1])
-    return finals[best].state[0], kinds[order[best]]
+    order = sorted(range(len(kinds)), key=lambda i: -trials[i][0])[:N_FINALISTS]
+    finals = parallel(
+        delayed(run_em)(model, Passes(model, X, weight), trials[i][1], N_ITER_START)
+        for i in order
+    )
+    best = max(range(len(finals)), key=lambda i: finals[i][0])
+    for i, (objective, _) in zip(order, finals, strict=True):
+        logger.debug("start %r: %.6f nats per image", kinds[i], objective)
+    return finals[best][1], kinds[order[best]]
 
 
-def advance(
+def run_start(
     model: ShiftedTemplate,
     X: Array,
     weight: Array,
     kind: str,
     span: tuple[float, float],
     seed: int,
-) -> Run:
-    """A few iterations from one start: "mean", "shrunk", "posterior" or "random"."""
+) -> tuple[float, Params]:
+    """A few iterations from a start: "mean", "shrunk", "posterior", "window", "random"."""
     passes = Passes(model, X, weight)
     rng = np.random.RandomState(seed)
     if kind == "random":
         params = random_params(model, *span, rng)
     elif kind == "posterior":
         params = dirichlet_params(model, X, weight, rng)
-    elif kind == "window":
-        params = window_params(model, passes, X, rng)
     else:
         params = mean_params(model, passes)
-    if kind == "shrunk":
-        params, _ = shrink(model, passes, params, ANNEALING)
-    return em(model, passes.total, params, max_iter=N_ITER_TRIAL)
+        if kind == "window":
+            params = window_params(model, params, X, rng)
+        elif kind == "shrunk":
+            params, _ = shrink(model, passes, params, ANNEALING)
+    return run_em(model, passes, params, N_ITER_TRIAL)
 
 
-def finish(model: ShiftedTemplate, X: Array, weight: Array, run: Run) -> Run:
-    """More iterations of a start."""
-    passes = Passes(model, X, weight)
-    return em(model, passes.total, run.state[0], max_iter=N_ITER_START)
-
-
-# -- the shift move ---------------------------------------------------------------------
-
-
-def follow_moves(
-    model: ShiftedTemplate,
-    passes: Passes,
-    run: Run,
-    X: Array,
-    weight: Array,
-    train: Callable[[Params, int], Run],
-) -> Run:
-    """Go on from ``run`` for as long as a move raises the objective.
-
-    ``train(params, n_iter)`` runs EM after ``n_iter`` iterations.
-    """
-    step = max(1, len(X) * X.shape[1] // MOVE_SIZE)
-    sample, sample_weight = X[::step], weight[::step]
-    for _ in range(MAX_MOVES):
-        for move in best_moves(model, run.state[0], sample, sample_weight):
-            start = moved(model, passes, run.state[0], move)
-            trial = em(model, passes.total, start, max_iter=N_ITER_TRIAL)
-            if trial.interrupted or trial.objectives[-1] > run.objectives[-1]:
-                break
-        else:
-            break
-        run = run.then(train(trial.state[0], run.n_iter))
-        if run.interrupted:
-            break
-    return run
-
-
-def best_moves(
-    model: ShiftedTemplate, params: Params, X: Array, weight: Array
-) -> list[tuple[int, ...]]:
-    """The common shifts of all posteriors whose M steps explain the sample best."""
-    windows = model.windows
-    dtype = working_dtype(X)
-    rows = model.rows(X, dtype)
-    posterior = model.posterior(model.log_joint(params, rows)) * weight[:, None]
-    present = posterior[:, : windows.n_shifts].reshape(-1, *windows.shifts)
-    lines = model.centred(X, dtype, rows.observed_spectrum is not None)
-    by_template = _template_part(model, lines, present.astype(dtype))
-    covered = windows.coverage(present).astype(dtype)
-    weights = windows.broadcast(weight).astype(dtype)
-    reach = [n - 1 if len(windows.shifts) == 1 else REACH_2D for n in windows.shifts]
-    reach = [min(r, n - 1) for r, n in zip(reach, windows.shifts, strict=True)]
-    explained = {}
-    for move in product(*(range(-r, r + 1) for r in reach)):
-        uncovered = weights - _shifted(covered, move)
-        num = np.einsum("k...,kr...->r...", uncovered, lines)
-        den = uncovered.sum(0)
-        by_background = (num**2).sum(0)[den > 1e-3] / den[den > 1e-3]
-        center = tuple(m + n - 1 for m, n in zip(move, windows.shifts, strict=True))
-        if any(move):
-            explained[move] = by_background.sum(dtype=float) + by_template[center]
-    return sorted(explained, key=explained.__getitem__)[: -N_MOVES - 1 : -1]
-
-
-def _template_part(model: ShiftedTemplate, lines: Array, present: Array) -> Array:
-    """Sum of squares that the template explains after each move, (2N-1,) by axis.
-
-    From the images aligned at their posteriors, beyond the window on both sides.
-    """
-    windows, axes = model.windows, model.windows.axes
-    wide = [s + n - 1 for s, n in zip(windows.space, windows.shifts, strict=True)]
-    size = [next_fast_len(length, real=True) for length in wide]
-    weights = rfftn(present, s=size, axes=axes).conj()
-    everywhere = np.ones((1, *windows.space), present.dtype)
-    den = irfftn(weights.sum(0) * rfftn(everywhere, s=size, axes=axes), s=size, axes=axes)
-    value = np.zeros(size)
-    for line in range(lines.shape[1]):
-        aligned = (weights * rfftn(lines[:, line], s=size, axes=axes)).sum(0)
-        num = irfftn(aligned, s=size, axes=axes)
-        value += np.divide(num**2, den[0], out=np.zeros(size), where=den[0] > 1e-2)
-    order = [np.arange(-n + 1, s) for n, s in zip(windows.shifts, windows.space, strict=True)]
-    return windows.sums(value[np.ix_(*order)])
-
-
-def _shifted(values: Array, move: tuple[int, ...]) -> Array:
-    """Values (k, *S) moved, with zeros where nothing comes from."""
-    out = np.zeros_like(values)
-    source, target = [slice(None)], [slice(None)]
-    for step, size in zip(move, values.shape[1:], strict=True):
-        source.append(slice(max(-step, 0), size - max(step, 0)))
-        target.append(slice(max(step, 0), size - max(-step, 0)))
-    out[tuple(target)] = values[tuple(source)]
-    return out
-
-
-def moved(
-    model: ShiftedTemplate, passes: Passes, params: Params, move: tuple[int, ...]
-) -> Params:
-    """The M step at the posteriors of ``params`` moved; what leaves stays at the border."""
-    windows = model.windows
-
-    def statistics(rows: Rows, weight: Array) -> Stats:
-        posterior = model.posterior(model.log_joint(params, rows))
-        present = posterior[:, : windows.n_shifts].reshape(-1, *windows.shifts)
-        for axis, step in enumerate(move, start=1):
-            target = np.clip(np.arange(present.shape[axis]) + step, 0, None)
-            target = target.clip(max=present.shape[axis] - 1)
-            out = np.moveaxis(np.zeros_like(present), axis, 0)
-            np.add.at(out, target, np.moveaxis(present, axis, 0))
-            present = np.moveaxis(out, 0, axis)
-        posterior[:, : windows.n_shifts] = present.reshape(len(present), -1)
-        return model.given_posterior(rows, weight, posterior)
-
-    stats = passes.fold(statistics, params)
-    return model.m_step(params, replace(stats, shift_counts=stats.shift_counts + 0.5))
+def run_em(
+    model: ShiftedTemplate, passes: Passes, params: Params, max_iter: int
+) -> tuple[float, Params]:
+    """The objective and parameters after some iterations of EM."""
+    run = em(model, passes.total, params, max_iter=max_iter)
+    if run.interrupted:
+        raise KeyboardInterrupt
+    return run.objectives[-1], run.state[0]

@@ -76,6 +76,13 @@ def make_shifted_templates(
     >>> data.X.shape, data.shifts.shape
     ((5, 36), (5,))
     """
+    if n_samples < 1 or noise_std < 0:
+        raise ValueError(
+            "n_samples must be at least 1 and noise_std not negative, but they are "
+            f"{n_samples} and {noise_std}."
+        )
+    if np.dtype(dtype).kind != "f" and clip is None:
+        raise ValueError(f"pixels of dtype {np.dtype(dtype)} need clip=(low, high).")
     rng = check_random_state(random_state)
     if background is None:
         background = _smooth_image(image_shape, rng)

@@ -5,6 +5,7 @@ starts); this file is the estimator.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self
@@ -34,15 +35,20 @@ from skem._template_model import (
     Stats,
     model_of,
 )
+from skem._template_moves import N_ITER_TRY, try_moves
 from skem._template_starts import (
-    follow_moves,
     given_params,
     mean_params,
+    prior_at,
     random_params,
+    run_em,
     search,
     shrink_all,
 )
 from skem._windows import Array, Windows
+
+# How often the shift move is followed.
+MAX_MOVES = 4
 
 
 class ShiftedTemplateEM(EMEstimator):
@@ -58,8 +64,8 @@ class ShiftedTemplateEM(EMEstimator):
         M_d = \\text{background with the template pasted at } d.
 
     One fit finds template, background, noise and the distribution of the shifts, by
-    maximum likelihood or, for very noisy images, with a smoothness prior. A pass over n
-    images of H rows and W columns costs O(n H W), whatever the number of shifts.
+    maximum likelihood or, for very noisy images, with a smoothness prior. An EM iteration
+    over n images of H rows and W columns costs O(n H W), whatever the number of shifts.
 
     Parameters
     ----------
@@ -95,7 +101,8 @@ class ShiftedTemplateEM(EMEstimator):
         from the data for each radial frequency. None does without.
     subset_schedule : tuple of (n_images, n_iter), default=None
         Iterations on the first ``n_images`` images, in turn, between the start and the
-        iterations on all images.
+        iterations on all images. With ``init="random"``, ``n_init=1`` and ``max_iter=1``,
+        ``((50, 5), (100, 1), (300, 1), (500, 1))`` is a schedule often used on 1000 images.
     template_init : array-like of shape (template_height, template_width), default=None
         Template to start from. With any of the four given starts, ``init="auto"`` becomes
         "mean" for what is not given: a given start is never searched over or moved.
@@ -151,9 +158,11 @@ class ShiftedTemplateEM(EMEstimator):
         The shape of an image.
     lower_bound_ : float
         The objective of the fitted parameters: log-likelihood plus log prior density,
-        in nats per image. Without a prior it is ``score`` of the training images.
+        in nats per image. Without a prior it is ``score`` of the training images; in hard
+        EM it is the bound at the most probable shifts, which is lower. After
+        ``partial_fit`` it is that of the last batch, before it was learnt.
     lower_bounds_ : list of float
-        The objective after each iteration on all images; it never decreases.
+        The objective after each iteration on all images; within a fit it never decreases.
     n_iter_ : int
         Number of EM iterations on all images.
     converged_ : bool
@@ -308,15 +317,18 @@ class ShiftedTemplateEM(EMEstimator):
         self._validate_params()
         self._check_schedule()
         image_shape = self._image_shape_of(X)
-        X = self._check_rows(X, reset=True)
-        weight = check_weights(sample_weight, X)
-        windows = self._new_windows(image_shape or (1, X.shape[1]), X.shape[1])
+        rows = self._check_rows(X, reset=True)
+        weight = check_weights(sample_weight, rows)
+        windows = self._new_windows(image_shape or (1, rows.shape[1]), rows.shape[1])
+        if self._continues():
+            self._check_same_model(windows)
         root = self._init_callback_context(max_subtasks=self.max_iter)
-        root.call_on_fit_task_begin(estimator=self, X=X)
+        root.call_on_fit_task_begin(estimator=self, X=rows)
         with one_blas_thread():
-            model, run = self._train(X, weight, windows)
+            model, run = self._train(rows, weight, windows)
+        self._set_features(X)
         self._keep(model, run)
-        root.call_on_fit_task_end(estimator=self, X=X, reconstruction_attributes={})
+        root.call_on_fit_task_end(estimator=self, X=rows, reconstruction_attributes={})
         return self
 
     def partial_fit(
@@ -351,6 +363,7 @@ class ShiftedTemplateEM(EMEstimator):
             return self.fit(X, sample_weight=sample_weight)
         self._validate_params()
         X = self._check_rows(X, reset=False)
+        self._check_same_model(self._new_windows(self.image_shape_, X.shape[1]))
         self._update(self._fitted_model(), X, check_weights(sample_weight, X))
         return self
 
@@ -364,41 +377,51 @@ class ShiftedTemplateEM(EMEstimator):
             hard=self.algorithm == "hard",
             concentration=float(self.shift_concentration_prior),
         )
-        kinds = self._starts_to_compare()
-        shrunk = self.shrinkage == "map"
+        kinds, run, params = self._starts_to_compare(), None, None
         try:
             if kinds:
                 sample = representative_rows(X, weight, self.init_size, rng)
                 params, best = search(model, *sample, kinds, span, rng, self.n_jobs)
-                shrunk |= best == "shrunk"
                 del sample
             passes = self._passes(model, X, weight)
-            if not kinds:
-                params = self._single_start(model, span, passes, rng)
+            if params is None:
+                params, best = self._single_start(model, span, passes, rng), "given"
             for n_images, n_iter in self.subset_schedule or ():
-                part = self._passes(model, X[:n_images], weight[:n_images])
-                params = em(model, part.total, params, max_iter=n_iter).state[0]
-            if shrunk:
-                params, smoothness = shrink_all(model, passes, params)
+                if weight[:n_images].any():
+                    part = self._passes(model, X[:n_images], weight[:n_images])
+                    _, params = run_em(model, part, params, n_iter)
+            if best == "shrunk" or self.shrinkage == "map":
+                fixed = self._continues() or self._is_given()
+                found = (prior_at if fixed else shrink_all)(model, passes, params)
+                params = found[0]
                 if self.shrinkage == "map":
-                    model = replace(model, smoothness=smoothness)
+                    model = replace(model, smoothness=found[1])
+            run = self._run_em(model, passes, params, X, self.max_iter)
+            if kinds and self.init == "auto":
+                for better in self._moves(model, passes, run, X, weight):
+                    run = better
         except KeyboardInterrupt:
-            passes = self._passes(model, X, weight)
-            run = em(model, passes.total, mean_params(model, passes), max_iter=0)
-            return model, replace(run, interrupted=True)
-        run = self._run_em(model, passes, params, X, self.max_iter)
-        if kinds and self.init == "auto":
-            run = follow_moves(
-                model,
-                passes,
-                run,
-                X,
-                weight,
-                lambda params, n_iter: self._run_em(
-                    model, passes, params, X, self.max_iter - n_iter
-                ),
-            )
+            if run is None:
+                passes = self._passes(model, X, weight)
+                params = mean_params(model, passes) if params is None else params
+                run = em(model, passes.total, params, max_iter=0)
+            run = replace(run, interrupted=True)
         return model, run
+
+    def _moves(
+        self, model: ShiftedTemplate, passes: Passes, run: Run, X: Array, weight: Array
+    ) -> Iterator[Run]:
+        """The run continued from each move that helps."""
+        for _ in range(MAX_MOVES):
+            left = self.max_iter - run.n_iter - N_ITER_TRY
+            if run.stopped or run.interrupted or left < 0:
+                break
+            trial = try_moves(model, passes, run, X, weight, self.tol)
+            if trial is None:
+                break
+            run = run.then(trial)
+            run = run.then(self._run_em(model, passes, trial.state[0], X, left))
+            yield run
 
     def _check_schedule(self) -> None:
         for stage in self.subset_schedule or ():
@@ -412,7 +435,7 @@ class ShiftedTemplateEM(EMEstimator):
 
     def _starts_to_compare(self) -> list[str]:
         """The kinds of starts to compare on a sample; none if there is only one."""
-        if self._continues() or any(value is not None for value in self._given().values()):
+        if self._continues() or self._is_given():
             return []
         if self.init == "auto":
             shrunk = [] if self.shrinkage is None else ["shrunk"]
@@ -423,6 +446,9 @@ class ShiftedTemplateEM(EMEstimator):
 
     def _continues(self) -> bool:
         return self.warm_start and hasattr(self, "template_")
+
+    def _is_given(self) -> bool:
+        return any(value is not None for value in self._given().values())
 
     def _given(self) -> dict[str, Any]:
         return {
@@ -441,8 +467,8 @@ class ShiftedTemplateEM(EMEstimator):
     ) -> Params:
         """The last fit, or what is given and the rest from the random or mean start."""
         if self._continues():
-            return self._params(model)
-        if self.init == "random":
+            params = self._params(model)
+        elif self.init == "random":
             params = random_params(model, *span, rng)
         else:
             params = mean_params(model, passes)
@@ -470,6 +496,24 @@ class ShiftedTemplateEM(EMEstimator):
                 )
         return Windows(image_shape, window)
 
+    def _check_same_model(self, windows: Windows) -> None:
+        """The fit to go on from must have the sizes and categories asked for."""
+        fitted = self._fitted_model()
+        for name, old, new in (
+            ("image_shape", self.image_shape_, windows.image_shape),
+            (
+                "template_height and template_width",
+                fitted.windows.window_shape,
+                windows.window_shape,
+            ),
+            ("absent", fitted.absent, self.absent),
+        ):
+            if old != new:
+                raise ValueError(
+                    f"{name} was {old} in the fit to go on from, but is {new} now: set it "
+                    "back, or fit anew with warm_start=False."
+                )
+
     # -- input and fitted attributes ----------------------------------------------------
 
     def _image_shape_of(self, X: Any) -> tuple[int, ...] | None:
@@ -489,6 +533,8 @@ class ShiftedTemplateEM(EMEstimator):
     def _check_rows(self, X: Any, *, reset: bool) -> Array:
         """X as a 2-D array, still memory-mapped if it was, with stacks flattened."""
         on_disk = is_on_disk(X)
+        if isinstance(X, list | tuple):
+            X = np.asarray(X)
         shape: tuple[int, ...] = getattr(X, "shape", ())
         if len(shape) in (3, 4):
             expected = self._image_shape_of(X) if reset else self.image_shape_
@@ -498,15 +544,22 @@ class ShiftedTemplateEM(EMEstimator):
                     f"{expected}."
                 )
             X = X.reshape(shape[0], -1)
-        X = validate_data(
-            self,
-            X,
-            reset=reset,
-            dtype=None if on_disk and X.dtype.kind in "ui" else [np.float64, np.float32],
-            order="C",
-            ensure_all_finite="allow-nan",
-        )
+        options: dict[str, Any] = {
+            "dtype": None if on_disk and X.dtype.kind in "ui" else [np.float64, np.float32],
+            "order": "C",
+            "ensure_all_finite": "allow-nan",
+        }
+        if reset:
+            X = check_array(X, estimator=self, input_name="X", **options)
+        else:
+            X = validate_data(self, X, reset=False, **options)
         return X.view(np.memmap) if on_disk else X
+
+    def _set_features(self, X: Any) -> None:
+        """Set n_features_in_ and the names, once nothing can fail any more."""
+        if getattr(X, "ndim", 2) > 2 or isinstance(X, list | tuple):
+            X = np.asarray(X).reshape(len(X), -1)
+        validate_data(self, X, reset=True, skip_check_array=True)
 
     def _attributes(
         self, model: ShiftedTemplate, params: Params, stats: Stats
@@ -611,7 +664,7 @@ class ShiftedTemplateEM(EMEstimator):
             The images sum_d X[:, d] M_d.
         """
         check_is_fitted(self)
-        code = check_array(X, dtype=[np.float64, np.float32])
+        code = check_array(X, dtype=[np.float64, np.float32], input_name="X")
         if code.shape[1] != len(self.shift_prior_):
             raise ValueError(
                 f"X has {code.shape[1]} columns, but the model has "
@@ -691,8 +744,10 @@ class ShiftedTemplateEM(EMEstimator):
             Their shifts, numbered as by ``predict``; -1 where the template is absent.
         """
         check_is_fitted(self)
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1, but it is {n_samples}.")
+        if not isinstance(n_samples, Integral) or int(n_samples) < 1:
+            raise ValueError(
+                f"n_samples must be an integer of at least 1, but it is {n_samples!r}."
+            )
         rng = check_random_state(random_state)
         n_categories = len(self.shift_prior_)
         shifts = rng.choice(n_categories, size=n_samples, p=self.shift_prior_)

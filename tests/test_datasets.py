@@ -45,6 +45,8 @@ def test_prior_absence_clipping_and_seed():
         ({"template": np.ones((2, 2, 3))}, "does not fit"),
         ({"shift_prior": [0.5, 0.5]}, "shift_prior must be 41"),
         ({"absent": 2.0}, "absent"),
+        ({"noise_std": -1.0}, "noise_std"),
+        ({"dtype": np.uint8}, "clip"),
     ],
 )
 def test_bad_input_is_named(keywords, message):

@@ -19,7 +19,9 @@ ALLOWED = {
     "_estimator": {"_loop", "_stats", "_data"},
     "_template_model": {"_loop", "_stats", "_data", "_windows"},
     "_template_starts": {"_loop", "_stats", "_data", "_windows", "_template_model"},
+    "_template_moves": {"_loop", "_data", "_windows", "_template_model"},
     "template": {
+        "_template_moves",
         "_loop",
         "_stats",
         "_data",

@@ -36,6 +36,7 @@ def test_callbacks_see_every_step_and_may_stop():
     )
     assert events == ["begin", 1, "begin", 2, "begin", 3]
     assert run.n_iter == 3
+    assert run.stopped
 
 
 def test_not_finite_is_an_error():
@@ -57,8 +58,10 @@ def test_interrupt_keeps_the_last_state():
 def test_then_continues_a_run():
     first = iterate(halve, 8.0, max_iter=2, start=-8.0)
     second = iterate(halve, 1.0, max_iter=2, start=-1.0)
-    assert first.then(second).objectives == [-8, -4, -2, -0.5, -0.25]
-    assert first.then(second).n_iter == 4
+    assert first.then(second).objectives == [-8, -4, -2, -1, -0.5, -0.25]
+    assert first.then(second).n_iter == 5
+    worse_at_first = iterate(halve, 6.0, max_iter=3, start=-6.0)
+    assert first.then(worse_at_first).objectives == [-8, -4, -2, -1.5, -0.75]
 
 
 @dataclass(frozen=True)

@@ -435,7 +435,7 @@ X = np.random.default_rng(0).normal(size=(8, 12))
         ({"shrinkage": "some"}, X, "shrinkage"),
         ({"subset_schedule": ((0, 3),)}, X, "subset_schedule"),
         ({"subset_schedule": (3, 4)}, X, "subset_schedule"),
-        ({"template_init": np.ones((2, 6))}, X, "template_init must hold 1 x 6"),
+        ({"template_init": np.ones((2, 6))}, X, "template_init must have shape"),
         ({"background_init": np.full(12, np.nan)}, X, "background_init"),
         ({"noise_std_init": -1.0}, X, "noise_std_init"),
         ({"shift_prior_init": np.full(7, 0.5)}, X, "shift_prior_init .* sum is 3.5"),
@@ -536,3 +536,165 @@ def test_the_hidden_face_is_found_in_a_thousand_noisy_images():
     best = correlation(aligned, data.template)
     assert correlation(model.template_, data.template) > 0.99 * best
     assert np.mean(np.abs(model.predict(data.X) - data.shifts) <= 1) > 0.99
+
+
+# -- edges ----------------------------------------------------------------------------
+
+
+def test_given_starts_survive_the_map_mode():
+    data, estimator = simulate("columns")
+    estimator.set_params(shrinkage="map", max_iter=0, template_init=np.full((6, 8), 50.0))
+    np.testing.assert_allclose(estimator.fit(data.X).template_, 50)
+
+
+def test_given_starts_come_before_a_warm_start():
+    data, estimator = simulate("columns")
+    estimator.fit(data.X).set_params(warm_start=True, noise_std_init=0.7, max_iter=0)
+    template = estimator.template_
+    estimator.fit(data.X)
+    assert estimator.noise_std_ == 0.7
+    np.testing.assert_allclose(estimator.template_, template)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [({"template_width": 5}, "template_width"), ({"absent": True}, "absent")],
+)
+def test_going_on_from_another_model_is_an_error(change, name):
+    data, estimator = simulate("columns")
+    estimator.fit(data.X).set_params(warm_start=True, **change)
+    with pytest.raises(ValueError, match=name):
+        estimator.fit(data.X)
+    with pytest.raises(ValueError, match=name):
+        estimator.partial_fit(data.X)
+
+
+def test_a_failed_fit_leaves_the_last_one_alone():
+    data, estimator = simulate("columns")
+    before = estimator.fit(data.X).predict(data.X)
+    with pytest.raises(ValueError, match="image_shape"):
+        estimator.set_params(image_shape=(6, 20)).fit(data.X[:, :100])
+    np.testing.assert_array_equal(estimator.predict(data.X), before)
+
+
+def test_a_pixel_that_few_images_show():
+    data, estimator = simulate("columns", n=1000)
+    X = data.X.copy()
+    X[3:, 0] = np.nan
+    assert correlation(estimator.fit(X).template_, data.template) > 0.98
+
+
+@pytest.mark.parametrize("max_iter", [0, 3, 5, 30])
+def test_objective_is_that_of_the_parameters_that_are_kept(max_iter):
+    for seed in range(6):
+        data = make_shifted_templates(
+            60, image_shape=(1, 40), template_width=10, noise_std=2.5, random_state=seed
+        )
+        model = ShiftedTemplateEM(10, max_iter=max_iter, random_state=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(data.X)
+        np.testing.assert_allclose(model.lower_bound_, model.score(data.X), rtol=1e-9)
+        assert len(model.lower_bounds_) == model.n_iter_ <= max_iter
+
+
+def test_a_callback_that_stops_is_obeyed():
+    class Stop:
+        def setup(self, estimator, context):
+            pass
+
+        teardown = on_fit_task_begin = setup
+
+        def on_fit_task_end(self, estimator, context):
+            return True
+
+    for seed in range(10):
+        data = make_shifted_templates(
+            60, image_shape=(1, 40), template_width=10, noise_std=0.2, random_state=seed
+        )
+        model = ShiftedTemplateEM(10, random_state=seed).set_callbacks(Stop())
+        assert model.fit(data.X).n_iter_ == 1
+
+
+@pytest.mark.parametrize("call", [1, 2, 40, 80, 110, 125])
+def test_an_interrupt_at_any_time_leaves_a_fit(monkeypatch, call):
+    from skem._template_model import ShiftedTemplate
+
+    data, estimator = simulate("columns", n=300, noise_std=3.0)
+    original, calls = ShiftedTemplate.e_step, []
+
+    def e_step(self, *args):
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(self, *args)
+
+    monkeypatch.setattr(ShiftedTemplate, "e_step", e_step)
+    estimator.set_params(subset_schedule=((100, 3),), tol=0, max_iter=40)
+    with pytest.warns(ConvergenceWarning, match="interrupted"):
+        model = estimator.fit(data.X)
+    assert len(calls) <= call + 3
+    np.testing.assert_allclose(model.lower_bound_, model.score(data.X), rtol=1e-9)
+
+
+def test_threads_give_blas_its_threads_back():
+    from threadpoolctl import threadpool_info
+
+    def n_threads():
+        return [pool["num_threads"] for pool in threadpool_info()]
+
+    data, estimator = simulate("columns")
+    before = n_threads()
+    estimator.set_params(n_jobs=2).fit(data.X)
+    assert n_threads() == before
+
+
+def test_partial_fit_refuses_what_it_cannot_hold():
+    data, estimator = simulate("columns")
+    noise_std = estimator.fit(data.X).noise_std_
+    with (
+        np.errstate(over="ignore", invalid="ignore"),
+        pytest.raises(ValueError, match="not finite"),
+    ):
+        estimator.partial_fit(1e200 * data.X)
+    assert estimator.noise_std_ == noise_std
+
+
+def test_the_unit_of_weights_does_not_matter():
+    data, estimator = simulate("columns")
+    one = ShiftedTemplateEM(**estimator.get_params()).fit(data.X)
+    tiny = estimator.fit(data.X, sample_weight=np.full(200, 1e-9))
+    np.testing.assert_allclose(tiny.noise_std_, one.noise_std_, rtol=1e-9)
+    np.testing.assert_allclose(tiny.template_, one.template_, rtol=1e-7)
+
+
+def test_float32_in_float32_out():
+    import pandas as pd
+
+    data, estimator = simulate("columns")
+    X = data.X.astype(np.float32)
+    estimator.fit(X)
+    for verb in ("transform", "predict_proba", "reconstruct", "align", "impute"):
+        assert getattr(estimator, verb)(X).dtype == np.float32
+    assert estimator.fit(pd.DataFrame(X)).transform(pd.DataFrame(X)).dtype == np.float32
+    assert estimator.score_samples(pd.DataFrame(X)).dtype == np.float64
+
+
+def test_nested_lists_are_stacks():
+    data, estimator = simulate("columns")
+    stack = data.X.reshape(-1, 6, 24)
+    estimator.fit(stack.tolist())
+    np.testing.assert_array_equal(estimator.predict(stack.tolist()), estimator.predict(data.X))
+    assert estimator.n_features_in_ == 144
+
+
+def test_wrong_shapes_of_given_starts_are_errors():
+    data, estimator = simulate("columns")
+    with pytest.raises(ValueError, match=r"template_init must have shape \(6, 8\)"):
+        estimator.set_params(template_init=data.template.T).fit(data.X)
+    with pytest.raises(ValueError, match="template_init must be an array of numbers"):
+        estimator.set_params(template_init=[["a"]]).fit(data.X)
+    with pytest.raises(ValueError, match="n_samples"):
+        estimator.set_params(template_init=None).fit(data.X).sample(2.5)
+    with pytest.raises(ValueError, match="too large"):
+        estimator.fit((1e18 * data.X).astype(np.float32))
