@@ -34,6 +34,7 @@ class Case:
     prior: str = "uniform"
     portrait: str = "hopper"
     shrinkage: str = "start"
+    clip: bool = False
 
 
 IMAGES = [
@@ -49,6 +50,7 @@ IMAGES = [
     Case("image", 1000, 100),
     Case("image", 1000, 400),
     Case("image", 1000, 600),
+    Case("image", 1000, 400, clip=True),
     Case("image", 100, 60, prior="centred"),
     Case("image", 100, 250, prior="centred"),
     Case("image", 100, 250, prior="dirichlet"),
@@ -115,7 +117,7 @@ def draw(case: Case, seed: int):
         background=background,
         noise_std=case.noise_std,
         shift_prior=prior(case.prior, n_shifts, rng),
-        clip=(0, 255) if case.name == "image" and case.portrait == "clipped" else None,
+        clip=(0, 255) if case.clip else None,
         dtype=np.float32,
         random_state=rng,
     )
@@ -178,7 +180,8 @@ def main() -> None:
             mean = {key: np.mean([fit[key] for fit in fits]) for key in fits[0]}
             wins = sum(fit["success"] for fit in fits)
             totals.setdefault(group, []).extend(fit["success"] for fit in fits)
-            name = case.name if case.portrait == "hopper" else f"{case.name} ({case.portrait})"
+            name = case.name + (", clipped" if case.clip else "")
+            name += "" if case.portrait == "hopper" else f" ({case.portrait})"
             lines.append(
                 f"| {name} | {case.n} | {case.noise_std:g} | {case.width} | {case.prior} | "
                 f"{case.shrinkage} | {wins}/{n_seeds} | {mean['found']:.3f} | "

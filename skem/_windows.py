@@ -118,17 +118,19 @@ class Windows:
     def sums(self, values: Array) -> Array:
         """Sums of (..., *S) over the window at every shift: (..., *N), in float64."""
         for axis, width in zip(self.axes, self.window, strict=True):
-            values = values.astype(float, copy=False)
-            means = uniform_filter1d(values, width, axis, mode="constant")
-            first = [slice(None)] * values.ndim
-            first[axis] = slice(width // 2, width // 2 + values.shape[axis] - width + 1)
-            values = width * means[tuple(first)]
+            sums = _running_sums(values, width, axis, -(width // 2))
+            values = sums[_first(sums, axis, values.shape[axis] - width + 1)]
         return values
 
     def coverage(self, posterior: Array) -> Array:
         """Probability (k, *S) that the window covers each place."""
-        pad = [(0, 0), *((w - 1, w - 1) for w in self.window)]
-        return self.sums(np.pad(posterior, pad))
+        for axis, size, width in zip(self.axes, self.space, self.window, strict=True):
+            shape = list(posterior.shape)
+            shape[axis] = size
+            values = np.zeros(shape)
+            values[_first(values, axis, posterior.shape[axis])] = posterior
+            posterior = _running_sums(values, width, axis, (width - 1) // 2)
+        return posterior
 
     def _transform(self, values: Array) -> NDArray:
         return rfftn(values, s=self.space, axes=self.axes).reshape(len(values), -1)
@@ -139,3 +141,18 @@ class Windows:
         spectrum = spectrum.reshape(len(spectrum), *rest, last // 2 + 1)
         values = irfftn(spectrum, s=self.space, axes=self.axes)
         return values[(slice(None), *map(slice, shape))]
+
+
+def _running_sums(values: Array, width: int, axis: int, origin: int) -> Array:
+    """Sums over ``width`` places from each place on (or up to it, by the origin)."""
+    values = values.astype(float, copy=False)
+    means = uniform_filter1d(values, width, axis, mode="constant", origin=origin)
+    means *= width
+    return means
+
+
+def _first(values: Array, axis: int, size: int) -> tuple[slice, ...]:
+    """The index of the first ``size`` places along an axis."""
+    index = [slice(None)] * values.ndim
+    index[axis] = slice(size)
+    return tuple(index)
