@@ -27,7 +27,8 @@ from threadpoolctl import threadpool_limits
 
 from skem import ShiftedTemplateEM
 from skem._data import Passes
-from skem._template_model import Params, ShiftedTemplate, model_of
+from skem._template_model import Params, ShiftedTemplate
+from skem._template_starts import model_of
 from skem._windows import Windows
 from skem.datasets import load_hidden_face, make_shifted_templates
 
@@ -234,7 +235,7 @@ def iterations(lines: list[str]) -> None:
     for label, threads, key, dtype in rows:
         ratios = [times[c] / times[key] for c in ("loops", "one loop", "fftconvolve")]
         stream = f"{times[key] / times['stream', dtype]:.1f}" if dtype else ""
-        ratio_text = " | ".join(f"{r:.3g}" for r in ratios)
+        ratio_text = " | ".join(f"{r:.0f}" if r >= 10 else f"{r:.2f}" for r in ratios)
         lines.append(f"| {label} | {threads} | {times[key]:.1f} | {ratio_text} | {stream} |")
     gains = [times[name, 1] / times[name, 2] for name in ("float64", "float32")]
     lines.append(

@@ -21,6 +21,7 @@ suppress_warnings = ["config.cache"]
 nitpicky = False
 
 autosummary_generate = True
+autodoc_typehints = "none"
 numpydoc_show_class_members = False
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3

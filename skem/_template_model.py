@@ -14,7 +14,7 @@ no shift can see: squares then cancel far less, in float32 above all.
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -22,7 +22,6 @@ from scipy.fft import dctn, idctn
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.special import gammaln, xlogy
 
-from skem._data import moments, working_dtype
 from skem._stats import Additive
 from skem._windows import Array, Windows
 
@@ -379,36 +378,6 @@ class ShiftedTemplate:
             seen = windows.gather_each(rows.observed_spectrum, posterior)
             lines += (1 - seen) * params.template
         return self.to_image(lines).reshape(len(lines), -1)
-
-
-def model_of(
-    windows: Windows, X: Array, weight: Array, **options: Any
-) -> tuple[ShiftedTemplate, tuple[float, float]]:
-    """The model with the constants of these data, and the range of their pixels."""
-    found = moments(X, weight)
-    unseen = np.flatnonzero(found.weight == 0)
-    if len(unseen):
-        raise ValueError(
-            f"X has {len(unseen)} features without any observed value, the first at index "
-            f"{unseen[0]}: drop or fill them."
-        )
-    counts, mean, square = (
-        windows.to_lines(values.reshape(windows.full_shape))
-        for values in (found.weight, found.mean, found.square)
-    )
-    counts, mean, square = (v.reshape(len(v), -1) for v in (counts, mean, square))
-    dtype = working_dtype(X)
-    largest = max(-found.low, found.high)
-    if not largest < np.sqrt(np.finfo(dtype).max / 100 / X.size):
-        raise ValueError(
-            f"X has values up to {largest:g}, too large to be squared in {dtype}: rescale it."
-        )
-    centre = ((counts * mean).sum(1) / counts.sum(1)).astype(dtype).astype(float)
-    square = square + counts * (mean - centre[:, None]) ** 2
-    variance = float(square.sum() / counts.sum())
-    single = dtype == np.float32
-    model = ShiftedTemplate(windows, centre, variance, single, **options)
-    return model, (found.low, found.high)
 
 
 def _mean(old: Array, num: Array, den: Array, least: float) -> Array:

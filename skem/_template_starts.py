@@ -10,15 +10,16 @@ variances are estimated from the data, one for each radial frequency.
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.parallel import Parallel, delayed
 
-from skem._data import Passes
+from skem._data import Passes, moments, working_dtype
 from skem._loop import em
 from skem._template_model import Params, Rows, ShiftedTemplate, Smoothness, Stats
-from skem._windows import Array
+from skem._windows import Array, Windows
 
 # Iterations that compare starts, and that finish one.
 N_ITER_TRIAL, N_ITER_START = 5, 15
@@ -28,6 +29,36 @@ ANNEALING, NO_ANNEALING = tuple(np.geomspace(0.01, 1, 20)), (1.0,) * 8
 N_FINALISTS = 3
 
 logger = logging.getLogger("skem")
+
+
+def model_of(
+    windows: Windows, X: Array, weight: Array, **options: Any
+) -> tuple[ShiftedTemplate, tuple[float, float]]:
+    """The model with the constants of these data, and the range of their pixels."""
+    found = moments(X, weight)
+    unseen = np.flatnonzero(found.weight == 0)
+    if len(unseen):
+        raise ValueError(
+            f"X has {len(unseen)} features without any observed value, the first at index "
+            f"{unseen[0]}: drop or fill them."
+        )
+    counts, mean, square = (
+        windows.to_lines(values.reshape(windows.full_shape))
+        for values in (found.weight, found.mean, found.square)
+    )
+    counts, mean, square = (v.reshape(len(v), -1) for v in (counts, mean, square))
+    dtype = working_dtype(X)
+    largest = max(-found.low, found.high)
+    if not largest < np.sqrt(np.finfo(dtype).max / 100 / X.size):
+        raise ValueError(
+            f"X has values up to {largest:g}, too large to be squared in {dtype}: rescale it."
+        )
+    centre = ((counts * mean).sum(1) / counts.sum(1)).astype(dtype).astype(float)
+    square = square + counts * (mean - centre[:, None]) ** 2
+    variance = float(square.sum() / counts.sum())
+    single = dtype == np.float32
+    model = ShiftedTemplate(windows, centre, variance, single, **options)
+    return model, (found.low, found.high)
 
 
 def uniform_params(model: ShiftedTemplate) -> Params:
@@ -109,15 +140,18 @@ def given_params(
 ) -> Params:
     """The parameters with what is given in its place; images in the user's units."""
 
+    limit = np.finfo(np.float32 if model.single else float).max ** 0.4
+
     def check(name: str, value: ArrayLike, *shapes: tuple[int, ...]) -> Array:
         try:
             array = np.array(value, dtype=float)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name} must be an array of numbers: {error}") from error
-        if array.shape not in shapes or not np.isfinite(array).all():
+        fine = np.abs(array) < limit
+        if array.shape not in shapes or not fine.all():
             raise ValueError(
-                f"{name} must have shape {shapes[0]} and finite entries, but it has shape "
-                f"{array.shape} and {np.isfinite(array).sum()} finite entries."
+                f"{name} must have shape {shapes[0]} and entries smaller than {limit:.0e}, but "
+                f"it has shape {array.shape} and {fine.sum()} such entries."
             )
         return array.reshape(shapes[-1])
 
@@ -212,12 +246,10 @@ def shrink_all(
     return max(candidates, key=lambda found: passes.total(found[0]).log_lik)
 
 
-def prior_at(
-    model: ShiftedTemplate, passes: Passes, params: Params
-) -> tuple[Params, Smoothness]:
-    """The parameters as they are, and the prior estimated from an M step at them."""
+def prior_at(model: ShiftedTemplate, passes: Passes, params: Params) -> Smoothness:
+    """The prior estimated from an M step at these parameters."""
     stats = passes.total(params)
-    return params, smoothness_of(model, plain(model).m_step(params, stats), stats)
+    return smoothness_of(model, plain(model).m_step(params, stats), stats)
 
 
 # -- the search -------------------------------------------------------------------------

@@ -33,12 +33,12 @@ from skem._template_model import (
     ShiftedTemplate,
     Smoothness,
     Stats,
-    model_of,
 )
 from skem._template_moves import N_ITER_TRY, try_moves
 from skem._template_starts import (
     given_params,
     mean_params,
+    model_of,
     prior_at,
     random_params,
     run_em,
@@ -391,15 +391,17 @@ class ShiftedTemplateEM(EMEstimator):
                     part = self._passes(model, X[:n_images], weight[:n_images])
                     _, params = run_em(model, part, params, n_iter)
             if best == "shrunk" or self.shrinkage == "map":
-                fixed = self._continues() or self._is_given()
-                found = (prior_at if fixed else shrink_all)(model, passes, params)
-                params = found[0]
+                params, smoothness = self._shrink(model, passes, params)
                 if self.shrinkage == "map":
-                    model = replace(model, smoothness=found[1])
+                    model = replace(model, smoothness=smoothness)
             run = self._run_em(model, passes, params, X, self.max_iter)
             if kinds and self.init == "auto":
                 for better in self._moves(model, passes, run, X, weight):
                     run = better
+        except FloatingPointError as error:
+            raise ValueError(
+                f"{error}: the starting values given are too far from X, or X is too large."
+            ) from error
         except KeyboardInterrupt:
             if run is None:
                 passes = self._passes(model, X, weight)
@@ -407,6 +409,16 @@ class ShiftedTemplateEM(EMEstimator):
                 run = em(model, passes.total, params, max_iter=0)
             run = replace(run, interrupted=True)
         return model, run
+
+    def _shrink(
+        self, model: ShiftedTemplate, passes: Passes, params: Params
+    ) -> tuple[Params, Smoothness | None]:
+        """Shrunk parameters and their prior; a given start stays as it is."""
+        if self._continues() and self._smoothness is not None:
+            return params, Smoothness(*self._smoothness)
+        if self._continues() or self._is_given():
+            return params, prior_at(model, passes, params)
+        return shrink_all(model, passes, params)
 
     def _moves(
         self, model: ShiftedTemplate, passes: Passes, run: Run, X: Array, weight: Array

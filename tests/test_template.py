@@ -694,6 +694,8 @@ def test_wrong_shapes_of_given_starts_are_errors():
         estimator.set_params(template_init=data.template.T).fit(data.X)
     with pytest.raises(ValueError, match="template_init must be an array of numbers"):
         estimator.set_params(template_init=[["a"]]).fit(data.X)
+    with pytest.raises(ValueError, match=r"template_init .* smaller than 2e\+123"):
+        estimator.set_params(template_init=np.full((6, 8), 1e200)).fit(data.X)
     with pytest.raises(ValueError, match="n_samples"):
         estimator.set_params(template_init=None).fit(data.X).sample(2.5)
     with pytest.raises(ValueError, match="too large"):

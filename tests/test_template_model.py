@@ -16,7 +16,6 @@ from skem._template_model import (
     ShiftedTemplate,
     Smoothness,
     lower_bound,
-    model_of,
 )
 from skem._template_moves import (
     _by_background,
@@ -25,6 +24,7 @@ from skem._template_moves import (
     moved,
     try_moves,
 )
+from skem._template_starts import model_of
 from skem._windows import Windows
 from skem.datasets import make_shifted_templates
 
