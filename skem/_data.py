@@ -65,15 +65,9 @@ def chunks(n_rows: int, row_size: int) -> list[slice]:
     return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 
 
-def parallel_map(
-    function: Callable[[Any], Any], items: Iterable[Any], n_threads: int
-) -> Iterator[Any]:
-    """Results in the order of the items, from threads."""
-    if n_threads == 1:
-        yield from map(function, items)
-    else:
-        with ThreadPoolExecutor(n_threads) as pool:
-            yield from pool.map(function, items)
+def thread_map(n_threads: int) -> Callable[..., Iterable[Any]]:
+    """``map``, in the order of the items; its threads live as long as it does."""
+    return map if n_threads == 1 else ThreadPoolExecutor(n_threads).map
 
 
 class Passes:
@@ -90,12 +84,12 @@ class Passes:
         n_threads: int = 1,
     ) -> None:
         self._model, self._X, self._weight = model, X, weight
-        self._dtype, self._n_threads = working_dtype(X), n_threads
+        self._dtype, self._map = working_dtype(X), thread_map(n_threads)
         self._parts = chunks(len(X), model.row_size)
         self._cached = None
         if not is_on_disk(X):
             prepare = partial(self._prepare, dtype=self._dtype)
-            self._cached = list(parallel_map(prepare, self._parts, n_threads))
+            self._cached = list(self._map(prepare, self._parts))
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -111,8 +105,7 @@ class Passes:
             rows = cached[i] if cached else self._prepare(part, dtype)
             return function(rows, self._weight[part])
 
-        indices = range(len(self._parts))
-        return reduce(add, parallel_map(of_chunk, indices, self._n_threads))
+        return reduce(add, self._map(of_chunk, range(len(self._parts))))
 
     def total(self, params: Any) -> Any:
         """The statistics of all rows: what the loop of EM asks for."""

@@ -26,7 +26,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from skem._data import Passes, chunks, one_blas_thread, parallel_map, working_dtype
+from skem._data import Passes, chunks, one_blas_thread, thread_map, working_dtype
 from skem._loop import Run, em
 
 __all__ = [
@@ -176,9 +176,9 @@ class EMEstimator(
             return function(model, params, rows)
 
         parts = chunks(len(checked), model.row_size)
-        n_threads = effective_n_jobs(self.n_jobs)
+        run = thread_map(effective_n_jobs(self.n_jobs))
         with one_blas_thread():
-            out = np.concatenate(list(parallel_map(of_chunk, parts, n_threads)))
+            out = np.concatenate(list(run(of_chunk, parts)))
         return out.astype(dtype or working_dtype(checked), copy=False)
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:

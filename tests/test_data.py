@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from skem._data import chunks, moments, representative_rows
+from skem._data import CHUNK_SIZE, chunks, moments, representative_rows
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 7, 1000])
@@ -10,7 +10,7 @@ def test_chunks_cover_all_rows_once(n_rows):
     assert np.concatenate([np.arange(n_rows)[p] for p in parts]).tolist() == list(range(n_rows))
     sizes = [p.stop - p.start for p in parts]
     assert max(sizes) - min(sizes) <= 1
-    assert max(sizes) * 30_000 <= 5_000_000 + 30_000
+    assert max(sizes) * 30_000 <= CHUNK_SIZE + 30_000
 
 
 def test_moments_do_not_cancel_far_from_zero():
