@@ -91,10 +91,6 @@ class Passes:
             prepare = partial(self._prepare, dtype=self._dtype)
             self._cached = list(self._map(prepare, self._parts))
 
-    def __len__(self) -> int:
-        """The number of rows."""
-        return len(self._X)
-
     def fold(self, function: Callable[[Any, NDArray], Any], params: Any) -> Any:
         """Sum ``function(rows, weight)`` over the chunks, as exact as ``params`` need."""
         dtype = self._model.dtype_for(params, self._dtype)

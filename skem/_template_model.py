@@ -13,7 +13,7 @@ no shift can see: squares then cancel far less, in float32 above all.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -384,6 +384,12 @@ def _mean(old: Array, num: Array, den: Array, least: float) -> Array:
     """num / den, or the old value of a pixel whose ``den`` is at most ``least``."""
     seen = np.broadcast_to(den > least, num.shape)
     return np.divide(num, den, out=old.copy(), where=seen)
+
+
+def lose_no_shift(stats: Stats) -> Stats:
+    """A third of the shift prior made uniform: a shift of probability 0 never comes back."""
+    share = stats.weight / (2 * len(stats.shift_counts))
+    return replace(stats, shift_counts=stats.shift_counts + share)
 
 
 def lower_bound(log_joint: Array, posterior: Array) -> Array:

@@ -10,14 +10,12 @@ shift m, what template and background explain of the sum of squares after the M 
 for every m at once; A reaches beyond the window on both sides.
 """
 
-from dataclasses import replace
-
 import numpy as np
 from scipy.fft import irfftn, next_fast_len, rfftn
 
 from skem._data import Passes, working_dtype
 from skem._loop import Run, em
-from skem._template_model import Params, Rows, ShiftedTemplate, Stats
+from skem._template_model import Params, Rows, ShiftedTemplate, Stats, lose_no_shift
 from skem._windows import Array, Windows
 
 # How far a move goes, with one axis of movement and along each of two.
@@ -141,7 +139,4 @@ def moved(
         posterior[:, : windows.n_shifts] = present.reshape(len(present), -1)
         return model.given_posterior(rows, weight, posterior)
 
-    stats = passes.fold(statistics, params)
-    # half an image to each shift, so that none starts from 0
-    counts = stats.shift_counts + 0.5 * stats.weight / len(passes)
-    return model.m_step(params, replace(stats, shift_counts=counts))
+    return model.m_step(params, lose_no_shift(passes.fold(statistics, params)))

@@ -18,7 +18,14 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from skem._data import Passes, moments, working_dtype
 from skem._loop import em
-from skem._template_model import Params, Rows, ShiftedTemplate, Smoothness, Stats
+from skem._template_model import (
+    Params,
+    Rows,
+    ShiftedTemplate,
+    Smoothness,
+    Stats,
+    lose_no_shift,
+)
 from skem._windows import Array, Windows
 
 # Iterations that compare starts, and that finish one.
@@ -227,6 +234,7 @@ def shrink(
     smoothness = None
     for beta in heat:
         stats = passes.total(replace(params, noise_var=params.noise_var / beta))
+        stats = lose_no_shift(stats)
         smoothness = smoothness_of(model, plain(model).m_step(params, stats), stats)
         params = replace(model, smoothness=smoothness).m_step(params, stats)
     return params, smoothness
@@ -282,7 +290,9 @@ def search(
     best = max(range(len(finals)), key=lambda i: finals[i][0])
     for i, (objective, _) in zip(order, finals, strict=True):
         logger.debug("start %r: %.6f nats per image", kinds[i], objective)
-    return finals[best][1], kinds[order[best]]
+    params = finals[best][1]
+    prior = (params.shift_prior + uniform_prior(model)) / 2  # see lose_no_shift
+    return replace(params, shift_prior=prior), kinds[order[best]]
 
 
 def run_start(

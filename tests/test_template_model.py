@@ -24,7 +24,7 @@ from skem._template_moves import (
     moved,
     try_moves,
 )
-from skem._template_starts import model_of
+from skem._template_starts import model_of, search
 from skem._windows import Windows
 from skem.datasets import make_shifted_templates
 
@@ -335,3 +335,15 @@ def test_moves_are_ranked_by_the_sum_of_squares_they_leave():
             place = tuple(n - 1 + m for n, m in zip(windows.shifts, move, strict=True))
             total = found[index] + by_template[place]
             np.testing.assert_allclose(total, explained, rtol=1e-9)
+
+
+def test_no_start_rules_out_a_shift():
+    """Images beyond the sample may have shifts that no image of the sample has."""
+    data = make_shifted_templates(20, image_shape=(4, 60), template_width=6, random_state=0)
+    weight = np.ones(20)
+    model, span = model_of(Windows((4, 60), (4, 6)), data.X, weight)
+    rng = np.random.RandomState(0)
+    for kind in ("mean", "shrunk", "posterior", "window", "random"):
+        params, _ = search(model, data.X, weight, [kind], span, rng, None)
+        assert params.shift_prior.min() > 1e-3
+        np.testing.assert_allclose(params.shift_prior.sum(), 1)
