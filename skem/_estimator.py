@@ -114,11 +114,11 @@ class EMEstimator(
         if run.interrupted:
             warnings.warn(
                 f"{name} was interrupted after {run.n_iter} iterations and keeps the "
-                "best parameters so far.",
+                "parameters that it had.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
-        elif not run.converged and run.n_iter == self.max_iter > 0:
+        elif not (run.converged or run.stopped) and self.max_iter > 0:
             warnings.warn(
                 f"{name} did not converge in max_iter={self.max_iter} iterations: the "
                 f"last gain was above tol={self.tol:g} nats per sample. Raise max_iter "

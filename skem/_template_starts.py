@@ -283,10 +283,7 @@ def search(
         for kind, seed in zip(kinds, seeds, strict=True)
     )
     order = sorted(range(len(kinds)), key=lambda i: -trials[i][0])[:N_FINALISTS]
-    finals = parallel(
-        delayed(run_em)(model, Passes(model, X, weight), trials[i][1], N_ITER_START)
-        for i in order
-    )
+    finals = parallel(delayed(finish)(model, X, weight, trials[i][1]) for i in order)
     best = max(range(len(finals)), key=lambda i: finals[i][0])
     for i, (objective, _) in zip(order, finals, strict=True):
         logger.debug("start %r: %.6f nats per image", kinds[i], objective)
@@ -317,6 +314,13 @@ def run_start(
         elif kind == "shrunk":
             params, _ = shrink(model, passes, params, ANNEALING)
     return run_em(model, passes, params, N_ITER_TRIAL)
+
+
+def finish(
+    model: ShiftedTemplate, X: Array, weight: Array, params: Params
+) -> tuple[float, Params]:
+    """The rest of the iterations of a start; passes are made where they are run."""
+    return run_em(model, Passes(model, X, weight), params, N_ITER_START)
 
 
 def run_em(

@@ -6,8 +6,8 @@ image, S = (H, W) and R = C when it is not. The window has shape w along these a
 shifts have N = S-w+1, and a real FFT over S has Q frequencies. k counts images.
 
 Whatever depends on the shift is either a correlation, whose sum over lines or over images
-is taken in the Fourier domain as a matrix product, or a sum over the window, which takes
-prefix sums. No padding is needed, because the window never leaves the image.
+is taken in the Fourier domain as a matrix product, or a sum over the window, which is
+a running sum. No padding is needed, because the window never leaves the image.
 """
 
 import math

@@ -225,9 +225,7 @@ class TemplateDisplay:
         self._draw(axes[0, 0], self.template, "template", options)
         self._draw(axes[0, 1], self.background, "background", options)
         if not self.background_seen.all():
-            seen = self.background_seen.reshape(*self.background.shape[:2], -1)
-            hidden = ~seen.all(2)
-            axes[0, 1].contourf(hidden, levels=[0.5, 1.5], colors="none", hatches=["////"])
+            self._hatch(axes[0, 1])
             axes[0, 1].set_title("background (hatched: never seen)")
         if self.image is not None and self.posterior is not None:
             self._draw(axes[1, 0], self.image, "image", {**options, "clim": None})
@@ -252,6 +250,24 @@ class TemplateDisplay:
             image = np.clip((image - low) / ((high - low) or 1.0), 0, 1)
         ax.imshow(image, **options)
         ax.set(xticks=[], yticks=[])
+
+    def _hatch(self, ax: "Axes") -> None:
+        """Hatch the places where the background was never seen."""
+        seen = self.background_seen.reshape(*self.background.shape[:2], -1)
+        hidden: NDArray = np.logical_not(np.asarray(seen.all(2)))
+        if len(hidden) > 1 and hidden.shape[1] > 1:
+            ax.contourf(hidden, levels=[0.5, 1.5], colors="none", hatches=["////"])
+            return
+        ax.fill_between(
+            np.arange(hidden.shape[1]),
+            0,
+            1,
+            where=hidden[0],
+            transform=ax.get_xaxis_transform(),
+            facecolor="none",
+            edgecolor="gray",
+            hatch="////",
+        )
 
     def _mark(self, ax: "Axes", posterior: NDArray) -> None:
         """Outline the most probable window."""

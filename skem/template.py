@@ -316,6 +316,7 @@ class ShiftedTemplateEM(EMEstimator):
         """
         self._validate_params()
         self._check_schedule()
+        X = np.asarray(X) if isinstance(X, list | tuple) else X
         image_shape = self._image_shape_of(X)
         rows = self._check_rows(X, reset=True)
         weight = check_weights(sample_weight, rows)
@@ -423,7 +424,7 @@ class ShiftedTemplateEM(EMEstimator):
     def _moves(
         self, model: ShiftedTemplate, passes: Passes, run: Run, X: Array, weight: Array
     ) -> Iterator[Run]:
-        """The run continued from each move that helps."""
+        """The run continued from each move that helps, one by one: Ctrl-C keeps the last."""
         for _ in range(MAX_MOVES):
             left = self.max_iter - run.n_iter - N_ITER_TRY
             if run.stopped or run.interrupted or left < 0:
@@ -569,8 +570,8 @@ class ShiftedTemplateEM(EMEstimator):
 
     def _set_features(self, X: Any) -> None:
         """Set n_features_in_ and the names, once nothing can fail any more."""
-        if getattr(X, "ndim", 2) > 2 or isinstance(X, list | tuple):
-            X = np.asarray(X).reshape(len(X), -1)
+        if getattr(X, "ndim", 2) > 2:
+            X = X.reshape(len(X), -1)
         validate_data(self, X, reset=True, skip_check_array=True)
 
     def _attributes(

@@ -36,6 +36,8 @@ def test_objective():
         {"image_shape": (12, 12, 3), "template_width": 5, "template_height": 4},
         {"image_shape": (10, 30), "template_width": 9, "absent": 0.7},
         {"image_shape": (10, 12), "template_width": 9},
+        {"image_shape": (1, 40), "template_width": 30},
+        {"image_shape": (6, 1), "template_width": 1},
     ],
 )
 def test_template(keywords):

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import reference
+from joblib import parallel_config
 from scipy.special import logsumexp, softmax
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
@@ -636,6 +637,15 @@ def test_an_interrupt_at_any_time_leaves_a_fit(monkeypatch, call):
     np.testing.assert_allclose(model.lower_bound_, model.score(data.X), rtol=1e-9)
 
 
+def test_starts_may_run_in_other_processes():
+    data, estimator = simulate("columns")
+    here = ShiftedTemplateEM(**estimator.get_params()).fit(data.X)
+    with parallel_config(backend="loky", n_jobs=2):
+        there = estimator.fit(data.X)
+    np.testing.assert_array_equal(here.template_, there.template_)
+    assert here.lower_bounds_ == there.lower_bounds_
+
+
 def test_threads_give_blas_its_threads_back():
     from threadpoolctl import threadpool_info
 
@@ -682,7 +692,8 @@ def test_float32_in_float32_out():
 def test_nested_lists_are_stacks():
     data, estimator = simulate("columns")
     stack = data.X.reshape(-1, 6, 24)
-    estimator.fit(stack.tolist())
+    estimator.set_params(image_shape=None).fit(stack.tolist())
+    assert estimator.image_shape_ == (6, 24)
     np.testing.assert_array_equal(estimator.predict(stack.tolist()), estimator.predict(data.X))
     assert estimator.n_features_in_ == 144
 
