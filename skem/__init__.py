@@ -5,18 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from skem.display import ObjectiveDisplay, TemplateDisplay
+    from skem.mixture import BayesianGMM_MAP
     from skem.template import ShiftedTemplateEM
 
 __version__ = "0.1.0"
 
 # Loaded when first asked for, so that `import skem` stays light.
 _MODULE_OF = {
+    "BayesianGMM_MAP": "skem.mixture",
     "ObjectiveDisplay": "skem.display",
     "ShiftedTemplateEM": "skem.template",
     "TemplateDisplay": "skem.display",
 }
 
-__all__ = ["ObjectiveDisplay", "ShiftedTemplateEM", "TemplateDisplay"]
+__all__ = ["BayesianGMM_MAP", "ObjectiveDisplay", "ShiftedTemplateEM", "TemplateDisplay"]
 
 
 def __getattr__(name: str) -> Any:

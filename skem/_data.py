@@ -20,7 +20,11 @@ from threadpoolctl import ThreadpoolController
 
 # Elements of a chunk: many rows keep threads out of the interpreter's lock.
 CHUNK_SIZE = 5_000_000
-MOMENT_ROWS = 32
+MOMENT_SIZE = 640_000
+# Rows beyond which a sample depends on their order, since sorting them takes too long.
+SORT_ROWS = 50_000
+# Merging equal rows of bytes pays if at most so many of them are different.
+MAX_UNIQUE_SHARE = 0.8
 
 _CONTROLLER = ThreadpoolController()
 _LOCK = Lock()
@@ -137,18 +141,27 @@ class Moments:
 def moments(X: NDArray, weight: NDArray) -> Moments:
     """One pass, in float64, that does not cancel however far from 0 the data are."""
 
+    size = max(1, MOMENT_SIZE // X.shape[1])
+
     def of_block(start: int) -> Moments:
-        values = np.array(X[start : start + MOMENT_ROWS], dtype=float)
+        values = np.array(X[start : start + size], dtype=float)
         observed = ~np.isnan(values)
-        w = weight[start : start + MOMENT_ROWS, None] * observed
+        w = weight[start : start + size, None] * observed
         np.copyto(values, 0, where=~observed)
         total = w.sum(0)
-        mean = np.divide((w * values).sum(0), total, out=0 * total, where=total > 0)
+
+        def average(values: NDArray) -> NDArray:
+            return np.divide((w * values).sum(0), total, out=0 * total, where=total > 0)
+
         low = values.min(initial=np.inf, where=observed)
         high = values.max(initial=-np.inf, where=observed)
-        return Moments(total, mean, (w * (values - mean) ** 2).sum(0), low, high)
+        middle = average(values)
+        values -= middle
+        rest = average(values)  # what rounding left out of the mean
+        square = (w * (values - rest) ** 2).sum(0)
+        return Moments(total, middle + rest, square, low, high)
 
-    return reduce(add, map(of_block, range(0, len(X), MOMENT_ROWS)))
+    return reduce(add, map(of_block, range(0, len(X), size)))
 
 
 def representative_rows(
@@ -159,7 +172,10 @@ def representative_rows(
     The rows are sorted and drawn at even steps of the cumulative weight, and equal rows
     are merged: a row of weight 2 and two such rows give the same sample.
     """
-    order = np.lexsort(X[:, np.linspace(0, X.shape[1] - 1, 8).astype(int)].T)
+    if len(X) > SORT_ROWS:
+        order = np.arange(len(X))
+    else:
+        order = np.lexsort(X[:, np.linspace(0, X.shape[1] - 1, 8).astype(int)].T)
     order = order[weight[order] > 0]
     offset = rng.uniform()
     weights = weight[order]
@@ -173,3 +189,20 @@ def representative_rows(
     same = np.isclose(rows[1:], rows[:-1], rtol=0, atol=0, equal_nan=True).all(1)
     first = np.flatnonzero(np.r_[True, ~same])
     return rows[first], np.add.reduceat(weights, first)
+
+
+def unique_bytes(X: NDArray, weight: NDArray) -> tuple[NDArray, NDArray]:
+    """The different rows of an array of bytes and their total weights, where that pays.
+
+    Rows of at most 8 bytes, such as the colours of pixels, are compared as integers.
+    """
+    if X.shape[1] > 8:
+        return X, weight
+    keys = np.zeros((len(X), 8), np.uint8)
+    keys[:, : X.shape[1]] = X
+    integers = keys.view(np.uint64)[:, 0]
+    values, inverse = np.unique(integers, return_inverse=True)
+    if len(values) > MAX_UNIQUE_SHARE * len(X):
+        return X, weight
+    rows = values.view(np.uint8).reshape(-1, 8)[:, : X.shape[1]]
+    return rows, np.bincount(inverse, weights=weight)

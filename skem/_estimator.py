@@ -105,7 +105,8 @@ class EMEstimator(
 
     def _keep(self, model: Any, run: Run) -> None:
         """Set the fitted attributes from a finished run, and say what went wrong."""
-        self._set_attributes(model, *run.state, n_batches=1)
+        params, stats = run.state
+        self._set_attributes(model, params, stats, stats.weight, n_batches=1)
         self.lower_bounds_ = run.objectives[1:]
         self.lower_bound_ = run.objectives[-1]
         self.n_iter_ = run.n_iter
@@ -121,18 +122,20 @@ class EMEstimator(
         elif not (run.converged or run.stopped) and self.max_iter > 0:
             warnings.warn(
                 f"{name} did not converge in max_iter={self.max_iter} iterations: the "
-                f"last gain was above tol={self.tol:g} nats per sample. Raise max_iter "
+                f"last change was not below tol={self.tol:g} nats per sample. Raise max_iter "
                 "or tol.",
                 ConvergenceWarning,
                 stacklevel=4,
             )
 
-    def _set_attributes(self, model: Any, params: Any, stats: Any, *, n_batches: int) -> None:
+    def _set_attributes(
+        self, model: Any, params: Any, stats: Any, weight_seen: float, *, n_batches: int
+    ) -> None:
         """Set the fitted attributes, and the statistics from which online EM goes on."""
         for name, value in self._attributes(model, params, stats).items():
             setattr(self, name, value)
         self._statistics = vars((1 / stats.weight) * stats)
-        self._n_batches = n_batches
+        self._weight_seen, self._n_batches = weight_seen, n_batches
 
     def _update(self, model: Any, X: NDArray, weight: NDArray) -> None:
         """One step of online EM on a batch."""
@@ -141,15 +144,20 @@ class EMEstimator(
             stats = self._passes(model, X, weight).total(params)
         step = (self._n_batches + self.learning_offset) ** -self.learning_decay
         kept = type(stats)(**self._statistics)
-        objective = float((stats.log_lik + model.log_prior(params)) / stats.weight)
+        seen = self._weight_seen + stats.weight
+        objective = float(stats.log_lik / stats.weight + model.log_prior(params) / seen)
         mixed = (1 - step) * kept + (step / stats.weight) * stats
-        if not np.isfinite(objective + mixed.sum_sq):
+        try:
+            if not (np.isfinite(objective) and mixed.is_finite()):
+                raise FloatingPointError("their likelihood is not finite")
+            new = model.m_step(params, seen * mixed)
+        except FloatingPointError as error:
             raise ValueError(
-                "X has values so far from what was fitted that their likelihood is not "
-                "finite: rescale them as the first batch was."
-            )
-        params = model.m_step(params, mixed)
-        self._set_attributes(model, params, mixed, n_batches=self._n_batches + 1)
+                f"X cannot be added to what was fitted: {error}. Rescale it as the first "
+                "batch was, or give larger batches."
+            ) from error
+        mixed = model.recentre(mixed, params, new)
+        self._set_attributes(model, new, mixed, seen, n_batches=self._n_batches + 1)
         self.lower_bound_ = objective
         self.lower_bounds_ = [*self.lower_bounds_, objective]
         self.n_iter_ += 1

@@ -23,7 +23,7 @@ class Run:
     n_iter : int
         The number of steps taken.
     converged : bool
-        Whether the last gain was at most ``tol``.
+        Whether the last change was below ``tol``.
     stopped : bool
         Whether ``on_iter`` stopped the loop.
     interrupted : bool
@@ -47,6 +47,14 @@ class Run:
         )
 
 
+class Diverged(FloatingPointError):
+    """A step failed numerically; ``run`` is all that came before."""
+
+    def __init__(self, message: str, run: Run) -> None:
+        super().__init__(message)
+        self.run = run
+
+
 def iterate(
     step: Callable[[Any], tuple[Any, float]],
     state: Any,
@@ -57,7 +65,7 @@ def iterate(
     on_begin: Callable[[], object] | None = None,
     on_iter: Callable[[Run], bool | None] | None = None,
 ) -> Run:
-    """Repeat ``step`` until the gain is at most ``tol``, or something says stop.
+    """Repeat ``step`` until the objective changes by less than ``tol``, or something says stop.
 
     Parameters
     ----------
@@ -68,7 +76,7 @@ def iterate(
     max_iter : int
         The largest number of steps.
     tol : float, default=None
-        Stop when a step gains no more than this; None runs all steps.
+        Stop when a step changes the objective by less than this; None runs all steps.
     start : float, default=-inf
         The objective of ``state``, where it is known.
     on_begin : callable, default=None
@@ -83,8 +91,8 @@ def iterate(
 
     Raises
     ------
-    FloatingPointError
-        If an objective is not finite.
+    Diverged
+        If a step raises FloatingPointError or an objective is not finite.
     """
     run = Run(state, [start] if math.isfinite(start) else [])
     previous = start
@@ -92,15 +100,17 @@ def iterate(
         while run.n_iter < max_iter:
             if on_begin is not None:
                 on_begin()
-            new_state, objective = step(run.state)
+            try:
+                new_state, objective = step(run.state)
+            except FloatingPointError as error:
+                raise Diverged(f"{error} at iteration {run.n_iter + 1}", run) from error
             if not math.isfinite(objective):
-                raise FloatingPointError(
-                    f"the objective is {objective} at iteration {run.n_iter + 1}"
-                )
+                message = f"the objective is {objective} at iteration {run.n_iter + 1}"
+                raise Diverged(message, run)
             run.state = new_state
             run.objectives.append(objective)
             run.n_iter += 1
-            run.converged = tol is not None and objective - previous <= tol
+            run.converged = tol is not None and abs(objective - previous) < tol
             run.stopped = bool(on_iter is not None and on_iter(run))
             if run.stopped or run.converged:
                 break

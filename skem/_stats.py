@@ -3,6 +3,8 @@
 from dataclasses import fields
 from typing import Self
 
+import numpy as np
+
 
 class Additive:
     """Give a frozen dataclass of numbers and arrays ``+`` and scalar ``*``.
@@ -18,6 +20,11 @@ class Additive:
         return self._map(lambda a: factor * a)
 
     __rmul__ = __mul__
+
+    def is_finite(self) -> bool:
+        """Whether every number is."""
+        values = (getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
+        return all(bool(np.isfinite(value).all()) for value in values if value is not None)
 
     def _map(self, function, *others: Self) -> Self:
         values = (

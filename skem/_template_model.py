@@ -255,6 +255,10 @@ class ShiftedTemplate:
 
     # -- M step -----------------------------------------------------------------------
 
+    def recentre(self, stats: Stats, params: Params, new: Params) -> Stats:
+        """The statistics as ``new`` parameters see them: they depend on none."""
+        return stats
+
     def m_step(self, params: Params, stats: Stats) -> Params:
         """The mode given the statistics; what no image shows keeps its old value.
 

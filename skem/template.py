@@ -120,7 +120,7 @@ class ShiftedTemplateEM(EMEstimator):
     max_iter : int, default=100
         The largest number of EM iterations on all images.
     tol : float, default=1e-4
-        EM stops when an iteration gains no more than this, in nats per image.
+        EM stops when an iteration changes the objective by less than this, in nats per image.
     random_state : int, RandomState or None, default=None
         Draws the sample of images and the random starts.
     n_jobs : int, default=None
@@ -166,7 +166,7 @@ class ShiftedTemplateEM(EMEstimator):
     n_iter_ : int
         Number of EM iterations on all images.
     converged_ : bool
-        Whether the last gain was at most ``tol``.
+        Whether the last change of the objective was below ``tol``.
     n_features_in_ : int
         Number of features seen in fit.
     feature_names_in_ : ndarray of shape (n_features,)

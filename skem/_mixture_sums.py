@@ -1,0 +1,270 @@
+"""The hot loop of the mixture in NumPy: log-densities, responsibilities, their sums.
+
+In the whitened coordinates of component k, z_k = A_k (x - c) + b_k,
+
+    log p(x, k) = const_k - |z_k|^2 / 2
+    counts_k = sum_n r_nk,   first_k = sum_n r_nk z_nk,   second_k = sum_n r_nk z_nk z_nk^T
+
+Sums of z do not cancel, however far the data are from the origin and however small a
+component is. Rows are taken in blocks, transposed, so that operations run along rows. How
+z is found, or avoided, depends on the factors A: one for each component, one for all, or
+diagonal ones.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+
+# Elements of a block's z: they stay in the cache, and are enough for NumPy to be quick.
+BLOCK_SIZE = 2**19
+MIN_ROWS, MAX_ROWS = 256, 8192
+# Up to so many features, dot products of long rows beat products of narrow matrices.
+MAX_DOTS = 8
+# Squares may be expanded while this bounds the error of |z|^2, relative to the dtype's.
+MAX_EXPANSION = 2.0**18
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Maps a row to its whitened coordinates in each of K components."""
+
+    centre: Array  # (D,), near the data
+    factors: Array  # (K, D, D) lower triangular, (1, D, D) if shared, or (K, D) diagonal
+    means: Array  # (K, D), minus the centre
+    constants: Array  # (K,), log weight and log normaliser
+
+    @property
+    def shifts(self) -> Array:
+        """b_k, (K, D)."""
+        if self.factors.ndim == 2:
+            return -self.factors * self.means
+        return -np.matmul(self.factors, self.means[:, :, None])[:, :, 0]
+
+    def astype(self, dtype: np.dtype) -> "Whitening":
+        """In ``dtype``; the means make good for the centre's rounding."""
+        centre = self.centre.astype(dtype)
+        means = self.means + (self.centre - centre)
+        return Whitening(
+            centre,
+            self.factors.astype(dtype),
+            means.astype(dtype),
+            self.constants.astype(dtype),
+        )
+
+
+def _view(buffer: Array, *shape: int) -> Array:
+    """The start of a flat buffer: blocks differ in length, their memory is reused."""
+    return buffer[: math.prod(shape)].reshape(shape)
+
+
+class OwnFactors:
+    """A dense factor for each component: one product finds the z of all."""
+
+    def __init__(self, whitening: Whitening, n_rows: int) -> None:
+        K, D = whitening.means.shape
+        dtype = whitening.factors.dtype
+        # the shifts are one more column, for a row of ones
+        factors = np.concatenate([whitening.factors, whitening.shifts[:, :, None]], axis=2)
+        self._factors = factors.reshape(K * D, D + 1)
+        self._buffers = np.empty((2, K * D * n_rows), dtype)
+        self.first, self._lower = np.zeros((K, D)), np.zeros((K, D, D))
+
+    def distances(self, x: Array) -> Array:
+        """|z|^2, (K, n), of rows x (D + 1, n), the last of ones."""
+        (K, D), n = self.first.shape, x.shape[1]
+        self._z, square = (_view(buffer, K, D, n) for buffer in self._buffers)
+        np.matmul(self._factors, x, out=self._z.reshape(K * D, n))
+        np.multiply(self._z, self._z, out=square)
+        return np.add.reduce(square, axis=1)
+
+    def add(self, r: Array) -> None:
+        """Add the moments of the last rows, given their responsibilities (K, n)."""
+        self.first += np.matmul(self._z, r[:, :, None])[:, :, 0]
+        self._z *= np.sqrt(r)[:, None]
+        if len(self._z[0]) > MAX_DOTS:
+            for lower, z in zip(self._lower, self._z, strict=True):
+                lower += z @ z.T
+            return
+        for a in range(len(self._z[0])):
+            self._lower[:, a:, a] += np.vecdot(self._z[:, a:], self._z[:, a, None])
+
+    @property
+    def second(self) -> Array:
+        return np.tril(self._lower) + np.tril(self._lower, -1).transpose(0, 2, 1)
+
+
+class SharedFactor:
+    """One dense factor: z_k = y + b_k with the same y.
+
+    With the mean m of the b_k under r, sum_k r_k z_k z_k^T = (y + m)(y + m)^T +
+    sum_k<l r_k r_l (b_k - b_l)(b_k - b_l)^T: nothing cancels.
+    """
+
+    def __init__(self, whitening: Whitening, n_rows: int) -> None:
+        (K, D), dtype = whitening.means.shape, whitening.factors.dtype
+        self._factor, self._shifts = whitening.factors[0], whitening.shifts
+        self._buffers = np.empty((2, D * n_rows), dtype)
+        self._pairs = np.zeros((K, K))
+        self._total = np.zeros((D, D))
+        self.first = np.zeros((K, D))
+
+    def distances(self, x: Array) -> Array:
+        x = x[:-1]
+        y, z = (_view(buffer, *x.shape) for buffer in self._buffers)
+        self._y = np.matmul(self._factor, x, out=y)
+        out = np.empty((len(self._shifts), x.shape[1]), x.dtype)
+        for shift, distance in zip(self._shifts, out, strict=True):
+            np.add(y, shift[:, None], out=z)
+            np.einsum("dn,dn->n", z, z, out=distance)
+        return out
+
+    def add(self, r: Array) -> None:
+        weight = r.sum(0)
+        self.first += r @ self._y.T + r.sum(1)[:, None] * self._shifts
+        share = np.divide(r, weight, out=np.zeros_like(r), where=weight > 0)
+        self._pairs += r @ share.T
+        self._y += self._shifts.T @ share
+        self._y *= np.sqrt(weight)
+        self._total += self._y @ self._y.T
+
+    @property
+    def second(self) -> Array:
+        """(1, D, D), summed over the components."""
+        pairs = np.tril(self._pairs, -1)
+        k, l = np.nonzero(pairs)
+        gaps = self._shifts[k].astype(float) - self._shifts[l]
+        return (self._total + (gaps * pairs[k, l][:, None]).T @ gaps)[None]
+
+
+class DiagonalFactors:
+    """Diagonal factors: one operation for each z."""
+
+    def __init__(self, whitening: Whitening, n_rows: int) -> None:
+        K, D = whitening.means.shape
+        self._factors, self._shifts = whitening.factors, whitening.shifts
+        self._buffers = np.empty((2, K * D * n_rows), whitening.factors.dtype)
+        self.first, self.second = np.zeros((K, D)), np.zeros((K, D))
+
+    def distances(self, x: Array) -> Array:
+        x = x[:-1]
+        shape = (*self.first.shape, x.shape[1])
+        self._z, self._square = (_view(buffer, *shape) for buffer in self._buffers)
+        np.multiply(x, self._factors[:, :, None], out=self._z)
+        self._z += self._shifts[:, :, None]
+        np.multiply(self._z, self._z, out=self._square)
+        return np.add.reduce(self._square, axis=1)
+
+    def add(self, r: Array) -> None:
+        self.first += np.matmul(self._z, r[:, :, None])[:, :, 0]
+        self.second += np.matmul(self._square, r[:, :, None])[:, :, 0]
+
+
+class ExpandedSquares:
+    """Diagonal factors, (x - mu)^2 expanded: two products and no z.
+
+    Only for components that are not far out, measured in their own standard deviations.
+    """
+
+    def __init__(self, whitening: Whitening, n_rows: int) -> None:
+        K, D = whitening.means.shape
+        a, b = whitening.factors, whitening.shifts
+        self._coefficients = np.concatenate([2 * a * b, a * a], axis=1)
+        self._constants = (b.astype(float) ** 2).sum(1)[:, None].astype(a.dtype)
+        self._buffer = np.empty(2 * D * n_rows, a.dtype)
+        self._factors, self._shifts = a.astype(float), b.astype(float)
+        self._counts, self._moments = np.zeros((K, 1)), np.zeros((K, 2 * D))
+
+    def distances(self, x: Array) -> Array:
+        x = x[:-1]
+        D, n = x.shape
+        self._x = _view(self._buffer, 2 * D, n)
+        self._x[:D] = x
+        np.multiply(x, x, out=self._x[D:])
+        out = self._coefficients @ self._x
+        out += self._constants
+        return out
+
+    def add(self, r: Array) -> None:
+        self._counts += r.sum(1, keepdims=True)
+        self._moments += r @ self._x.T
+
+    @property
+    def first(self) -> Array:
+        x, _ = np.split(self._moments, 2, axis=1)
+        return self._factors * x + self._counts * self._shifts
+
+    @property
+    def second(self) -> Array:
+        a, b = self._factors, self._shifts
+        x, square = np.split(self._moments, 2, axis=1)
+        return a**2 * square + 2 * a * b * x + self._counts * b**2
+
+
+def _projection(whitening: Whitening, n_rows: int) -> Any:
+    if whitening.factors.ndim == 3:
+        own = len(whitening.factors) == len(whitening.means) > 1
+        return (OwnFactors if own else SharedFactor)(whitening, n_rows)
+    far = float((whitening.shifts.astype(float) ** 2).sum(1).max(initial=0))
+    limit = MAX_EXPANSION if whitening.factors.dtype == np.float64 else MAX_EXPANSION / 2**8
+    return (DiagonalFactors if far > limit else ExpandedSquares)(whitening, n_rows)
+
+
+def _blocks(whitening: Whitening, X: Array) -> Iterator[tuple[slice, Any, Array]]:
+    """For each block of n rows its place, its projection and log p(x, k), (K, n)."""
+    K, D = whitening.means.shape
+    whitening = whitening.astype(X.dtype)
+    size = min(len(X), max(MIN_ROWS, min(MAX_ROWS, BLOCK_SIZE // max(1, K * D))))
+    projection = _projection(whitening, size)
+    rows = np.empty((D + 1) * size, X.dtype)
+    constants = whitening.constants[:, None]
+    for start in range(0, len(X), size):
+        part = slice(start, min(start + size, len(X)))
+        x = _view(rows, D + 1, part.stop - start)
+        np.subtract(X[part].T, whitening.centre[:, None], out=x[:D])
+        x[D] = 1
+        log_joint = projection.distances(x)
+        log_joint *= -0.5
+        log_joint += constants
+        yield part, projection, log_joint
+
+
+def log_joint(whitening: Whitening, X: Array) -> Array:
+    """log p(x, k), (K, n)."""
+    out = np.empty((len(whitening.means), len(X)), X.dtype)
+    for part, _, values in _blocks(whitening, X):
+        out[:, part] = values
+    return out
+
+
+def sums(
+    whitening: Whitening, X: Array, weight: Array, responsibilities: Array | None = None
+) -> tuple[float, Array, Array, Array]:
+    """Log-likelihood, counts, first and second moments, in float64.
+
+    With ``responsibilities`` (K, n) given, these are used, and the first number is
+    sum_nk r_nk log p(x_n, k).
+    """
+    log_lik, counts = 0.0, np.zeros(len(whitening.means))
+    weight = weight.astype(X.dtype)
+    for part, projection, r in _blocks(whitening, X):
+        w = weight[part]
+        if responsibilities is None:
+            top = r.max(0)
+            r -= top
+            np.exp(r, out=r)
+            total = r.sum(0)
+            log_lik += float(w @ top) + float(w @ np.log(total))
+            r *= w / total
+        else:
+            given = responsibilities[:, part] * w
+            log_lik += float(np.vdot(given, r))
+            r[:] = given
+        counts += r.sum(1)
+        projection.add(r)
+    return log_lik, counts, projection.first, projection.second
