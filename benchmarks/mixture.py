@@ -191,7 +191,7 @@ def iterations(lines: list[str]) -> None:
                     agree(functions["scikit-learn"](), truth, 1e-10 if X is double else 1e-3)
                 with threadpool_limits(1):
                     for name in ("NumPy", "numba"):
-                        agree(functions[name](), truth, 1e-10 if dtype == float else 1e-4)
+                        agree(functions[name](), truth, 1e-10 if dtype is np.float64 else 1e-4)
                         functions[name] = limited(functions[name])
                 with threadpool_limits(threads):
                     ms = least(functions, 7)
@@ -238,7 +238,7 @@ def covariance_types(lines: list[str]) -> None:
                 if n_features <= 4:
                     functions["numba"] = skem(*start, fast=True)
                 with threadpool_limits(1):
-                    rtol = 1e-9 if dtype == float else 2e-3
+                    rtol = 1e-9 if dtype is np.float64 else 2e-3
                     agree(functions["skem"](), functions["scikit-learn"](), rtol)
                     ms = least(functions, 5)
                 ratios.append(
@@ -274,7 +274,7 @@ def peers(lines: list[str]) -> None:
             for name, function in list(functions.items()):
                 try:
                     agree(function(), truth, 1e-8 if name != "pomegranate" else 1e-2) if (
-                        dtype == float
+                        dtype is np.float64
                     ) else function()
                 except Exception as error:
                     print(f"{name} failed: {error!r}"[:300])
@@ -460,7 +460,8 @@ def segmentation(lines: list[str], images: dict[str, np.ndarray]) -> None:
                 limit_torch()
                 took, found = source_map(X, means)
                 np.testing.assert_allclose(found, model.means_, rtol=1e-6)
-                style = f"{took:.1f} ({took / seconds['skem']:.0f}x, {took / seconds['bytes']:.0f}x)"
+                gains = [took / seconds[key] for key in ("skem", "bytes")]
+                style = f"{took:.1f} ({gains[0]:.0f}x, {gains[1]:.0f}x)"
         lines.append(
             f"| {name} {image.shape[0]}x{image.shape[1]} | {style} | "
             f"{seconds['scikit-learn']:.1f} | {seconds['skem']:.2f} | {seconds['bytes']:.2f} |"
@@ -499,7 +500,10 @@ def main() -> None:
     options = parser.parse_args()
     from PIL import Image
 
-    images = {"china": load_sample_image("china.jpg"), "flower": load_sample_image("flower.jpg")}
+    images = {
+        "china": load_sample_image("china.jpg"),
+        "flower": load_sample_image("flower.jpg"),
+    }
     for path in options.images:
         name = os.path.splitext(os.path.basename(path))[0]
         images[name] = np.asarray(Image.open(path).convert("RGB"))

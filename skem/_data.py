@@ -138,6 +138,7 @@ class Moments:
         )
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def moments(X: NDArray, weight: NDArray) -> Moments:
     """One pass, in float64, that does not cancel however far from 0 the data are."""
 

@@ -47,7 +47,7 @@ class Run:
         )
 
 
-class Diverged(FloatingPointError):
+class DivergenceError(FloatingPointError):
     """A step failed numerically; ``run`` is all that came before."""
 
     def __init__(self, message: str, run: Run) -> None:
@@ -91,7 +91,7 @@ def iterate(
 
     Raises
     ------
-    Diverged
+    DivergenceError
         If a step raises FloatingPointError or an objective is not finite.
     """
     run = Run(state, [start] if math.isfinite(start) else [])
@@ -103,10 +103,10 @@ def iterate(
             try:
                 new_state, objective = step(run.state)
             except FloatingPointError as error:
-                raise Diverged(f"{error} at iteration {run.n_iter + 1}", run) from error
+                raise DivergenceError(f"{error} at iteration {run.n_iter + 1}", run) from error
             if not math.isfinite(objective):
                 message = f"the objective is {objective} at iteration {run.n_iter + 1}"
-                raise Diverged(message, run)
+                raise DivergenceError(message, run)
             run.state = new_state
             run.objectives.append(objective)
             run.n_iter += 1

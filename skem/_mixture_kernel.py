@@ -4,7 +4,8 @@ The same sums as ``_mixture_sums.sums`` for dense factors. Loops run along the r
 block, so that the compiler makes vectors of them; since it knows no vectorised exp and log,
 they are written out. Up to 4 features, loops over features are unrolled by the compiler;
 above, they are tiled 4 x 4. It must know the number of features, which therefore is the
-length of a tuple: ``unrolled`` has one entry for each feature, ``tiles`` one for each 4. Responsibilities that do not change a digit are left out of the sums.
+length of a tuple: ``unrolled`` has one entry for each feature, ``tiles`` one for each 4.
+Responsibilities that do not change a digit are left out of the sums.
 """
 
 from typing import Any
@@ -158,10 +159,18 @@ def _distances_tiled(x, f, shifts, k, z, r, tiles):
             q, s, t = p + 1, p + 2, p + 3
             for i in range(BLOCK):
                 xp, xq, xs, xt = x[p, i], x[q, i], x[s, i], x[t, i]
-                z[k, a, i] += f[k, a, p] * xp + f[k, a, q] * xq + f[k, a, s] * xs + f[k, a, t] * xt
-                z[k, b, i] += f[k, b, p] * xp + f[k, b, q] * xq + f[k, b, s] * xs + f[k, b, t] * xt
-                z[k, c, i] += f[k, c, p] * xp + f[k, c, q] * xq + f[k, c, s] * xs + f[k, c, t] * xt
-                z[k, d, i] += f[k, d, p] * xp + f[k, d, q] * xq + f[k, d, s] * xs + f[k, d, t] * xt
+                z[k, a, i] += (
+                    f[k, a, p] * xp + f[k, a, q] * xq + f[k, a, s] * xs + f[k, a, t] * xt
+                )
+                z[k, b, i] += (
+                    f[k, b, p] * xp + f[k, b, q] * xq + f[k, b, s] * xs + f[k, b, t] * xt
+                )
+                z[k, c, i] += (
+                    f[k, c, p] * xp + f[k, c, q] * xq + f[k, c, s] * xs + f[k, c, t] * xt
+                )
+                z[k, d, i] += (
+                    f[k, d, p] * xp + f[k, d, q] * xq + f[k, d, s] * xs + f[k, d, t] * xt
+                )
         for i in range(BLOCK):
             za, zb, zc, zd = z[k, a, i], z[k, b, i], z[k, c, i], z[k, d, i]
             r[k, i] += za * za + zb * zb + zc * zc + zd * zd
@@ -347,9 +356,7 @@ def _pass(
     return log_lik
 
 
-def sums(
-    whitening: Whitening, X: Array, weight: Array
-) -> tuple[float, Array, Array, Array]:
+def sums(whitening: Whitening, X: Array, weight: Array) -> tuple[float, Array, Array, Array]:
     """What ``_mixture_sums.sums`` returns, for any factors taken as dense ones."""
     K, D = whitening.means.shape
     dtype = X.dtype
@@ -367,9 +374,10 @@ def sums(
     counts, first, second = np.zeros(K), np.zeros((K, P)), np.zeros((K, P, P))
     # responsibilities that are left out are below the digits of the sums
     least = dtype.type(1e-18 if dtype == np.float64 else 1e-10)
+    constants = whitening.constants
     log_lik = _pass(
-        X.ravel(), weight, whitening.centre, factors, shifts, whitening.constants, least, unrolled,
-        tiles, counts, first, second,
+        X.ravel(), weight, whitening.centre, factors, shifts, constants, least,
+        unrolled, tiles, counts, first, second,
     )  # fmt: skip
     first, second = first[:, :D], second[:, :D, :D]
     if diagonal:

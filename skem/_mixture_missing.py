@@ -34,6 +34,7 @@ class Group:
         return np.arange(n_rows) if self.place is None else self.place
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def group_rows(values: Array) -> list[Group]:
     """Groups of rows with the same missing features; one, not copied, if none is missing."""
     if not np.isnan(values.sum()) or not (missing := np.isnan(values)).any():

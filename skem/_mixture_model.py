@@ -39,7 +39,7 @@ MIN_FAST_TIME = 2e7
 MAX_FAST_FULL, MAX_FAST_OTHER = 128, 4
 
 
-class Collapse(FloatingPointError):
+class CollapseError(FloatingPointError):
     """A component has shrunk to a point, a line or a plane, or to nothing."""
 
 
@@ -58,7 +58,7 @@ class Params:
         try:
             return np.linalg.cholesky(self.covariances)
         except np.linalg.LinAlgError as error:
-            raise Collapse("a covariance is not positive definite") from error
+            raise CollapseError("a covariance is not positive definite") from error
 
     @cached_property
     def factors(self) -> Array:
@@ -144,20 +144,16 @@ class Mixture:
 
     # -- E step -----------------------------------------------------------------------
 
+    @np.errstate(over="ignore", invalid="ignore")
     def e_step(self, params: Params, groups: list[Group], weight: Array) -> Stats:
         """Expected sums of a chunk."""
-        stats = [
-            self._group_stats(params, group, group.of(weight), None) for group in groups
-        ]
+        stats = [self._group_stats(params, group, group.of(weight), None) for group in groups]
         return sum(stats[1:], stats[0])
 
     def given_step(
         self, params: Params, groups: list[Group], weight: Array, responsibilities: Array
     ) -> Stats:
-        """The sums of a chunk under given responsibilities (n, K).
-
-        ``log_lik`` is the sum of r_nk log p(x_n, k).
-        """
+        """The sums of a chunk under given responsibilities (n, K)."""
         stats = [
             self._group_stats(params, group, group.of(weight), group.of(responsibilities).T)
             for group in groups
@@ -216,7 +212,7 @@ class Mixture:
         weights = self._weights(counts)
         off = weights == 0
         if prior.concentration >= 1 and (counts + kappa <= 0).any():
-            raise Collapse("a component has lost all its rows")
+            raise CollapseError("a component has lost all its rows")
         total = np.where(counts + kappa > 0, counts + kappa, 1)
         gaps = averages - prior.mean
         means = averages - (kappa / total)[:, None] * gaps
@@ -226,7 +222,7 @@ class Mixture:
         if layout.group_size == 1:
             dof[off] = 1
         if (dof <= 0).any():
-            raise Collapse("a component has lost all its rows")
+            raise CollapseError("a component has lost all its rows")
         covariances = (prior.covariance + layout.pool(scatter)) / dof[:, None, None, None]
         covariances += self.reg_covar * np.eye(layout.block_size)
         if off.any() and before is not None:
@@ -278,7 +274,7 @@ class Mixture:
 
     def _checked(self, params: Params) -> Params:
         if not (np.isfinite(params.covariances).all() and np.isfinite(params.means).all()):
-            raise Collapse("a parameter is not finite")
+            raise CollapseError("a parameter is not finite")
         diagonal = np.einsum("gbii->gbi", params.cholesky)
         if self.prior.has_scale or self.reg_covar:
             return params
@@ -287,7 +283,7 @@ class Mixture:
             self.scale.min()
         )  # fmt: skip
         if (std < MIN_SCALE * scale).any() or (diagonal < MIN_CONDITIONAL_SCALE * std).any():
-            raise Collapse("a component has collapsed onto a point, a line or a plane")
+            raise CollapseError("a component has collapsed onto a point, a line or a plane")
         return params
 
     # -- prior ------------------------------------------------------------------------
@@ -309,20 +305,20 @@ class Mixture:
         """
         if self.is_flat:
             return 0.0
-        prior, layout, active = self.prior, self.layout, params.active
-        alpha, kappa, K = prior.concentration, prior.mean_precision, len(active)
-        out = gammaln(K * alpha) - K * gammaln(alpha)
-        out += (alpha - 1) * np.log(params.weights[active]).sum()
+        alpha, weights = self.prior.concentration, params.weights[params.active]
+        out = gammaln(len(weights) * alpha) - len(weights) * gammaln(alpha)
+        out += (alpha - 1) * np.log(weights).sum()
+        return float(out + self.log_prior_of_components(params))
 
-        log_det = layout.log_det(params.cholesky)[active]
-        out -= log_det.sum() / 2
+    def log_prior_of_components(self, params: Params) -> float:
+        """log p(means, covariances)."""
+        prior, layout, active = self.prior, self.layout, params.active
+        kappa, K = prior.mean_precision, len(active)
+        out = -layout.log_det(params.cholesky)[active].sum() / 2
         if kappa > 0:
             gaps = params.means[active] - prior.mean
             factors = params.factors if len(params.factors) == 1 else params.factors[active]
-            if layout.dense:
-                gaps = np.matmul(factors, gaps[:, :, None])
-            else:
-                gaps = factors * gaps
+            gaps = np.matmul(factors, gaps[:, :, None]) if layout.dense else factors * gaps
             out += K * layout.n_features / 2 * math.log(kappa / (2 * math.pi))
             out -= kappa / 2 * (gaps**2).sum()
         groups = active if layout.n_groups > 1 else slice(None)
@@ -330,7 +326,11 @@ class Mixture:
 
     def _log_inverse_wishart(self, cholesky: Array) -> float:
         """Of all blocks (G, B, d, d), given their Cholesky factors."""
-        d, nu, psi = self.layout.block_size, self.prior.degrees_of_freedom, self.prior.covariance
+        d, nu, psi = (
+            self.layout.block_size,
+            self.prior.degrees_of_freedom,
+            self.prior.covariance,
+        )
         half_log_det = np.log(np.einsum("gbii->gbi", cholesky)).sum()
         precision = inverse_cholesky(cholesky)
         out = -(nu + d + 1) * half_log_det

@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from skem._covariances import Array, Layout
 from skem._data import Passes
@@ -20,17 +19,22 @@ def flat_prior(layout: Layout) -> Prior:
     )
 
 
-def empirical_prior(layout: Layout, X: Array, weight: Array, scale: Array) -> Prior:
+def empirical_prior(
+    layout: Layout, X: Array, weight: Array, middle: Array, scale: Array
+) -> Prior:
     """The prior of Fraley and Raftery (2007): weak, and equivariant to the units of X."""
-    mean, covariance = data_moments(layout, X, weight, scale)
+    mean, covariance = data_moments(layout, X, weight, middle, scale)
     d = layout.block_size
     share = layout.n_components ** (2 / layout.n_features)
     return Prior(1.0, MEAN_PRECISION, mean, d + 2, covariance / share)
 
 
-def data_moments(layout: Layout, X: Array, weight: Array, scale: Array) -> tuple[Array, Array]:
+def data_moments(
+    layout: Layout, X: Array, weight: Array, middle: Array, scale: Array
+) -> tuple[Array, Array]:
     """The mean of the data and their covariance as (1, B, d, d): one component, one pass.
 
+    ``middle`` and ``scale`` are about those of the features.
     A constant feature counts as having the smallest spread of the others, so that the
     covariance is positive definite.
     """
@@ -38,16 +42,15 @@ def data_moments(layout: Layout, X: Array, weight: Array, scale: Array) -> tuple
     positive = scale[scale > 0]
     floor = positive.min() if len(positive) else 1.0
     spread = np.where(scale > 0, scale, floor)
-    blocks = np.diag(spread**2) if single.dense else spread**2
+    blocks: Any = np.diag(spread**2) if single.dense else spread**2
     if single.n_repeats > 1:
-        blocks = np.mean(blocks)
-    middle = np.nanmean(X[: 2**16], axis=0)
+        blocks = np.mean(spread**2)
     params = Params(single, np.ones(1), middle[None], single.to_blocks(blocks))
     model = Mixture(single, flat_prior(single), scale)
     stats = Passes(model, X, weight).total(params)
     averages, scatter = model.moments(params, stats)
     covariance = single.pool(scatter) / (single.n_repeats * stats.weight)
-    rest = np.where(scale > 0, 0, floor**2)
+    rest: Any = np.where(scale > 0, 0, floor**2)
     if single.n_repeats > 1:
         rest = np.where((scale > 0).any(), 0, floor**2)
     return averages[0], covariance + single.to_blocks(np.diag(rest) if single.dense else rest)
@@ -98,7 +101,7 @@ def _scale(covariance_prior: Any, layout: Layout) -> Array:
     return check_covariances("covariance_prior", layout.to_blocks(scale))
 
 
-def check_covariances(name: str, blocks: Array) -> NDArray[np.float64]:
+def check_covariances(name: str, blocks: Array) -> Array:
     """Blocks that are symmetric and positive definite."""
     symmetric = np.allclose(blocks, blocks.transpose(0, 1, 3, 2))
     definite = np.isfinite(blocks).all() and symmetric

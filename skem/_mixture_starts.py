@@ -16,9 +16,9 @@ from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.utils.parallel import Parallel, delayed
 
-from skem._covariances import Array
+from skem._covariances import Array, Layout
 from skem._data import Passes
-from skem._loop import Diverged, em
+from skem._loop import em
 from skem._mixture_model import Mixture, Params
 
 # A cluster that is only rounding wide takes this share of the data's standard deviation.
@@ -38,6 +38,11 @@ class Given:
     @property
     def is_complete(self) -> bool:
         return all(v is not None for v in (self.weights, self.means, self.covariances))
+
+    def params(self, layout: Layout) -> Params:
+        """The start, if it is complete."""
+        values: Any = (self.weights, self.means, self.covariances)
+        return Params(layout, *values)
 
 
 @dataclass(frozen=True)
@@ -105,9 +110,7 @@ def _filled(X: Array, weight: Array, shares: Array, missing: NDArray[np.bool_]) 
     known = np.where(missing, 0, X)
     shares_w = shares * weight[:, None]
     total = shares_w.T @ ~missing
-    averages = np.divide(
-        shares_w.T @ known, total, out=np.zeros_like(total), where=total > 0
-    )
+    averages = np.divide(shares_w.T @ known, total, out=np.zeros_like(total), where=total > 0)
     return np.where(missing, shares @ averages, X)
 
 
@@ -142,6 +145,7 @@ def search(
     weight: Array,
     new_start: Callable[[int], Params],
     seeds: NDArray[np.int64],
+    *,
     n_jobs: int | None,
     **options: Any,
 ) -> list[Trial]:
@@ -167,6 +171,6 @@ def run_start(
     params = new_start(seed)
     try:
         run = em(model, Passes(model, X, weight).total, params, **options)
-    except (Diverged, FloatingPointError):
+    except FloatingPointError:
         return None
     return Trial(run.objectives[-1], params, run.state[0])

@@ -137,9 +137,9 @@ class SharedFactor:
     def second(self) -> Array:
         """(1, D, D), summed over the components."""
         pairs = np.tril(self._pairs, -1)
-        k, l = np.nonzero(pairs)
-        gaps = self._shifts[k].astype(float) - self._shifts[l]
-        return (self._total + (gaps * pairs[k, l][:, None]).T @ gaps)[None]
+        rows, columns = np.nonzero(pairs)
+        gaps = self._shifts[rows].astype(float) - self._shifts[columns]
+        return (self._total + (gaps * pairs[rows, columns][:, None]).T @ gaps)[None]
 
 
 class DiagonalFactors:
@@ -234,6 +234,7 @@ def _blocks(whitening: Whitening, X: Array) -> Iterator[tuple[slice, Any, Array]
         yield part, projection, log_joint
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def log_joint(whitening: Whitening, X: Array) -> Array:
     """log p(x, k), (K, n)."""
     out = np.empty((len(whitening.means), len(X)), X.dtype)
@@ -242,13 +243,14 @@ def log_joint(whitening: Whitening, X: Array) -> Array:
     return out
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def sums(
     whitening: Whitening, X: Array, weight: Array, responsibilities: Array | None = None
 ) -> tuple[float, Array, Array, Array]:
     """Log-likelihood, counts, first and second moments, in float64.
 
-    With ``responsibilities`` (K, n) given, these are used, and the first number is
-    sum_nk r_nk log p(x_n, k).
+    With ``responsibilities`` (K, n) given, these are used, and the log-likelihood is left
+    at 0.
     """
     log_lik, counts = 0.0, np.zeros(len(whitening.means))
     weight = weight.astype(X.dtype)
@@ -262,9 +264,7 @@ def sums(
             log_lik += float(w @ top) + float(w @ np.log(total))
             r *= w / total
         else:
-            given = responsibilities[:, part] * w
-            log_lik += float(np.vdot(given, r))
-            r[:] = given
+            np.multiply(responsibilities[:, part], w, out=r)
         counts += r.sum(1)
         projection.add(r)
     return log_lik, counts, projection.first, projection.second

@@ -1,13 +1,15 @@
 """A Potts prior that draws neighbours to the same component, by mean field.
 
-    p(z | pi) ~ prod_n pi_{z_n}  prod_{n ~ m} exp(beta [z_n = z_m])
-    F(q, theta) = sum_nk q_nk (log pi_k N(x_n | k) - log q_nk)
-                  + beta sum_{n ~ m} sum_k q_nk q_mk + log p(theta)
+    p(z) ~ prod_{n ~ m} exp(beta [z_n = z_m]),   x_n | z_n = k ~ N(mu_k, Sigma_k)
+    F(q, theta) = sum_nk q_nk (log N(x_n | k) - log q_nk)
+                  + beta sum_{n ~ m} sum_k q_nk q_mk + log p(mu, Sigma)
 
-Given its neighbours, q_n = softmax_k(log pi_k N(x_n | k) + beta sum_{m ~ n} q_mk) maximises
-F. Rows that are not neighbours are updated together, class by class, so that F never
-decreases; the M step is that of the mixture. F bounds the log-density up to the normaliser
-of the Potts prior, which is left out.
+Given its neighbours, q_n = softmax_k(log N(x_n | k) + beta sum_{m ~ n} q_mk) maximises F.
+Rows that are not neighbours are updated together, class by class, so that F never
+decreases. The M step of means and covariances is that of the mixture. The weights of the
+mixture have no part in it: next to the coupling, a field log pi learnt from q feeds itself
+until one component has all rows. F bounds the log-density up to the constant log-normaliser
+of the Potts prior.
 """
 
 from dataclasses import replace
@@ -61,6 +63,13 @@ def independent_classes(graph: csr_array) -> list[NDArray[np.intp]]:
     return classes
 
 
+class PottsMixture(Mixture):
+    """The mixture whose labels have a Potts prior instead of weights."""
+
+    def log_prior(self, params: Params) -> float:
+        return 0.0 if self.is_flat else self.log_prior_of_components(params)
+
+
 class PottsPasses:
     """E steps over all rows that keep their responsibilities from pass to pass."""
 
@@ -78,34 +87,42 @@ class PottsPasses:
 
     def total(self, params: Params) -> Stats:
         """One sweep over the rows; ``log_lik`` is the bound."""
-        log_joint = self._model.log_joint(params, self._groups)
-        quality = self._sweep(log_joint)
-        stats: Any = self._model.given_step(
-            params, self._groups, self._weight, self.responsibilities
-        )
-        return replace(stats, log_lik=stats.log_lik + quality)
+        log_density = self._log_density(params)
+        quality = self._sweep(log_density)
+        q: Any = self.responsibilities
+        stats = self._model.given_step(params, self._groups, self._weight, q)
+        return replace(stats, log_lik=float(np.vdot(q, _finite(log_density))) + quality)
 
     def posterior(self, params: Params) -> Array:
         """The mean field of given parameters, (n, K)."""
-        log_joint = self._model.log_joint(params, self._groups)
-        finite = np.where(np.isfinite(log_joint), log_joint, 0)
+        log_density = self._log_density(params)
         before = -np.inf
         for _ in range(MAX_SWEEPS):
-            quality = self._sweep(log_joint)
-            bound = (quality + float(np.vdot(self.responsibilities, finite))) / len(finite)
+            quality = self._sweep(log_density)
+            q: Any = self.responsibilities
+            bound = (quality + float(np.vdot(q, _finite(log_density)))) / len(q)
             if bound - before <= SWEEP_TOL:
                 break
             before = bound
-        return self.responsibilities
+        return q
 
-    def _sweep(self, log_joint: Array) -> float:
+    def _log_density(self, params: Params) -> Array:
+        """log N(x | k), (n, K); -inf where a component is switched off."""
+        log_joint = self._model.log_joint(params, self._groups)
+        return log_joint - np.log(np.where(params.weights > 0, params.weights, 1))
+
+    def _sweep(self, log_density: Array) -> float:
         """Update the responsibilities; entropy and agreement with neighbours."""
         if self.responsibilities is None:
-            self.responsibilities = softmax(log_joint, axis=1)
+            self.responsibilities = softmax(log_density, axis=1)
         q = self.responsibilities
         agreement = 0.0
         for rows, graph in self._parts:
-            q[rows] = softmax(log_joint[rows] + graph @ q, axis=1)
+            q[rows] = softmax(log_density[rows] + graph @ q, axis=1)
         for rows, graph in self._parts:
             agreement += float(np.vdot(q[rows], graph @ q))
         return agreement / 2 - float(xlogy(q, q).sum())
+
+
+def _finite(log_density: Array) -> Array:
+    return np.where(np.isfinite(log_density), log_density, 0)

@@ -36,12 +36,12 @@ from skem._estimator import (
     validate_data,
     with_callbacks,
 )
-from skem._loop import Diverged, Run
+from skem._loop import DivergenceError, Run
 from skem._mixture_missing import Group, conditional_means
 from skem._mixture_model import Mixture, Params, Prior, Stats, fast_pays
 from skem._mixture_prior import check_covariances, empirical_prior, flat_prior, given_prior
 from skem._mixture_starts import Given, search, start
-from skem._potts import PottsPasses, neighbours
+from skem._potts import PottsMixture, PottsPasses, neighbours
 
 # Rows on which starts are compared, and the least for each component.
 INIT_ROWS, INIT_ROWS_PER_COMPONENT = 5000, 50
@@ -75,9 +75,9 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         Each component has its own covariance matrix ("full"), all share one ("tied"),
         each has its own diagonal matrix ("diag") or its own variance ("spherical").
     tol : float, default=1e-3
-        EM stops when an iteration changes the objective by less than this, in nats per row. Components
-        that overlap much need 1e-6 or less: the likelihood is then all but flat along
-        their weights.
+        EM stops when an iteration changes the objective by less than this, in nats per
+        row. Components that overlap much need 1e-6 or less: the likelihood is then all
+        but flat along their weights.
     reg_covar : float, default=None
         Added to the diagonal of every covariance after each M step. None is 1e-6, as in
         scikit-learn, where the prior does not keep covariances away from 0, and 0 where
@@ -131,8 +131,9 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     connectivity : sparse matrix of shape (n_samples, n_samples), default=None
         Which rows are neighbours, as ``sklearn.feature_extraction.image.grid_to_graph``
         says of pixels. Neighbours are drawn to the same component by a Potts prior, in
-        mean field; ``predict``, ``predict_proba`` and ``transform`` then need the rows of
-        the graph. All other methods see each row alone.
+        mean field, which takes the place of the weights: ``weights_`` only tells how many
+        rows each component has. ``predict``, ``predict_proba`` and ``transform`` then need
+        the rows of the graph. All other methods see each row alone, as the mixture does.
     coupling : float, default=1.0
         What a pair of neighbours in the same component adds to the log-density, in nats.
     learning_offset : float, default=10.0
@@ -297,7 +298,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         self.learning_offset = learning_offset
         self.learning_decay = learning_decay
 
-    # -- fitting --------------------------------------------------------------------------
+    # -- fitting ------------------------------------------------------------------------
 
     @with_callbacks
     def fit(
@@ -332,7 +333,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
                 "sample_weight cannot be combined with connectivity: a row of a graph "
                 "cannot be repeated. Leave one of them out."
             )
-        root = self._init_callback_context(max_subtasks=self.max_iter)
+        root = self._init_callback_context(max_subtasks=None)
         root.call_on_fit_task_begin(estimator=self, X=rows)
         with one_blas_thread():
             model, run = self._train(rows, weight)
@@ -417,11 +418,12 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         else:
             graph = neighbours(self.connectivity, len(X))
             passes = PottsPasses(model, X, graph, self.coupling)
+        final = model if self.connectivity is None else PottsMixture(**vars(model))
         last: Run | None = None
         for params in self._starts(model, sample, len(X) > size, rng):
             try:
-                return model, self._run_em(model, passes, params, X, self.max_iter)
-            except Diverged as failure:
+                return final, self._run_em(final, passes, params, X, self.max_iter)
+            except DivergenceError as failure:
                 if last is None or not last.objectives:
                     last = failure.run
         if last is None or not last.objectives:
@@ -438,7 +440,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             stacklevel=4,
         )
         last.stopped = True
-        return model, last
+        return final, last
 
     def _starts(
         self, model: Mixture, sample: tuple[Array, Array], partial: bool, rng: Any
@@ -454,12 +456,17 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             self._check_same_model()
             yield self._params(model)
         elif given.is_complete:
-            yield Params(model.layout, given.weights, given.means, given.covariances)
+            yield given.params(model.layout)
             given = Given()
         elif partial or self.n_init > 1:
-            options = {"max_iter": self.max_iter, "tol": self.tol}
             trials = search(
-                model, *sample, new_start, seeds[: self.n_init], self.n_jobs, **options
+                model,
+                *sample,
+                new_start,
+                seeds[: self.n_init],
+                n_jobs=self.n_jobs,
+                max_iter=self.max_iter,
+                tol=self.tol,
             )
             yield from (trial.end if partial else trial.start for trial in trials)
         else:
@@ -479,9 +486,14 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
                 f"index {unseen[0]}: drop or fill them."
             )
         scale = np.sqrt(found.square / np.maximum(found.weight, np.finfo(float).tiny))
+        if not np.isfinite(scale**4).all():
+            raise ValueError(
+                f"X has values as large as {max(found.high, -found.low):.3g}, whose squares "
+                "are not finite: rescale it."
+            )
         prior = flat_prior(layout)
         if self.prior == "empirical":
-            prior = empirical_prior(layout, X, weight, scale)
+            prior = empirical_prior(layout, X, weight, found.mean, scale)
         prior = given_prior(
             prior,
             layout,
@@ -531,7 +543,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
                     "it back, or fit anew with warm_start=False."
                 )
 
-    # -- input and fitted attributes --------------------------------------------------------
+    # -- input and fitted attributes ----------------------------------------------------
 
     def _check_rows(self, X: Any, *, reset: bool) -> Array:
         on_disk = is_on_disk(X)
@@ -542,9 +554,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             "ensure_all_finite": "allow-nan",
         }
         if reset:
-            X = check_array(
-                X, estimator=self, input_name="X", ensure_min_samples=2, **options
-            )
+            X = check_array(X, estimator=self, input_name="X", ensure_min_samples=2, **options)
         else:
             X = validate_data(self, X, reset=False, **options)
         return X.view(np.memmap) if on_disk else X
@@ -604,7 +614,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    # -- verbs ------------------------------------------------------------------------------
+    # -- verbs --------------------------------------------------------------------------
 
     def predict(self, X: ArrayLike) -> NDArray[np.intp]:
         """Return the most probable component of each row.

@@ -10,14 +10,15 @@ import pytest
 import skops.io
 from sklearn.base import clone
 from sklearn.callback import ProgressBar
+from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skem import ShiftedTemplateEM
+from skem import BayesianGMM_MAP, ShiftedTemplateEM
 from skem.datasets import make_shifted_templates
 
 
@@ -28,6 +29,11 @@ from skem.datasets import make_shifted_templates
         ShiftedTemplateEM(absent=True, init="mean"),
         ShiftedTemplateEM(init="random", shift_concentration_prior=1.5),
         ShiftedTemplateEM(shrinkage="map"),
+        BayesianGMM_MAP(),
+        BayesianGMM_MAP(2, covariance_type="tied", init_params="k-means++"),
+        BayesianGMM_MAP(2, covariance_type="diag", prior="empirical", n_init=2),
+        BayesianGMM_MAP(2, covariance_type="spherical", init_params="random"),
+        BayesianGMM_MAP(3, init_params="random_from_data", weight_concentration_prior=0.5),
     ],
     xfail_strict=True,
 )
@@ -87,6 +93,53 @@ def test_feature_names_are_kept_and_checked(data):
     assert estimator.feature_names_in_[0] == "pixel0"
     with pytest.raises(ValueError, match="feature names"):
         estimator.predict(frame.rename(columns={"pixel0": "other"}))
+
+
+@pytest.fixture(scope="module")
+def mixture(data):
+    X = data.X[:, :6].copy()
+    X[::3, 2] = np.nan
+    return BayesianGMM_MAP(2, prior="empirical", random_state=0).fit(X)
+
+
+def test_mixture_pickles_and_skops_keep_every_digit(data, mixture):
+    dumped = skops.io.dumps(mixture)
+    unknown = skops.io.get_untrusted_types(data=dumped)
+    assert unknown == ["skem.mixture.BayesianGMM_MAP"]
+    for copy in (
+        pickle.loads(pickle.dumps(mixture)),
+        skops.io.loads(dumped, trusted=unknown),
+    ):
+        X = data.X[:, :6]
+        np.testing.assert_array_equal(copy.score_samples(X), mixture.score_samples(X))
+        copy.partial_fit(X[:20])
+    assert "means_" in mixture._repr_html_()
+
+
+def test_mixture_in_a_search_and_a_pipeline():
+    X, y = load_iris(return_X_y=True)
+    grid = {"n_components": range(1, 5), "covariance_type": ["full", "diag"]}
+    model = BayesianGMM_MAP(prior="empirical", n_init=3, random_state=0)
+    search = GridSearchCV(model, grid, cv=5, n_jobs=2).fit(
+        X[np.random.default_rng(0).permutation(150)]
+    )
+    assert search.best_params_["n_components"] in (2, 3)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    pipeline = make_pipeline(StandardScaler(), search.best_estimator_, LogisticRegression())
+    assert pipeline.fit(X, y).score(X, y) > 0.6
+    names = pipeline[:-1].get_feature_names_out()
+    assert names[0] == "bayesiangmm_map0"
+
+
+def test_mixture_callbacks(data, capsys):
+    recorder = Recorder()
+    model = BayesianGMM_MAP(2, tol=0, random_state=0).set_callbacks(recorder)
+    model.fit(data.X[:, :4])
+    assert model.n_iter_ == 3
+    np.testing.assert_allclose(recorder.scores, model.lower_bounds_, rtol=1e-9)
+    model = BayesianGMM_MAP(2, random_state=0).set_callbacks(ProgressBar())
+    model.fit(data.X[:, :4])
+    assert "BayesianGMM_MAP" in capsys.readouterr().out
 
 
 def test_pickle_and_skops_keep_every_digit(data, fitted):
