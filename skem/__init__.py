@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from skem.display import ObjectiveDisplay, TemplateDisplay
     from skem.mixture import BayesianGMM_MAP
+    from skem.mixture_display import MixtureDisplay, SegmentationDisplay
     from skem.template import ShiftedTemplateEM
 
 __version__ = "0.1.0"
@@ -13,12 +14,21 @@ __version__ = "0.1.0"
 # Loaded when first asked for, so that `import skem` stays light.
 _MODULE_OF = {
     "BayesianGMM_MAP": "skem.mixture",
+    "MixtureDisplay": "skem.mixture_display",
     "ObjectiveDisplay": "skem.display",
+    "SegmentationDisplay": "skem.mixture_display",
     "ShiftedTemplateEM": "skem.template",
     "TemplateDisplay": "skem.display",
 }
 
-__all__ = ["BayesianGMM_MAP", "ObjectiveDisplay", "ShiftedTemplateEM", "TemplateDisplay"]
+__all__ = [
+    "BayesianGMM_MAP",
+    "MixtureDisplay",
+    "ObjectiveDisplay",
+    "SegmentationDisplay",
+    "ShiftedTemplateEM",
+    "TemplateDisplay",
+]
 
 
 def __getattr__(name: str) -> Any:

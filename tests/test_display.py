@@ -2,7 +2,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from skem import ObjectiveDisplay, ShiftedTemplateEM, TemplateDisplay
+from skem import (
+    BayesianGMM_MAP,
+    MixtureDisplay,
+    ObjectiveDisplay,
+    SegmentationDisplay,
+    ShiftedTemplateEM,
+    TemplateDisplay,
+)
 from skem.datasets import make_shifted_templates
 
 
@@ -52,3 +59,38 @@ def test_template(keywords):
     assert ("never seen" in titles[1]) == (not model.background_seen_.all())
     assert ("absent" in titles[2]) == (data.shifts[0] == -1)
     assert TemplateDisplay.from_estimator(model).axes_.shape == (1, 2)
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+def test_mixture_ellipses_are_at_1_and_2_standard_deviations(kind):
+    rng = np.random.default_rng(0)
+    mix = np.array([[1.0, 0.99, 0], [0, 1e-3, 0], [0, 0, 1e4]])
+    X = np.concatenate([rng.normal(size=(200, 3)) @ mix, 5 + rng.normal(size=(200, 3)) @ mix])
+    model = BayesianGMM_MAP(2, covariance_type=kind, random_state=0).fit(X)
+    for pair in ((0, 1), (2, 0)):
+        display = MixtureDisplay.from_estimator(model, X, features=pair)
+        assert len(display.ellipses_) == 4
+        for i, line in enumerate(display.ellipses_):
+            gaps = np.stack(line.get_data()) - display.means[i // 2][:, None]
+            square = (gaps * np.linalg.solve(display.covariances[i // 2], gaps)).sum(0)
+            np.testing.assert_allclose(np.sqrt(square), [1, 2][i % 2], rtol=1e-6)
+        assert display.ax_.get_xlabel() == f"feature {pair[0]}"
+    with pytest.raises(ValueError, match="features must be"):
+        MixtureDisplay.from_estimator(model, X, features=(0, 3))
+
+
+@pytest.mark.parametrize("shape", [(20, 30, 3), (20, 30), (20, 30, 1), (20, 30, 4)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_segmentation(shape, dtype):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 40, shape)
+    image[5:12, 10:20] += 150
+    image = image.astype(dtype)
+    model = BayesianGMM_MAP(2, random_state=0).fit(image.reshape(600, -1))
+    display = SegmentationDisplay.from_estimator(model, image)
+    display.figure_.canvas.draw()
+    assert len(np.unique(display.segments[5:12, 10:20])) == 1
+    # the outline of the block: its perimeter in pixels
+    assert len(display.axes_[2].collections[0].get_segments()) == 2 * (7 + 10)
+    with pytest.raises(ValueError, match="image must have the shape"):
+        SegmentationDisplay.from_estimator(model, np.ones(5))

@@ -1,0 +1,53 @@
+"""
+How many components?
+====================
+
+Three answers to the same question: the Bayesian information criterion, which asks how many
+Gaussians describe the density; the integrated completed likelihood, which also asks that
+they be told apart; and the likelihood of rows that the fit did not see.
+"""
+
+# %%
+# Four groups of points, two of which cross and overlap almost entirely.
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.model_selection import GridSearchCV
+
+from skem import BayesianGMM_MAP, MixtureDisplay
+
+rng = np.random.default_rng(3)
+X = np.concatenate(
+    [
+        rng.normal([0, 0], [1.6, 0.5], size=(150, 2)),
+        rng.normal([0, 0], [0.5, 1.6], size=(150, 2)),
+        rng.normal([7, 3], 0.7, size=(100, 2)),
+        rng.normal([7, -3], 0.7, size=(100, 2)),
+    ]
+)
+numbers = list(range(1, 9))
+options = {"prior": "empirical", "n_init": 10, "random_state": 0}
+models = [BayesianGMM_MAP(k, **options).fit(X) for k in numbers]
+bic = np.array([model.bic(X) for model in models])
+icl = np.array([model.icl(X) for model in models])
+search = GridSearchCV(BayesianGMM_MAP(**options), {"n_components": numbers}, cv=5)
+search.fit(rng.permutation(X))
+held_out = search.cv_results_["mean_test_score"]
+print("BIC:", numbers[bic.argmin()], " ICL:", numbers[icl.argmin()])
+print("held-out likelihood:", search.best_params_["n_components"])
+
+# %%
+# The density needs two Gaussians for the cross: BIC counts four, and the held-out likelihood
+# hardly changes beyond. ICL charges for points that could be in either arm, and counts three
+# groups.
+
+fig, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+axes[0].plot(numbers, bic / len(X), "o-", label="BIC")
+axes[0].plot(numbers, icl / len(X), "s--", label="ICL")
+axes[0].set(xlabel="n_components", ylabel="criterion / n (nats, lower is better)")
+axes[0].legend()
+axes[1].plot(numbers, held_out, "o-", color="tab:green")
+axes[1].set(xlabel="n_components", ylabel="held-out score (nats per row)")
+MixtureDisplay.from_estimator(models[bic.argmin()], X, ax=axes[2])
+axes[2].set_title(f"{numbers[bic.argmin()]} components")
+plt.show()
