@@ -2,9 +2,9 @@
 Missing values, conditionals and regression
 ===========================================
 
-A mixture over all features knows the distribution of any of them given any others. Rows with NaN
-are fitted by what they have; ``impute`` fills them with conditional means; and a regression is
-an imputation of the target.
+A mixture over all features knows the distribution of any of them given any others. Rows with
+NaN are fitted by what they have; ``impute`` fills them with conditional means; and a regression
+is an imputation of the target.
 """
 
 # %%
@@ -33,9 +33,9 @@ for name, values in filled.items():
     print(f"{name}: root mean square error {error:.3f} cm")
 
 # %%
-# Regression: the second column given the first, of a mixture fitted to both. The conditional mean is
-# an imputation; the conditional density is a ratio of two likelihoods, p(x, y) / p(x), and
-# ``score_samples`` gives both, since a row with NaN has the likelihood of what it has.
+# Regression: the second column given the first, of a mixture fitted to both. The conditional
+# mean is an imputation; the conditional density is a ratio of two likelihoods, p(x, y) / p(x),
+# and ``score_samples`` gives both, since a row with NaN has the likelihood of what it has.
 
 x = rng.uniform(-3, 3, size=1500)
 y = np.where(rng.random(1500) < 0.5, np.sin(x), np.sin(x) + 1.5 + 0.5 * x)

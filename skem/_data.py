@@ -173,12 +173,15 @@ def representative_rows(
     The rows are sorted and drawn at even steps of the cumulative weight, and equal rows
     are merged: a row of weight 2 and two such rows give the same sample.
     """
+    offset = rng.uniform()
+    if len(X) > SORT_ROWS and weight.strides == (0,):
+        order = ((offset + np.arange(size)) * (len(X) / size)).astype(int)
+        return np.array(X[order], dtype=working_dtype(X)), np.full(size, len(X) / size)
     if len(X) > SORT_ROWS:
         order = np.arange(len(X))
     else:
         order = np.lexsort(X[:, np.linspace(0, X.shape[1] - 1, 8).astype(int)].T)
     order = order[weight[order] > 0]
-    offset = rng.uniform()
     weights = weight[order]
     if len(order) > size:
         cumulative = np.cumsum(weights)
@@ -197,13 +200,18 @@ def unique_bytes(X: NDArray, weight: NDArray) -> tuple[NDArray, NDArray]:
 
     Rows of at most 8 bytes, such as the colours of pixels, are compared as integers.
     """
-    if X.shape[1] > 8:
+    n_bytes = 4 if X.shape[1] <= 4 else 8
+    if X.shape[1] > n_bytes:
         return X, weight
-    keys = np.zeros((len(X), 8), np.uint8)
+    keys = np.zeros((len(X), n_bytes), np.uint8)
     keys[:, : X.shape[1]] = X
-    integers = keys.view(np.uint64)[:, 0]
-    values, inverse = np.unique(integers, return_inverse=True)
+    integers = keys.view(f"u{n_bytes}")[:, 0]
+    if weight.strides == (0,):
+        values, counts = np.unique(integers, return_counts=True)
+    else:
+        values, inverse = np.unique(integers, return_inverse=True)
+        counts = np.bincount(inverse, weights=weight)
     if len(values) > MAX_UNIQUE_SHARE * len(X):
         return X, weight
-    rows = values.view(np.uint8).reshape(-1, 8)[:, : X.shape[1]]
-    return rows, np.bincount(inverse, weights=weight)
+    rows = values.view(np.uint8).reshape(-1, n_bytes)[:, : X.shape[1]]
+    return rows, counts.astype(float)

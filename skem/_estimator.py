@@ -29,6 +29,8 @@ from sklearn.utils.validation import (
 from skem._data import Passes, chunks, one_blas_thread, thread_map, working_dtype
 from skem._loop import Run, em
 
+MIN_WEIGHT = 1e-100
+
 __all__ = [
     "EMEstimator",
     "Interval",
@@ -41,8 +43,19 @@ __all__ = [
 
 
 def check_weights(sample_weight: ArrayLike | None, X: NDArray) -> NDArray[np.float64]:
-    """Weights as float64, one for each row, not negative and not all zero."""
-    return _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    """Weights as float64, one for each row, not negative and not all zero.
+
+    Without weights, a view of a single 1.
+    """
+    if sample_weight is None:
+        return np.broadcast_to(np.float64(1), len(X))
+    weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if weight.max() < MIN_WEIGHT:
+        raise ValueError(
+            f"sample_weight must have values above {MIN_WEIGHT:g}, but its largest is "
+            f"{weight.max():g}: rescale it."
+        )
+    return weight
 
 
 class EMEstimator(
@@ -70,7 +83,13 @@ class EMEstimator(
         return Passes(model, X, weight, effective_n_jobs(self.n_jobs))
 
     def _run_em(
-        self, model: Any, passes: Passes, params: Any, X: NDArray, max_iter: int
+        self,
+        model: Any,
+        passes: Passes,
+        params: Any,
+        X: NDArray,
+        max_iter: int,
+        delay: int = 0,
     ) -> Run:
         """EM to convergence, with callbacks and one line per ``verbose_interval``."""
         task: Any = None
@@ -99,6 +118,7 @@ class EMEstimator(
             params,
             max_iter=max_iter,
             tol=self.tol,
+            delay=delay,
             on_begin=on_begin,
             on_iter=on_iter,
         )
@@ -159,7 +179,7 @@ class EMEstimator(
         mixed = model.recentre(mixed, params, new)
         self._set_attributes(model, new, mixed, seen, n_batches=self._n_batches + 1)
         self.lower_bound_ = objective
-        self.lower_bounds_ = [*self.lower_bounds_, objective]
+        self.lower_bounds_.append(objective)
         self.n_iter_ += 1
 
     # -- verbs ------------------------------------------------------------------------
@@ -185,9 +205,15 @@ class EMEstimator(
 
         parts = chunks(len(checked), model.row_size)
         run = thread_map(effective_n_jobs(self.n_jobs))
+        dtype = dtype or working_dtype(checked)
+        out: NDArray | None = None
         with one_blas_thread():
-            out = np.concatenate(list(run(of_chunk, parts)))
-        return out.astype(dtype or working_dtype(checked), copy=False)
+            for part, values in zip(parts, run(of_chunk, parts), strict=True):
+                if out is None:
+                    out = np.empty((len(checked), *values.shape[1:]), dtype)
+                out[part] = values
+        assert out is not None
+        return out
 
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the log-likelihood of each row.
@@ -282,34 +308,42 @@ class EMEstimator(
         """
         return self.inverse_transform(self.predict_proba(X))
 
-    def aic(self, X: ArrayLike) -> float:
+    def aic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return Akaike's information criterion on X; lower is better.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             The rows.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
 
         Returns
         -------
         float
             Twice the number of free parameters minus twice the log-likelihood in nats.
         """
-        return float(2 * self._n_parameters() - 2 * self.score_samples(X).sum())
+        log_lik = self.score_samples(X)
+        total = float(check_weights(sample_weight, log_lik) @ log_lik)
+        return 2 * self._n_parameters() - 2 * total
 
-    def bic(self, X: ArrayLike) -> float:
+    def bic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the Bayesian information criterion on X; lower is better.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             The rows.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
 
         Returns
         -------
         float
             The number of free parameters times log n minus twice the log-likelihood in
-            nats.
+            nats, n being the sum of the weights.
         """
         log_lik = self.score_samples(X)
-        return float(self._n_parameters() * np.log(len(log_lik)) - 2 * log_lik.sum())
+        weight = check_weights(sample_weight, log_lik)
+        total = float(weight @ log_lik)
+        return float(self._n_parameters() * np.log(weight.sum()) - 2 * total)

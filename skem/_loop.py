@@ -61,6 +61,7 @@ def iterate(
     *,
     max_iter: int,
     tol: float | None = None,
+    delay: int = 0,
     start: float = -math.inf,
     on_begin: Callable[[], object] | None = None,
     on_iter: Callable[[Run], bool | None] | None = None,
@@ -77,6 +78,8 @@ def iterate(
         The largest number of steps.
     tol : float, default=None
         Stop when a step changes the objective by less than this; None runs all steps.
+    delay : int, default=0
+        Steps that are still taken after such a change.
     start : float, default=-inf
         The objective of ``state``, where it is known.
     on_begin : callable, default=None
@@ -95,7 +98,6 @@ def iterate(
         If a step raises FloatingPointError or an objective is not finite.
     """
     run = Run(state, [start] if math.isfinite(start) else [])
-    previous = start
     try:
         while run.n_iter < max_iter:
             if on_begin is not None:
@@ -110,11 +112,11 @@ def iterate(
             run.state = new_state
             run.objectives.append(objective)
             run.n_iter += 1
-            run.converged = tol is not None and abs(objective - previous) < tol
+            last = run.objectives[: len(run.objectives) - delay][-2:]
+            run.converged = tol is not None and len(last) == 2 and abs(last[1] - last[0]) < tol
             run.stopped = bool(on_iter is not None and on_iter(run))
             if run.stopped or run.converged:
                 break
-            previous = objective
     except KeyboardInterrupt:
         run.interrupted = True
     return run

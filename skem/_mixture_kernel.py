@@ -376,8 +376,8 @@ def sums(whitening: Whitening, X: Array, weight: Array) -> tuple[float, Array, A
     least = dtype.type(1e-18 if dtype == np.float64 else 1e-10)
     constants = whitening.constants
     log_lik = _pass(
-        X.ravel(), weight, whitening.centre, factors, shifts, constants, least,
-        unrolled, tiles, counts, first, second,
+        X.ravel(), np.ascontiguousarray(weight), whitening.centre, factors, shifts,
+        constants, least, unrolled, tiles, counts, first, second,
     )  # fmt: skip
     first, second = first[:, :D], second[:, :D, :D]
     if diagonal:

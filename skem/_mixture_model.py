@@ -20,7 +20,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from scipy.special import gammaln, multigammaln
+from scipy.special import gammaln, multigammaln, xlogy
 
 from skem import _mixture_sums
 from skem._covariances import Array, Layout, inverse_cholesky
@@ -210,7 +210,7 @@ class Mixture:
         """
         layout, prior, kappa = self.layout, self.prior, self.prior.mean_precision
         weights = self._weights(counts)
-        off = weights == 0
+        off = (weights == 0) & (prior.concentration < 1)
         if prior.concentration >= 1 and (counts + kappa <= 0).any():
             raise CollapseError("a component has lost all its rows")
         total = np.where(counts + kappa > 0, counts + kappa, 1)
@@ -244,6 +244,12 @@ class Mixture:
         return replace(
             stats, first=first, second=second + self._outer(_inverse(stats.counts), first)
         )
+
+    def in_model(self, params: Params) -> NDArray[np.intp]:
+        """The components that are not switched off."""
+        if self.prior.concentration < 1:
+            return params.active
+        return np.arange(len(params.weights))
 
     def _weights(self, counts: Array) -> Array:
         weights = np.maximum(counts + self.prior.concentration - 1, 0)
@@ -305,14 +311,14 @@ class Mixture:
         """
         if self.is_flat:
             return 0.0
-        alpha, weights = self.prior.concentration, params.weights[params.active]
+        alpha, weights = self.prior.concentration, params.weights[self.in_model(params)]
         out = gammaln(len(weights) * alpha) - len(weights) * gammaln(alpha)
-        out += (alpha - 1) * np.log(weights).sum()
+        out += xlogy(alpha - 1, weights).sum()
         return float(out + self.log_prior_of_components(params))
 
     def log_prior_of_components(self, params: Params) -> float:
         """log p(means, covariances)."""
-        prior, layout, active = self.prior, self.layout, params.active
+        prior, layout, active = self.prior, self.layout, self.in_model(params)
         kappa, K = prior.mean_precision, len(active)
         out = -layout.log_det(params.cholesky)[active].sum() / 2
         if kappa > 0:

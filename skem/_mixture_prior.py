@@ -9,6 +9,8 @@ from skem._data import Passes
 from skem._mixture_model import Mixture, Params, Prior
 
 MEAN_PRECISION = 0.01  # of the empirical prior: 1% of a row
+# Correlations with a smaller eigenvalue are singular, and are drawn to 0 by this or more.
+MIN_EIGENVALUE, MIN_DRAW = 1e-6, 1e-3
 
 
 def flat_prior(layout: Layout) -> Prior:
@@ -24,9 +26,21 @@ def empirical_prior(
 ) -> Prior:
     """The prior of Fraley and Raftery (2007): weak, and equivariant to the units of X."""
     mean, covariance = data_moments(layout, X, weight, middle, scale)
-    d = layout.block_size
     share = layout.n_components ** (2 / layout.n_features)
-    return Prior(1.0, MEAN_PRECISION, mean, d + 2, covariance / share)
+    if layout.dense:
+        covariance = _definite(covariance, len(X))
+    return Prior(1.0, MEAN_PRECISION, mean, layout.n_features + 2, covariance / share)
+
+
+def _definite(covariance: Array, n_rows: int) -> Array:
+    """The covariance (1, 1, D, D), drawn to its diagonal where it is singular."""
+    diagonal = covariance * np.eye(covariance.shape[-1])
+    std = np.sqrt(np.einsum("gbii->gbi", covariance))
+    correlation = covariance / (std[..., None] * std[..., None, :])
+    if np.linalg.eigvalsh(correlation).min() > MIN_EIGENVALUE:
+        return covariance
+    share = max(MIN_DRAW, len(std[0, 0]) / (n_rows + len(std[0, 0])))
+    return (1 - share) * covariance + share * diagonal
 
 
 def data_moments(
@@ -68,7 +82,12 @@ def given_prior(
 ) -> Prior:
     """``prior`` with what was given in place of what it says."""
     concentration, precision = weight_concentration_prior, mean_precision_prior
-    dof = degrees_of_freedom_prior
+    dof, least = degrees_of_freedom_prior, layout.flat_degrees_of_freedom
+    if dof is not None and not least <= dof < np.inf:
+        raise ValueError(
+            f"degrees_of_freedom_prior must be finite and at least {least}, where it has no "
+            f"effect, but it is {dof!r}."
+        )
     return Prior(
         prior.concentration if concentration is None else float(concentration),
         prior.mean_precision if precision is None else float(precision),

@@ -1,8 +1,8 @@
 """Where EM for the mixture starts: from clusters of a sample of the rows.
 
 Every start gives each component the mean and the covariance of the rows assigned to it,
-steadied by a few rows' worth of the covariance within all clusters, so that no component
-starts from a single row.
+steadied by a share of the covariance within all clusters, so that no component starts
+from a single row.
 """
 
 import logging
@@ -23,6 +23,9 @@ from skem._mixture_model import Mixture, Params
 
 # A cluster that is only rounding wide takes this share of the data's standard deviation.
 MIN_SHARE = 1e-3
+# The share of the rows that a cluster without rows counts for, and the share of an average
+# cluster that the covariance within all clusters does.
+MIN_COUNT, STEADY = 1e-6, 0.05
 
 logger = logging.getLogger("skem")
 
@@ -69,6 +72,14 @@ def start(
         shares = np.eye(K)[_labels(model, X, weight, init, given.means, rng)]
     X = _filled(X, weight, shares, missing)
     counts, averages, scatter = _moments(model, X, weight, shares, missing)
+    empty = counts <= MIN_COUNT * weight.sum()
+    if empty.any():  # they start from rows, as wide as clusters are on average
+        averages[empty] = X[rng.randint(len(X), size=empty.sum())]
+        least = MIN_COUNT * weight.sum()
+        if model.layout.covariance_type != "tied":
+            within = scatter[~empty].sum(0) / counts[~empty].sum()
+            scatter[empty] = least * within
+        counts = np.maximum(counts, least)
     params = model.mode(counts, averages, scatter)
     changes = {name: value for name, value in vars(given).items() if value is not None}
     return replace(params, **changes)
@@ -84,11 +95,10 @@ def _labels(
 ) -> NDArray[np.intp]:
     """The cluster of each row."""
     K = model.layout.n_components
-    if model.layout.covariance_type != "spherical":  # the units of features do not matter
-        unit = np.where(model.scale > 0, model.scale, 1)
-        X, means = X / unit, None if means is None else means / unit
     if means is not None:
         return _nearest(X, means)
+    if len(X) <= K:
+        return np.arange(len(X))
     if init == "kmeans":
         kmeans = KMeans(K, n_init=1, random_state=rng)
         return kmeans.fit(X, sample_weight=weight).labels_
@@ -132,7 +142,7 @@ def _moments(
     within = scatter.sum(0) / weight.sum()
     floor = (MIN_SHARE * model.scale) ** 2 + weight @ missing / weight.sum() * model.scale**2
     within = within + (np.diag(floor) if dense else floor)
-    some, shape = D + 1, (-1, *[1] * within.ndim)
+    some, shape = STEADY * weight.sum() / len(counts), (-1, *[1] * within.ndim)
     mixed = (counts / (counts + some)).reshape(shape) * (scatter + some * within)
     if model.layout.covariance_type == "tied":
         mixed = mixed.sum(0, keepdims=True)
@@ -168,9 +178,11 @@ def run_start(
     options: dict[str, Any],
 ) -> Trial | None:
     """EM from one start; None if it collapses."""
-    params = new_start(seed)
     try:
+        params = new_start(seed)
         run = em(model, Passes(model, X, weight).total, params, **options)
     except FloatingPointError:
         return None
+    if run.interrupted:
+        raise KeyboardInterrupt
     return Trial(run.objectives[-1], params, run.state[0])

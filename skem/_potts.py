@@ -69,6 +69,9 @@ class PottsMixture(Mixture):
     def log_prior(self, params: Params) -> float:
         return 0.0 if self.is_flat else self.log_prior_of_components(params)
 
+    def _weights(self, counts: Array) -> Array:
+        return counts / counts.sum()
+
 
 class PottsPasses:
     """E steps over all rows that keep their responsibilities from pass to pass."""

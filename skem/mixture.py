@@ -9,6 +9,7 @@ is the estimator.
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from numbers import Integral, Real
 from typing import Any, Literal, Self
@@ -36,9 +37,9 @@ from skem._estimator import (
     validate_data,
     with_callbacks,
 )
-from skem._loop import DivergenceError, Run
+from skem._loop import DivergenceError, Run, em
 from skem._mixture_missing import Group, conditional_means
-from skem._mixture_model import Mixture, Params, Prior, Stats, fast_pays
+from skem._mixture_model import CollapseError, Mixture, Params, Prior, Stats, fast_pays
 from skem._mixture_prior import check_covariances, empirical_prior, flat_prior, given_prior
 from skem._mixture_starts import Given, search, start
 from skem._potts import PottsMixture, PottsPasses, neighbours
@@ -47,6 +48,9 @@ from skem._potts import PottsMixture, PottsPasses, neighbours
 INIT_ROWS, INIT_ROWS_PER_COMPONENT = 5000, 50
 # Starts that may collapse before the fit gives up.
 MAX_TRIES = 10
+# Rows added to the sample for a feature that is constant or missing in it.
+MAX_EXTRA_ROWS = 50
+MAX_SCALE = 1e70
 
 
 class BayesianGMM_MAP(EMEstimator):  # noqa: N801
@@ -64,8 +68,9 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         \\Sigma_k \\sim \\mathcal W^{-1}(\\Sigma_0, \\nu_0).
 
     The default prior is flat, so that a changed import changes no result: the fit is
-    maximum likelihood, with the ``reg_covar`` of scikit-learn, and the same numbers from
-    the same start. ``prior="empirical"`` is the choice for few rows per component.
+    maximum likelihood, with the ``reg_covar`` of scikit-learn, and gives the same numbers
+    from the same start, after the same number of iterations. ``prior="empirical"`` is the
+    choice for few rows per component.
 
     Parameters
     ----------
@@ -75,9 +80,9 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         Each component has its own covariance matrix ("full"), all share one ("tied"),
         each has its own diagonal matrix ("diag") or its own variance ("spherical").
     tol : float, default=1e-3
-        EM stops when an iteration changes the objective by less than this, in nats per
-        row. Components that overlap much need 1e-6 or less: the likelihood is then all
-        but flat along their weights.
+        EM stops one iteration after one that changes the objective by less than this, in
+        nats per row, as scikit-learn does. Components that overlap much need 1e-6 or
+        less: the likelihood is then all but flat along their weights.
     reg_covar : float, default=None
         Added to the diagonal of every covariance after each M step. None is 1e-6, as in
         scikit-learn, where the prior does not keep covariances away from 0, and 0 where
@@ -109,9 +114,9 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         The priors that are not given below. "flat" has no effect: alpha = 1,
         kappa_0 = 0, Sigma_0 = 0 and nu_0 = -(D + 2) with full or spherical covariances,
         -(D + 1 + K) with tied and -3 with diagonal ones. "empirical" is weak and follows
-        the units of X [1]_: mu_0 is the mean of X, kappa_0 = 0.01, nu_0 = d + 2 and
-        Sigma_0 = cov(X) / K^(2/D), where d is D for full and tied covariances and 1 for
-        the others.
+        the units of X, after [1]_: mu_0 is the mean of X, kappa_0 = 0.01, nu_0 = D + 2 and
+        Sigma_0 = cov(X) / K^(2/D), of which diagonal covariances take the diagonal and
+        spherical ones its mean. A singular cov(X) is drawn to its diagonal.
     weight_concentration_prior : float, default=None
         The concentration alpha. Below 1 it switches components off: their weight becomes 0.
     mean_precision_prior : float, default=None
@@ -120,7 +125,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         The prior mean mu_0; a number stands for every feature. None, where kappa_0 > 0, is
         the mean of X.
     degrees_of_freedom_prior : float, default=None
-        The degrees of freedom nu_0; the prior is proper above d - 1.
+        The degrees of freedom nu_0. The prior is proper if Sigma_0 is given and they are
+        above D - 1, or above 0 with diagonal and spherical covariances.
     covariance_prior : array-like, default=None
         The scale matrix Sigma_0 itself: of shape (n_features, n_features) with full and
         tied covariances, (n_features,) with diagonal ones, a number with spherical ones.
@@ -131,9 +137,10 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     connectivity : sparse matrix of shape (n_samples, n_samples), default=None
         Which rows are neighbours, as ``sklearn.feature_extraction.image.grid_to_graph``
         says of pixels. Neighbours are drawn to the same component by a Potts prior, in
-        mean field, which takes the place of the weights: ``weights_`` only tells how many
-        rows each component has. ``predict``, ``predict_proba`` and ``transform`` then need
-        the rows of the graph. All other methods see each row alone, as the mixture does.
+        mean field, which takes the place of the weights and their prior: ``weights_`` only
+        tells how many rows each component has. ``predict``, ``predict_proba`` and
+        ``transform`` then need the rows of the graph. All other methods see each row
+        alone, as the mixture does.
     coupling : float, default=1.0
         What a pair of neighbours in the same component adds to the log-density, in nats.
     learning_offset : float, default=10.0
@@ -161,8 +168,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         prior density, or its mean-field bound with ``connectivity``. After
         ``partial_fit`` it is that of the last batch, before it was learnt.
     lower_bounds_ : list of float
-        The objective after each iteration. It never decreases, unless ``reg_covar``
-        is added or a component is switched off.
+        The objective after each iteration. It never decreases beyond rounding, unless
+        ``reg_covar`` is added or a component is switched off.
     n_iter_ : int
         Number of EM iterations on all rows.
     converged_ : bool
@@ -335,6 +342,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             )
         root = self._init_callback_context(max_subtasks=None)
         root.call_on_fit_task_begin(estimator=self, X=rows)
+        if not (weight > 0).all() and not is_on_disk(rows):
+            rows, weight = rows[weight > 0], weight[weight > 0]
         with one_blas_thread():
             model, run = self._train(rows, weight)
         validate_data(self, X, reset=True, skip_check_array=True)
@@ -370,8 +379,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
 
         The first batch is fitted as by ``fit``. A later one is seen once: its statistics
         are mixed into those kept so far with weight (t + learning_offset) **
-        -learning_decay, and an M step follows. The prior weighs as against all rows
-        seen so far.
+        -learning_decay, and an M step follows. Prior and ``reg_covar`` are those of the
+        first batch; the prior weighs as against all rows seen so far.
 
         Parameters
         ----------
@@ -401,7 +410,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             return self.fit(X, sample_weight=sample_weight)
         self._validate_params()
         rows = self._check_rows(X, reset=False)
-        self._check_same_model()
+        self._check_same_model(rows.shape[1])
         self._update(self._fitted_model(), rows, check_weights(sample_weight, rows))
         return self
 
@@ -411,7 +420,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             X, weight = unique_bytes(X, weight)
         K = self.n_components
         size = max(INIT_ROWS, INIT_ROWS_PER_COMPONENT * K)
-        sample = representative_rows(X, weight, size, rng)
+        sample = self._sample(X, weight, size, rng)
         model = self._new_model(X, weight, *sample)
         if self.connectivity is None:
             passes: Any = self._passes(model, X, weight)
@@ -419,23 +428,34 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             graph = neighbours(self.connectivity, len(X))
             passes = PottsPasses(model, X, graph, self.coupling)
         final = model if self.connectivity is None else PottsMixture(**vars(model))
+        # scikit-learn compares objectives before the M step, and so takes one step more
+        delay = 0 if self._continues() else 1
         last: Run | None = None
-        for params in self._starts(model, sample, len(X) > size, rng):
-            try:
-                return final, self._run_em(final, passes, params, X, self.max_iter)
-            except DivergenceError as failure:
-                if last is None or not last.objectives:
-                    last = failure.run
+        starts = self._starts(model, sample, len(X) > size, rng)
+        try:
+            for params in starts:
+                try:
+                    run = self._run_em(final, passes, params, X, self.max_iter, delay)
+                    return final, run
+                except DivergenceError as failure:
+                    if last is None or not last.objectives:
+                        last = failure.run
+        except CollapseError:
+            pass  # a start that is degenerate itself: so will be all others
+        except KeyboardInterrupt:
+            params = start(model, *sample, self.init_params, Given(), 0)
+            return final, replace(em(final, passes.total, params, max_iter=0), interrupted=True)
+        remedy = "reg_covar" if self.prior == "empirical" else "reg_covar or prior='empirical'"
         if last is None or not last.objectives:
             raise ValueError(
-                "the likelihood of X is not finite at any start: X has values that are too "
-                "large, or constant or collinear features. Rescale X, set reg_covar, or "
-                "use prior='empirical'."
+                "the likelihood of X is not finite at any start: X has constant or collinear "
+                f"features, or values that are too large or too small. Use {remedy}, or "
+                "rescale X."
             )
         warnings.warn(
-            f"all {MAX_TRIES} starts collapsed: a component shrank onto a point or lost its "
-            "rows. The parameters before the collapse of the first are kept. Use fewer "
-            "components, prior='empirical' or reg_covar.",
+            "all starts collapsed: a component shrank onto a point or lost its rows. The "
+            "parameters before the first collapse are kept. Use fewer components, or "
+            f"{remedy}.",
             ConvergenceWarning,
             stacklevel=4,
         )
@@ -443,53 +463,68 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         return final, last
 
     def _starts(
-        self, model: Mixture, sample: tuple[Array, Array], partial: bool, rng: Any
+        self, model: Mixture, sample: tuple[Array, Array], sampled: bool, rng: Any
     ) -> Iterator[Params]:
         """Where to start from: what is given or the best found; others if it collapses."""
         given = self._given(model.layout)
-
-        def new_start(seed: int) -> Params:
-            return start(model, *sample, self.init_params, given, seed)
-
+        new_start = partial(start, model, *sample, self.init_params)
         seeds = rng.randint(np.iinfo(np.int32).max, size=self.n_init + MAX_TRIES)
-        if self.warm_start and hasattr(self, "weights_"):
-            self._check_same_model()
+        if self._continues():
+            self._check_same_model(model.layout.n_features)
             yield self._params(model)
         elif given.is_complete:
             yield given.params(model.layout)
-            given = Given()
-        elif partial or self.n_init > 1:
+        elif sampled or self.n_init > 1:
             trials = search(
                 model,
                 *sample,
-                new_start,
+                partial(new_start, given),
                 seeds[: self.n_init],
                 n_jobs=self.n_jobs,
                 max_iter=self.max_iter,
                 tol=self.tol,
             )
-            yield from (trial.end if partial else trial.start for trial in trials)
+            yield from (trial.end if sampled else trial.start for trial in trials)
         else:
-            yield new_start(int(seeds[0]))
+            yield new_start(given, int(seeds[0]))
         for seed in seeds[self.n_init :]:
-            yield new_start(int(seed))
+            yield new_start(Given(), int(seed))
+
+    def _continues(self) -> bool:
+        return self.warm_start and hasattr(self, "weights_")
+
+    def _sample(
+        self, X: Array, weight: Array, size: int, rng: np.random.RandomState
+    ) -> tuple[Array, Array]:
+        """Rows to start from, with some in which features vary that do not in the others."""
+        rows, row_weight = representative_rows(X, weight, size, rng)
+        if len(X) <= size:
+            return rows, row_weight
+        dull = np.flatnonzero(~(np.fmax.reduce(rows) > np.fmin.reduce(rows)))
+        for j in dull:
+            values = np.asarray(X[:, j])
+            places = np.flatnonzero((weight > 0) & ~np.isnan(values) & (values != rows[0, j]))
+            places = places[:: max(1, len(places) // MAX_EXTRA_ROWS)]
+            rows = np.concatenate([rows, np.asarray(X[places], rows.dtype)])
+            row_weight = np.concatenate([row_weight, weight[places]])
+        return rows, row_weight
 
     def _new_model(
         self, X: Array, weight: Array, sample: Array, sample_weight: Array
     ) -> Mixture:
         layout = Layout(self.covariance_type, self.n_components, X.shape[1])
         found = moments(sample, sample_weight)
-        unseen = [j for j in np.flatnonzero(found.weight == 0) if np.isnan(X[:, j]).all()]
-        if unseen:
+        unseen = np.flatnonzero(found.weight == 0)
+        if len(unseen):
             raise ValueError(
                 f"X has {len(unseen)} features without any observed value, the first at "
                 f"index {unseen[0]}: drop or fill them."
             )
         scale = np.sqrt(found.square / np.maximum(found.weight, np.finfo(float).tiny))
-        if not np.isfinite(scale**4).all():
+        if not (scale < MAX_SCALE).all():
             raise ValueError(
-                f"X has values as large as {max(found.high, -found.low):.3g}, whose squares "
-                "are not finite: rescale it."
+                f"X has values as large as {max(found.high, -found.low):.3g}, too large to "
+                "compute with their squares: rescale it."
             )
         prior = flat_prior(layout)
         if self.prior == "empirical":
@@ -504,7 +539,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             covariance_prior=self.covariance_prior,
         )
         if prior.mean_precision > 0 and self.mean_prior is None and self.prior == "flat":
-            prior = replace(prior, mean=found.mean)
+            prior = replace(prior, mean=moments(X, weight).mean)
         reg_covar = self.reg_covar
         if reg_covar is None:
             reg_covar = 0.0 if prior.has_scale else 1e-6
@@ -531,9 +566,10 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             covariances = np.linalg.inv(blocks)
         return Given(weights, means, covariances)
 
-    def _check_same_model(self) -> None:
+    def _check_same_model(self, n_features: int) -> None:
         """The fit to go on from must have the sizes asked for."""
         for name, old, new in (
+            ("the number of features", self.means_.shape[1], n_features),
             ("n_components", len(self.weights_), self.n_components),
             ("covariance_type", self._covariance_type, self.covariance_type),
         ):
@@ -580,26 +616,30 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         }
 
     def _fitted_model(self) -> Mixture:
-        layout = Layout(self._covariance_type, *self.means_.shape)
-        single = self.means_.dtype == np.float32
+        """The model of the fit; of a flat prior if the parameters were set by hand."""
+        means = np.asarray(self.means_)
+        kind = getattr(self, "_covariance_type", self.covariance_type)
+        layout, single = Layout(kind, *means.shape), means.dtype == np.float32
+        if not hasattr(self, "_prior"):
+            return Mixture(layout, flat_prior(layout), np.ones(means.shape[1]), single=single)
         return Mixture(layout, Prior(**self._prior), self._scale, self._reg_covar, single)
 
     def _params(self, model: Mixture) -> Params:
         """From the factors of the precisions, which rounding leaves positive definite."""
         layout = model.layout
-        factors = layout.to_blocks(self.precisions_cholesky_).swapaxes(2, 3)
-        cholesky = inverse_cholesky(factors)
-        weights = self.weights_.astype(float)
-        return Params(
-            layout,
-            weights / weights.sum(),
-            self.means_.astype(float),
-            cholesky @ cholesky.swapaxes(2, 3),
-        )
+        if hasattr(self, "precisions_cholesky_"):
+            factors = layout.to_blocks(self.precisions_cholesky_).swapaxes(2, 3)
+            cholesky = inverse_cholesky(factors)
+            covariances: Array = cholesky @ cholesky.swapaxes(2, 3)
+        else:
+            covariances = layout.to_blocks(self.covariances_)
+        weights: Array = np.asarray(self.weights_, dtype=float)
+        means: Array = np.asarray(self.means_, dtype=float)
+        return Params(layout, weights / weights.sum(), means, covariances)
 
     def _n_parameters(self) -> int:
-        K, D = self.means_.shape
-        layout = Layout(self._covariance_type, K, D)
+        layout = self._fitted_model().layout
+        K, D = layout.n_components, layout.n_features
         active = int(np.count_nonzero(self.weights_))
         of_covariances = layout.n_parameters * (active if layout.n_groups > 1 else K) // K
         return of_covariances + active * D + active - 1
@@ -709,13 +749,15 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
 
         return self._map_rows(X, fill)
 
-    def icl(self, X: ArrayLike) -> float:
+    def icl(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the integrated completed likelihood criterion on X; lower is better.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             The rows.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
 
         Returns
         -------
@@ -734,7 +776,9 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             posterior = softmax(model.log_joint(params, groups), axis=1)
             return -xlogy(posterior, posterior).sum(1)
 
-        return self.bic(X) + 2 * float(self._map_rows(X, entropy, np.float64).sum())
+        entropies = self._map_rows(X, entropy, np.float64)
+        total = float(check_weights(sample_weight, entropies) @ entropies)
+        return self.bic(X, sample_weight) + 2 * total
 
     def sample(
         self,
@@ -758,7 +802,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             Their components.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, Integral) or int(n_samples) < 1:
+        number = isinstance(n_samples, Integral) and not isinstance(n_samples, bool)
+        if not number or int(n_samples) < 1:
             raise ValueError(
                 f"n_samples must be an integer of at least 1, but it is {n_samples!r}."
             )
@@ -766,13 +811,13 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         model = self._fitted_model()
         params = self._params(model)
         components = rng.choice(len(params.weights), size=n_samples, p=params.weights)
-        noise = rng.normal(size=(n_samples, self.means_.shape[1]))
+        noise = rng.normal(size=(n_samples, model.layout.n_features))
         X = params.means[components]
         cholesky = model.layout.of_groups(params.cholesky)
         for k in np.unique(components):
             own, factor = components == k, cholesky[k if len(cholesky) > 1 else 0]
             X[own] += noise[own] @ factor.T if factor.ndim == 2 else noise[own] * factor
-        return X.astype(self.means_.dtype, copy=False), components
+        return X.astype(np.float32 if model.single else np.float64, copy=False), components
 
 
 def _log_joint(model: Mixture, params: Params, groups: list[Group]) -> Array:
@@ -780,10 +825,14 @@ def _log_joint(model: Mixture, params: Params, groups: list[Group]) -> Array:
 
 
 def _checked(name: str, values: Any, shape: tuple[int, ...]) -> Array:
-    array = np.asarray(values, dtype=float)
-    if array.shape != shape or not np.isfinite(array).all():
+    try:
+        array = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must hold numbers in the shape {shape}: {error}") from error
+    if array.shape != shape:
         raise ValueError(
-            f"{name} must hold finite numbers in the shape {shape}, but its shape is "
-            f"{array.shape}."
+            f"{name} must hold numbers in the shape {shape}, but its shape is {array.shape}."
         )
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must hold finite numbers, but has NaN or infinity.")
     return array

@@ -426,11 +426,19 @@ def test_toy_of_two_clusters():
     np.testing.assert_allclose(model.weights_, 0.5, atol=0.05)
 
 
+@loose
 @pytest.mark.parametrize("kind", TYPES)
 def test_empirical_prior_follows_the_units(data, kind):
     X, _ = data
     units = 5.0 if kind == "spherical" else np.array([1e-3, 1.0, 1e3, 7.0])
-    options = {"covariance_type": kind, "prior": "empirical", "random_state": 0}
+    options = {
+        "covariance_type": kind,
+        "prior": "empirical",
+        "random_state": 0,
+        "init_params": "random",
+        "max_iter": 20,
+        "tol": 0,
+    }
     one = BayesianGMM_MAP(3, **options).fit(X)
     two = BayesianGMM_MAP(3, **options).fit(X * units + 10)
     np.testing.assert_allclose(two.means_, one.means_ * units + 10, rtol=1e-6)
@@ -551,6 +559,148 @@ def test_constant_columns(kind):
         model = BayesianGMM_MAP(2, covariance_type=kind, random_state=0, **options).fit(X)
         assert np.isfinite(model.score(X))
         assert np.isfinite(model.covariances_).all()
+
+
+def test_starts_without_rows_or_with_few_distinct_ones():
+    X, _ = draw(60, 2, 2)
+    for means in ([[0, 0], [1e4, 1e4]], [[0, 0], [0, 0]]):
+        model = BayesianGMM_MAP(2, means_init=means, random_state=0).fit(X)
+        assert np.abs(model.means_).max() < 100
+    rng = np.random.default_rng(0)
+    black = np.zeros((60_000, 3))
+    black[:20_000] = rng.random((20_000, 3))
+    rng.shuffle(black)
+    options = {"max_iter": 3, "tol": 10.0}
+    for seed in range(5):
+        model = BayesianGMM_MAP(3, init_params="random_from_data", random_state=seed, **options)
+        assert np.isfinite(model.fit(black).score(black))
+    two = np.repeat(X[:2], 10, axis=0)
+    for init_params in STARTS:
+        model = BayesianGMM_MAP(3, init_params=init_params, random_state=0, prior="empirical")
+        assert np.isfinite(model.fit(two).score(two))
+    flat = np.column_stack([X, np.ones(60)])
+    with pytest.raises(ValueError, match="constant or collinear"):
+        BayesianGMM_MAP(2, reg_covar=0).fit(flat)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_empirical_prior_of_collinear_features_and_few_rows(kind):
+    X, _ = draw(60, 2, 3)
+    rng = np.random.default_rng(0)
+    for data in (np.column_stack([X, X[:, 0]]), rng.normal(size=(8, 10))):
+        model = BayesianGMM_MAP(2, covariance_type=kind, prior="empirical", random_state=0)
+        model.fit(data)
+        assert model.converged_
+        near = data + 0.1 * rng.normal(size=data.shape)
+        assert model.score(near) > model.score(data) - 200
+
+
+def test_interrupt_of_the_search_stops_the_fit(data, monkeypatch):
+    from skem._mixture_model import Mixture
+
+    original, calls = Mixture.m_step, []
+
+    def interrupted(self, *args):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, *args)
+
+    monkeypatch.setattr(Mixture, "m_step", interrupted)
+    with pytest.warns(ConvergenceWarning, match="was interrupted"):
+        model = BayesianGMM_MAP(3, n_init=5, random_state=0).fit(data[0])
+    assert len(calls) == 3
+    assert np.isfinite(model.score(data[0]))
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_same_iterations_as_scikit_learn_with_the_default_tolerance(kind):
+    X = load_iris().data
+    options = {"covariance_type": kind, "weights_init": np.ones(3) / 3}
+    options |= {"means_init": X[[0, 50, 100]]}
+    options["precisions_init"] = {
+        "full": [np.eye(4)] * 3,
+        "tied": np.eye(4),
+        "diag": np.ones((3, 4)),
+        "spherical": np.ones(3),
+    }[kind]
+    ours = BayesianGMM_MAP(3, **options).fit(X)
+    theirs = GaussianMixture(3, **options).fit(X)
+    assert ours.n_iter_ == theirs.n_iter_
+    assert ours.converged_
+    np.testing.assert_allclose(ours.means_, theirs.means_, atol=1e-9)
+    np.testing.assert_allclose(ours.covariances_, theirs.covariances_, atol=1e-9)
+
+
+def test_rows_of_weight_0_do_not_count(data):
+    X, _ = data
+    far = np.vstack([X, np.full((1, 4), 1e160)])
+    weight = np.r_[np.ones(len(X)), 0]
+    one = BayesianGMM_MAP(2, random_state=0).fit(far, sample_weight=weight)
+    two = BayesianGMM_MAP(2, random_state=0).fit(X)
+    np.testing.assert_allclose(one.means_, two.means_)
+    hidden = np.column_stack([X, np.full(len(X), np.nan)])
+    hidden[0, 4] = 1.0
+    with pytest.raises(ValueError, match="without any observed value"):
+        BayesianGMM_MAP(2).fit(hidden, sample_weight=np.r_[0, np.ones(len(X) - 1)])
+
+
+def test_the_unit_of_the_weights_does_not_matter(data):
+    X, _ = data
+    one = BayesianGMM_MAP(3, random_state=0).fit(X)
+    two = BayesianGMM_MAP(3, random_state=0).fit(X, sample_weight=np.full(len(X), 1e-3))
+    np.testing.assert_allclose(one.means_, two.means_, rtol=1e-9)
+
+
+def test_rare_values_of_a_feature_are_seen():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(40_000, 3))
+    X[:, 2] = np.nan
+    X[[7, 17_000, 33_333], 2] = [999.0, 1000.0, 1001.0]
+    model = BayesianGMM_MAP(1).fit(X)
+    np.testing.assert_allclose(model.means_[0, 2], 1000, atol=1)
+    X[:, 2] = 5.0
+    X[12_345, 2] = 6.0
+    model = BayesianGMM_MAP(1, reg_covar=0).fit(X)
+    np.testing.assert_allclose(model.means_[0], X.mean(0), atol=1e-9)
+
+
+def test_prior_mean_is_that_of_all_rows():
+    X, _ = draw(20_000, 1, 2)
+    model = BayesianGMM_MAP(1, mean_precision_prior=1e12).fit(X)
+    np.testing.assert_allclose(model.means_[0], X.mean(0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_parameters_set_by_hand(data, kind):
+    X, _ = data
+    fitted = BayesianGMM_MAP(3, covariance_type=kind, random_state=0).fit(X)
+    model = BayesianGMM_MAP(3, covariance_type=kind)
+    model.weights_, model.means_ = fitted.weights_, fitted.means_
+    model.covariances_ = fitted.covariances_
+    np.testing.assert_allclose(model.sample(5, 0)[0], fitted.sample(5, 0)[0])
+    model.precisions_cholesky_ = fitted.precisions_cholesky_
+    np.testing.assert_allclose(model.score_samples(X), fitted.score_samples(X))
+    np.testing.assert_array_equal(model.predict(X), fitted.predict(X))
+    assert model.bic(X) == fitted.bic(X)
+
+
+def test_without_pressure_no_component_is_switched_off(data):
+    """A component that loses its rows keeps its prior: the objective does not fall."""
+    X, _ = data
+    model = BayesianGMM_MAP(
+        4, prior="empirical", mean_precision_prior=50, mean_prior=20, random_state=0, tol=1e-9
+    ).fit(X)
+    assert (np.diff(model.lower_bounds_) > -1e-10).all()
+
+
+def test_criteria_take_weights(data):
+    X, _ = data
+    weight = np.random.default_rng(0).integers(0, 3, len(X))
+    repeated = np.repeat(X, weight, axis=0)
+    model = BayesianGMM_MAP(3, random_state=0).fit(X)
+    for criterion in (model.aic, model.bic, model.icl):
+        np.testing.assert_allclose(criterion(X, sample_weight=weight), criterion(repeated))
 
 
 # -- images --------------------------------------------------------------------------------
@@ -768,6 +918,9 @@ def test_reconstruct_is_the_expected_mean(data):
         ({"precisions_init": [-np.eye(4)] * 3}, "precisions_init must be symmetric and pos"),
         ({"covariance_type": "diag", "precisions_init": -np.ones((3, 4))}, "positive definite"),
         ({"coupling": -1}, "coupling"),
+        ({"degrees_of_freedom_prior": -1000}, "degrees_of_freedom_prior must be"),
+        ({"degrees_of_freedom_prior": np.nan}, "degrees_of_freedom_prior"),
+        ({"means_init": [["a"] * 4] * 3}, "means_init must hold numbers"),
     ],
 )
 def test_wrong_parameters_are_named(data, options, message):

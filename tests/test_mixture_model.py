@@ -384,7 +384,7 @@ def test_empirical_prior_is_that_of_fraley_and_raftery(data):
         np.testing.assert_allclose(prior.covariance.ravel(), np.ravel(expected), rtol=1e-9)
         np.testing.assert_allclose(prior.mean, data.mean(0), rtol=1e-9)
         assert prior.mean_precision == 0.01
-        assert prior.degrees_of_freedom == (D if layout.dense else 1) + 2
+        assert prior.degrees_of_freedom == D + 2
 
 
 def test_a_component_without_rows_collapses(data):
