@@ -160,7 +160,7 @@ class EMEstimator(
     def _update(self, model: Any, X: NDArray, weight: NDArray) -> None:
         """One step of online EM on a batch."""
         params = self._params(model)
-        with one_blas_thread():
+        with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
             stats = self._passes(model, X, weight).total(params)
         step = (self._n_batches + self.learning_offset) ** -self.learning_decay
         kept = type(stats)(**self._statistics)

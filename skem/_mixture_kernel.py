@@ -8,6 +8,7 @@ length of a tuple: ``unrolled`` has one entry for each feature, ``tiles`` one fo
 Responsibilities that do not change a digit are left out of the sums.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -356,33 +357,39 @@ def _pass(
     return log_lik
 
 
-def sums(whitening: Whitening, X: Array, weight: Array) -> tuple[float, Array, Array, Array]:
-    """What ``_mixture_sums.sums`` returns, for any factors taken as dense ones."""
+@lru_cache(maxsize=16)
+def _prepared(whitening: Whitening, dtype: np.dtype) -> tuple[Any, ...]:
+    """The arrays and tuples that a pass takes, the same for all chunks."""
     K, D = whitening.means.shape
-    dtype = X.dtype
-    whitening = whitening.astype(dtype)
-    diagonal = whitening.factors.ndim == 2
+    rounded = whitening.astype(dtype)
     unrolled = (0,) * D if D <= MAX_UNROLLED else ()
     tiles = () if unrolled else (0,) * -(-D // 4)
     P = len(unrolled) + 4 * len(tiles)
     factors, shifts = np.zeros((K, P, P), dtype), np.zeros((K, P), dtype)
-    if diagonal:
-        factors[:, range(D), range(D)] = whitening.factors
+    if rounded.factors.ndim == 2:
+        factors[:, range(D), range(D)] = rounded.factors
     else:
-        factors[:, :D, :D] = whitening.factors
-    shifts[:, :D] = whitening.shifts
-    counts, first, second = np.zeros(K), np.zeros((K, P)), np.zeros((K, P, P))
+        factors[:, :D, :D] = rounded.factors
+    shifts[:, :D] = rounded.shifts
     # responsibilities that are left out are below the digits of the sums
     least = dtype.type(1e-18 if dtype == np.float64 else 1e-10)
-    constants = whitening.constants
-    log_lik = _pass(
-        X.ravel(), np.ascontiguousarray(weight), whitening.centre, factors, shifts,
-        constants, least, unrolled, tiles, counts, first, second,
-    )  # fmt: skip
-    first, second = first[:, :D], second[:, :D, :D]
-    if diagonal:
-        return log_lik, counts, first, np.einsum("kii->ki", second).copy()
-    second = np.tril(second) + np.tril(second, -1).transpose(0, 2, 1)
+    return rounded.centre, factors, shifts, rounded.constants, least, unrolled, tiles
+
+
+def sums(whitening: Whitening, X: Array, weight: Array) -> tuple[float, Array, Array, Array]:
+    """What ``_mixture_sums.sums`` returns, for any factors taken as dense ones."""
+    K, D = whitening.means.shape
+    prepared = _prepared(whitening, X.dtype)
+    P = prepared[2].shape[1]
+    counts, first, second = np.zeros(K), np.zeros((K, P)), np.zeros((K, P, P))
+    weight = np.ascontiguousarray(weight)
+    log_lik = _pass(X.ravel(), weight, *prepared, counts, first, second)
+    first, lower = first[:, :D], np.tril(second[:, :D, :D])
+    diagonal = np.einsum("kii->ki", lower)
+    if whitening.factors.ndim == 2:
+        return log_lik, counts, first, diagonal.copy()
+    second = lower + lower.transpose(0, 2, 1)
+    np.einsum("kii->ki", second)[:] *= 0.5
     if len(whitening.factors) < K:
         second = second.sum(0, keepdims=True)
     return log_lik, counts, first, second

@@ -129,10 +129,12 @@ class Mixture:
     @property
     def row_size(self) -> int:
         """Elements that a row counts for: more than it has, to have chunks for threads."""
-        return 16 * self.layout.n_features
+        return 8 * self.layout.n_features
 
     def dtype_for(self, params: Params, dtype: DTypeLike) -> np.dtype:
         """The dtype to compute in: float64 if float32 cannot resolve a component."""
+        if dtype == np.float64:
+            return np.dtype(float)
         smallest = 1 / np.abs(params.factors).max(initial=0)
         spread = np.abs(params.means - params.whitening.centre).max(initial=0)
         spread = max(spread, float(self.scale.max(initial=0)))
@@ -144,7 +146,6 @@ class Mixture:
 
     # -- E step -----------------------------------------------------------------------
 
-    @np.errstate(over="ignore", invalid="ignore")
     def e_step(self, params: Params, groups: list[Group], weight: Array) -> Stats:
         """Expected sums of a chunk."""
         stats = [self._group_stats(params, group, group.of(weight), None) for group in groups]
@@ -281,9 +282,10 @@ class Mixture:
     def _checked(self, params: Params) -> Params:
         if not (np.isfinite(params.covariances).all() and np.isfinite(params.means).all()):
             raise CollapseError("a parameter is not finite")
-        diagonal = np.einsum("gbii->gbi", params.cholesky)
-        if self.prior.has_scale or self.reg_covar:
+        cholesky = params.cholesky
+        if self.reg_covar or self.prior.has_scale:
             return params
+        diagonal = np.einsum("gbii->gbi", cholesky)
         std = np.sqrt(np.einsum("gbii->gbi", params.covariances))
         scale = self.scale.reshape(-1, *std.shape[1:]) if self.layout.n_repeats == 1 else (
             self.scale.min()

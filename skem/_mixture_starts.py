@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans, kmeans_plusplus
+from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 
 from skem._covariances import Array, Layout
@@ -58,11 +59,16 @@ class Trial:
 
 
 def start(
-    model: Mixture, X: Array, weight: Array, init: str, given: Given, seed: int
+    model: Mixture,
+    X: Array,
+    weight: Array,
+    init: str,
+    given: Given,
+    seed: int | np.random.RandomState,
 ) -> Params:
     """The parameters of a start; NaN in X is filled with the mean of its cluster."""
     K = model.layout.n_components
-    rng = np.random.RandomState(seed)
+    rng = check_random_state(seed)
     missing = np.isnan(X)
     X = _filled(X, weight, np.ones((len(X), 1)), missing)
     if init == "random":
@@ -101,7 +107,8 @@ def _labels(
         return np.arange(len(X))
     if init == "kmeans":
         kmeans = KMeans(K, n_init=1, random_state=rng)
-        return kmeans.fit(X, sample_weight=weight).labels_
+        equal = (weight == weight[0]).all()
+        return kmeans.fit(X, sample_weight=None if equal else weight).labels_
     if init == "k-means++":
         centres, _ = kmeans_plusplus(X, K, sample_weight=weight, random_state=rng)
         return _nearest(X, centres)
@@ -131,7 +138,7 @@ def _moments(
     D, dense = X.shape[1], model.layout.dense
     shares = shares * weight[:, None]
     counts = shares.sum(0)
-    centre = np.average(X, axis=0, weights=weight)
+    centre = weight @ X / weight.sum()
     X = X - centre
     averages = shares.T @ X / np.maximum(counts, np.finfo(float).tiny)[:, None]
     scatter = np.empty((len(counts), D, D) if dense else (len(counts), D))
@@ -153,8 +160,8 @@ def search(
     model: Mixture,
     X: Array,
     weight: Array,
-    new_start: Callable[[int], Params],
-    seeds: NDArray[np.int64],
+    new_start: Callable[[Any], Params],
+    seeds: list[Any],
     *,
     n_jobs: int | None,
     **options: Any,
@@ -162,7 +169,7 @@ def search(
     """EM on these rows from a start for each seed, the best first; none that collapses."""
     parallel = Parallel(n_jobs=n_jobs, prefer="threads")
     trials = parallel(
-        delayed(run_start)(model, X, weight, new_start, int(seed), options) for seed in seeds
+        delayed(run_start)(model, X, weight, new_start, seed, options) for seed in seeds
     )
     kept = sorted((t for t in trials if t is not None), key=lambda trial: -trial.objective)
     logger.debug("starts: %s nats per row", [trial.objective for trial in kept])
@@ -173,8 +180,8 @@ def run_start(
     model: Mixture,
     X: Array,
     weight: Array,
-    new_start: Callable[[int], Params],
-    seed: int,
+    new_start: Callable[[Any], Params],
+    seed: Any,
     options: dict[str, Any],
 ) -> Trial | None:
     """EM from one start; None if it collapses."""

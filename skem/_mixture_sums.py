@@ -30,7 +30,7 @@ MAX_DOTS = 8
 MAX_EXPANSION = 2.0**18
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Whitening:
     """Maps a row to its whitened coordinates in each of K components."""
 
@@ -96,7 +96,11 @@ class OwnFactors:
 
     @property
     def second(self) -> Array:
-        return np.tril(self._lower) + np.tril(self._lower, -1).transpose(0, 2, 1)
+        if self._lower.shape[1] > MAX_DOTS:
+            return self._lower
+        both = self._lower + self._lower.transpose(0, 2, 1)
+        np.einsum("kii->ki", both)[:] *= 0.5
+        return both
 
 
 class SharedFactor:

@@ -468,7 +468,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         """Where to start from: what is given or the best found; others if it collapses."""
         given = self._given(model.layout)
         new_start = partial(start, model, *sample, self.init_params)
-        seeds = rng.randint(np.iinfo(np.int32).max, size=self.n_init + MAX_TRIES)
+        seeds = rng.randint(2**31 - 1, size=self.n_init + MAX_TRIES).tolist()
         if self._continues():
             self._check_same_model(model.layout.n_features)
             yield self._params(model)
@@ -479,16 +479,16 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
                 model,
                 *sample,
                 partial(new_start, given),
-                seeds[: self.n_init],
+                [rng, *seeds[1 : self.n_init]],  # the first as if it were the only one
                 n_jobs=self.n_jobs,
                 max_iter=self.max_iter,
                 tol=self.tol,
             )
             yield from (trial.end if sampled else trial.start for trial in trials)
         else:
-            yield new_start(given, int(seeds[0]))
+            yield new_start(given, rng)
         for seed in seeds[self.n_init :]:
-            yield new_start(Given(), int(seed))
+            yield new_start(Given(), seed)
 
     def _continues(self) -> bool:
         return self.warm_start and hasattr(self, "weights_")
