@@ -140,7 +140,7 @@ def tgmm(X, weights, means, covariances):
             n_features=X.shape[1],
             covariance_type="full",
             max_iter=1,
-            tol=0.0,
+            tol=1e-300,
             reg_covar=0.0,
             init_means=torch.as_tensor(means, dtype=dtype),
             init_covariances=torch.as_tensor(covariances, dtype=dtype),

@@ -25,6 +25,7 @@ MOMENT_SIZE = 640_000
 SORT_ROWS = 50_000
 # Merging equal rows of bytes pays if at most so many of them are different.
 MAX_UNIQUE_SHARE = 0.8
+PIXELS = 4096  # converted at a time: data that are not pixels are found out soon
 
 _CONTROLLER = ThreadpoolController()
 _LOCK = Lock()
@@ -195,16 +196,18 @@ def representative_rows(
     return rows[first], np.add.reduceat(weights, first)
 
 
-def unique_bytes(X: NDArray, weight: NDArray) -> tuple[NDArray, NDArray]:
-    """The different rows of an array of bytes and their total weights, where that pays.
+def merge_equal_pixels(X: NDArray, weight: NDArray) -> tuple[NDArray, NDArray]:
+    """The different rows of an image and their total weights, where that pays.
 
-    Rows of at most 8 bytes, such as the colours of pixels, are compared as integers.
+    X holds bytes, or bytes / 255, in at most 8 columns: rows are compared as integers. Other
+    data are returned as they are.
     """
-    n_bytes = 4 if X.shape[1] <= 4 else 8
-    if X.shape[1] > n_bytes:
+    pixels = _bytes_of(X) if X.shape[1] <= 8 else None
+    if pixels is None:
         return X, weight
+    n_bytes = 4 if X.shape[1] <= 4 else 8
     keys = np.zeros((len(X), n_bytes), np.uint8)
-    keys[:, : X.shape[1]] = X
+    keys[:, : X.shape[1]] = pixels
     integers = keys.view(f"u{n_bytes}")[:, 0]
     if weight.strides == (0,):
         values, counts = np.unique(integers, return_counts=True)
@@ -214,4 +217,24 @@ def unique_bytes(X: NDArray, weight: NDArray) -> tuple[NDArray, NDArray]:
     if len(values) > MAX_UNIQUE_SHARE * len(X):
         return X, weight
     rows = values.view(np.uint8).reshape(-1, n_bytes)[:, : X.shape[1]]
+    if X.dtype != np.uint8:
+        rows = rows.astype(X.dtype) / X.dtype.type(255)
     return rows, counts.astype(float)
+
+
+def _bytes_of(X: NDArray) -> NDArray | None:
+    """X as bytes if it holds bytes, or floats that are exactly bytes / 255."""
+    if X.dtype == np.uint8:
+        return X
+    if X.dtype.kind != "f" or is_on_disk(X):
+        return None
+    out = np.empty(X.shape, np.uint8)
+    for start in range(0, len(X), PIXELS):
+        part = X[start : start + PIXELS]
+        if not (part.min() >= 0 and part.max() <= 1):
+            return None
+        rounded = np.rint(part * 255)
+        if not np.array_equal(rounded / X.dtype.type(255), part):
+            return None
+        out[start : start + PIXELS] = rounded
+    return out

@@ -8,6 +8,7 @@ is the estimator.
 
 import warnings
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -23,10 +24,10 @@ from sklearn.utils import Tags, check_array, check_random_state
 from skem._covariances import Array, Layout, inverse_cholesky
 from skem._data import (
     is_on_disk,
+    merge_equal_pixels,
     moments,
     one_blas_thread,
     representative_rows,
-    unique_bytes,
 )
 from skem._estimator import (
     EMEstimator,
@@ -194,10 +195,10 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     Rows with NaN are fitted and scored by what they have, exactly, under the assumption
     that values are missing at random. A start in which a component collapses onto a point
     or loses all rows is replaced by another; after ten, the parameters before the collapse
-    are kept, with a warning. X of bytes with few different rows, such as the pixels of an
-    image, is fitted on these and their counts, with the same result. float32 data are
-    computed in float32 as long as it resolves the components. On large data the hot loop
-    is compiled, where numba is installed.
+    are kept, with a warning. X of bytes, or of bytes / 255, with few different rows, such
+    as the pixels of an image, is fitted on these and their counts, with the same result.
+    float32 data are computed in float32 as long as it resolves the components. On large
+    data the hot loop is compiled, where numba is installed.
 
     References
     ----------
@@ -416,8 +417,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
 
     def _train(self, X: Array, weight: Array) -> tuple[Mixture, Run]:
         rng = check_random_state(self.random_state)
-        if self.connectivity is None and X.dtype == np.uint8:
-            X, weight = unique_bytes(X, weight)
+        if self.connectivity is None:
+            X, weight = merge_equal_pixels(X, weight)
         K = self.n_components
         size = max(INIT_ROWS, INIT_ROWS_PER_COMPONENT * K)
         sample = self._sample(X, weight, size, rng)
@@ -468,18 +469,19 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         """Where to start from: what is given or the best found; others if it collapses."""
         given = self._given(model.layout)
         new_start = partial(start, model, *sample, self.init_params)
-        seeds = rng.randint(2**31 - 1, size=self.n_init + MAX_TRIES).tolist()
         if self._continues():
             self._check_same_model(model.layout.n_features)
             yield self._params(model)
         elif given.is_complete:
             yield given.params(model.layout)
         elif sampled or self.n_init > 1:
+            first = deepcopy(rng)  # the first start is that of n_init=1
+            seeds = [first, *rng.randint(2**31 - 1, size=self.n_init - 1).tolist()]
             trials = search(
                 model,
                 *sample,
                 partial(new_start, given),
-                [rng, *seeds[1 : self.n_init]],  # the first as if it were the only one
+                seeds,
                 n_jobs=self.n_jobs,
                 max_iter=self.max_iter,
                 tol=self.tol,
@@ -487,7 +489,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             yield from (trial.end if sampled else trial.start for trial in trials)
         else:
             yield new_start(given, rng)
-        for seed in seeds[self.n_init :]:
+        for seed in rng.randint(2**31 - 1, size=MAX_TRIES).tolist():
             yield new_start(Given(), seed)
 
     def _continues(self) -> bool:
