@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import cache, partial, reduce
 from itertools import pairwise
 from operator import add
 from threading import Lock
@@ -27,7 +27,6 @@ SORT_ROWS = 50_000
 MAX_UNIQUE_SHARE = 0.8
 PIXELS = 4096  # converted at a time: data that are not pixels are found out soon
 
-_CONTROLLER = ThreadpoolController()
 _LOCK = Lock()
 _n_limiting = 0
 _limiter: Any = None
@@ -43,6 +42,11 @@ def working_dtype(X: NDArray) -> np.dtype:
     return np.dtype(np.float32 if X.dtype == np.float32 else np.float64)
 
 
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Our products are small: the threads of BLAS would wait for each other.
@@ -52,7 +56,7 @@ def one_blas_thread() -> Iterator[None]:
     global _limiter, _n_limiting
     with _LOCK:
         if _n_limiting == 0:
-            _limiter = _CONTROLLER.limit(limits=1, user_api="blas")
+            _limiter = _controller().limit(limits=1, user_api="blas")
         _n_limiting += 1
     try:
         yield

@@ -357,7 +357,7 @@ def _pass(
     return log_lik
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=2)
 def _prepared(whitening: Whitening, dtype: np.dtype) -> tuple[Any, ...]:
     """The arrays and tuples that a pass takes, the same for all chunks."""
     K, D = whitening.means.shape

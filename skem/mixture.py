@@ -8,6 +8,7 @@ is the estimator.
 
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -52,6 +53,7 @@ MAX_TRIES = 10
 # Rows added to the sample for a feature that is constant or missing in it.
 MAX_EXTRA_ROWS = 50
 MAX_SCALE = 1e70
+MIN_LIMITED = 100_000
 
 
 class BayesianGMM_MAP(EMEstimator):  # noqa: N801
@@ -345,7 +347,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         root.call_on_fit_task_begin(estimator=self, X=rows)
         if not (weight > 0).all() and not is_on_disk(rows):
             rows, weight = rows[weight > 0], weight[weight > 0]
-        with one_blas_thread():
+        # products of few rows have one thread anyway
+        with one_blas_thread() if rows.size > MIN_LIMITED else nullcontext():
             model, run = self._train(rows, weight)
         validate_data(self, X, reset=True, skip_check_array=True)
         self._keep(model, run)
