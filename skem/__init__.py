@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from skem.display import ObjectiveDisplay, TemplateDisplay
     from skem.mixture import BayesianGMM_MAP
     from skem.mixture_display import MixtureDisplay, SegmentationDisplay
+    from skem.rbm import BernoulliRBMCD
     from skem.template import ShiftedTemplateEM
 
 __version__ = "0.1.0"
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 # Loaded when first asked for, so that `import skem` stays light.
 _MODULE_OF = {
     "BayesianGMM_MAP": "skem.mixture",
+    "BernoulliRBMCD": "skem.rbm",
     "MixtureDisplay": "skem.mixture_display",
     "ObjectiveDisplay": "skem.display",
     "SegmentationDisplay": "skem.mixture_display",
@@ -23,6 +25,7 @@ _MODULE_OF = {
 
 __all__ = [
     "BayesianGMM_MAP",
+    "BernoulliRBMCD",
     "MixtureDisplay",
     "ObjectiveDisplay",
     "SegmentationDisplay",

@@ -48,7 +48,7 @@ def check_weights(sample_weight: ArrayLike | None, X: NDArray) -> NDArray[np.flo
     Without weights, a view of a single 1.
     """
     if sample_weight is None:
-        return np.broadcast_to(np.float64(1), len(X))
+        return np.broadcast_to(np.float64(1), X.shape[0])
     weight = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
     if weight.max() < MIN_WEIGHT:
         raise ValueError(

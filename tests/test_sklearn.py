@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from skem import BayesianGMM_MAP, ShiftedTemplateEM
+from skem import BayesianGMM_MAP, BernoulliRBMCD, ShiftedTemplateEM
 from skem.datasets import make_shifted_templates
 
 
@@ -34,6 +34,8 @@ from skem.datasets import make_shifted_templates
         BayesianGMM_MAP(2, covariance_type="diag", prior="empirical", n_init=2),
         BayesianGMM_MAP(2, covariance_type="spherical", init_params="random"),
         BayesianGMM_MAP(3, init_params="random_from_data", weight_concentration_prior=0.5),
+        BernoulliRBMCD(4, n_iter=2),
+        BernoulliRBMCD(4, n_iter=2, algorithm="cd", n_gibbs_steps=2, batch_size=7),
     ],
     xfail_strict=True,
 )

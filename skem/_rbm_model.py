@@ -1,0 +1,170 @@
+"""The restricted Boltzmann machine as pure functions over explicit parameters.
+
+    E(v, h) = -b'v - c'h - v'W h,   v (n_visible,) and h (n_hidden,) binary
+    P(h_j = 1 | v) = sigmoid(c_j + v'W_j),   P(v_i = 1 | h) = sigmoid(b_i + W_i'h)
+    F(v) = -b'v - sum_j softplus(c_j + v'W_j),   log p(v) = -F(v) - log Z
+
+log Z is a sum over the states of the smaller layer, or is estimated by annealed importance
+sampling (AIS; Salakhutdinov and Murray, 2008).
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from scipy.special import expit, log_expit, logsumexp
+
+Array = NDArray[np.floating]
+
+# The size of the smaller layer up to which log Z is exact.
+MAX_EXACT = 20
+# Factors multiplied before a log is taken: their product stays finite below this exponent.
+GROUP, MAX_EXPONENT = 8, 80.0
+
+
+@dataclass(frozen=True)
+class Params:
+    """Weights and biases."""
+
+    weights: Array  # (n_visible, n_hidden)
+    visible: Array  # b, (n_visible,)
+    hidden: Array  # c, (n_hidden,)
+
+    def astype(self, dtype: DTypeLike) -> "Params":
+        return Params(*(value.astype(dtype, copy=False) for value in vars(self).values()))
+
+    @property
+    def transposed(self) -> "Params":
+        """The same machine with its layers swapped."""
+        return Params(self.weights.T, self.hidden, self.visible)
+
+
+class LogPartition(NamedTuple):
+    """log Z in nats, the standard error of its estimate (0 if exact), and the method."""
+
+    value: float
+    standard_error: float
+    method: str
+
+
+def hidden_probabilities(params: Params, v: Any) -> Array:
+    """P(h = 1 | v), (n, n_hidden); v may be sparse."""
+    activation = v @ params.weights
+    activation += params.hidden
+    return expit(activation, out=activation)
+
+
+def visible_probabilities(params: Params, h: Array) -> Array:
+    """P(v = 1 | h), (n, n_visible)."""
+    activation = h @ params.weights.T
+    activation += params.visible
+    return expit(activation, out=activation)
+
+
+def draw(probabilities: Array, rng: np.random.Generator) -> Array:
+    """Binary variables with these probabilities, in their dtype."""
+    uniform = rng.random(probabilities.shape, dtype=np.float32)
+    return (uniform < probabilities).astype(probabilities.dtype)
+
+
+def free_energy(params: Params, v: Any) -> Array:
+    """F(v), (n,); v may be sparse."""
+    return -(v @ params.visible) - np.logaddexp(0, v @ params.weights + params.hidden).sum(1)
+
+
+def pseudo_log_likelihood(params: Params, v: Array) -> Array:
+    """sum_i log p(v_i | the others), (n,), for binary v."""
+    inputs = v @ params.weights + params.hidden
+    energy = free_energy(params, v)
+    out = np.zeros(len(v))
+    for i, row in enumerate(params.weights):
+        change = 1 - 2 * v[:, i]
+        flipped = -(v @ params.visible) - change * params.visible[i]
+        flipped -= np.logaddexp(0, inputs + change[:, None] * row).sum(1)
+        out += log_expit(flipped - energy)
+    return out
+
+
+def exact_log_partition(params: Params) -> float:
+    """log Z by enumeration of the smaller layer.
+
+    The inputs that two halves of its units give the other layer add, so that
+    prod_i (1 + exp(x_i) exp(y_i)) needs no exponential for each pair of their states.
+    """
+    if params.weights.shape[1] > params.weights.shape[0]:
+        params = params.transposed
+    params = params.astype(float)
+    m = len(params.hidden)
+    first, second = _states(m // 2), _states(m - m // 2)
+    x = first @ params.weights[:, : m // 2].T
+    y = second @ params.weights[:, m // 2 :].T + params.visible
+    x_bias, y_bias = first @ params.hidden[: m // 2], second @ params.hidden[m // 2 :]
+    safe = np.abs(x).max(initial=0) + np.abs(y).max(initial=0) < MAX_EXPONENT
+    exp_x = np.exp(x) if safe else x
+    terms = [
+        logsumexp(x_bias + (_log_product(exp_x, row) if safe else _log_sum(x, row)))
+        for row in y
+    ]
+    return float(logsumexp(np.array(terms) + y_bias))
+
+
+def _log_product(exp_x: Array, y: Array) -> Array:
+    """log prod_i (1 + exp_x[:, i] exp(y_i)), with one log for a group of factors."""
+    factors = exp_x * np.exp(y)
+    factors += 1
+    whole = factors.shape[1] // GROUP * GROUP
+    out = np.zeros(len(factors))
+    if whole:
+        stride = whole // GROUP
+        products = factors[:, :stride]
+        for g in range(1, GROUP):
+            products = products * factors[:, g * stride : (g + 1) * stride]
+        out += np.log(products).sum(1)
+    return out + np.log(factors[:, whole:]).sum(1)
+
+
+def _log_sum(x: Array, y: Array) -> Array:
+    return np.logaddexp(0, x + y).sum(1)
+
+
+def _states(n: int) -> Array:
+    """All binary vectors of length n, (2^n, n)."""
+    return (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(float)
+
+
+def ais_log_partition(
+    params: Params,
+    base: Array,
+    rng: np.random.Generator,
+    *,
+    n_chains: int = 100,
+    n_temperatures: int = 1000,
+    dtype: DTypeLike = np.float32,
+) -> LogPartition:
+    """log Z by annealing from independent visible units with biases ``base``.
+
+    At inverse temperature t the visible biases are (1 - t) base + t b, and W and c are
+    multiplied by t.
+    """
+    params, base = params.astype(dtype), base.astype(dtype)
+    temperatures = np.linspace(0, 1, n_temperatures + 1)
+    n_hidden = len(params.hidden)
+    v = draw(np.broadcast_to(expit(base), (n_chains, len(base))), rng)
+    log_weight = np.zeros(n_chains)
+    slope = (params.visible - base).astype(float)
+    for low, high in pairwise(temperatures):
+        inputs = v @ params.weights + params.hidden
+        log_weight += (high - low) * (v @ slope)
+        log_weight += np.logaddexp(0, high * inputs).sum(1, dtype=float)
+        log_weight -= np.logaddexp(0, low * inputs).sum(1, dtype=float)
+        h = draw(expit(high * inputs).astype(dtype), rng)
+        activation = high * (h @ params.weights.T + params.visible) + (1 - high) * base
+        v = draw(expit(activation).astype(dtype), rng)
+    log_base = float(np.logaddexp(0, base.astype(float)).sum()) + n_hidden * math.log(2)
+    mean = logsumexp(log_weight) - math.log(n_chains)
+    ratio = np.exp(log_weight - mean)
+    error = float(ratio.std(ddof=1) / math.sqrt(n_chains))
+    return LogPartition(log_base + float(mean), error, "ais")

@@ -1,0 +1,697 @@
+"""BernoulliRBMCD: a restricted Boltzmann machine with a real likelihood.
+
+The maths are in ``_rbm_model`` (conditionals, free energy, log Z) and ``_rbm_train``
+(contrastive divergence); this file is the estimator.
+"""
+
+import warnings
+from collections.abc import Iterator
+from numbers import Integral, Real
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
+from scipy.special import expit
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import Tags, check_random_state, gen_batches
+
+from skem._data import one_blas_thread, working_dtype
+from skem._estimator import (
+    Interval,
+    StrOptions,
+    check_is_fitted,
+    check_weights,
+    validate_data,
+)
+from skem._rbm_model import (
+    MAX_EXACT,
+    Array,
+    LogPartition,
+    Params,
+    ais_log_partition,
+    draw,
+    exact_log_partition,
+    free_energy,
+    hidden_probabilities,
+    pseudo_log_likelihood,
+    visible_probabilities,
+)
+from skem._rbm_train import State, Workspace, initial_state, update
+
+# Machines with so few hidden units stay stable at twice the rate.
+FEW_HIDDEN = 32
+ROWS = 2000  # rows of a block, where all at once would take too much memory
+MAX_BIAS = 1e6  # where learning has diverged
+N_FILL = 20  # mean-field steps that fill missing values for transform
+
+
+class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """A restricted Boltzmann machine of binary units, with its likelihood in nats.
+
+    Hidden and visible units are connected, but not among themselves:
+
+    .. math::
+
+        p(v, h) = \\exp(b^\\top v + c^\\top h + v^\\top W h) / Z,
+        \\quad v \\in \\{0, 1\\}^D, \\; h \\in \\{0, 1\\}^H.
+
+    It is fitted by contrastive divergence [1]_, by default with persistent chains [2]_,
+    the centred gradient [3]_, a step size that falls to 0 and averaged weights, which
+    reach a higher likelihood sooner.
+
+    Parameters
+    ----------
+    n_components : int, default=256
+        The number of hidden units H.
+    learning_rate : "auto" or float, default="auto"
+        The step size at the beginning. "auto" is 0.2 for up to 32 hidden units and 0.1 for
+        more.
+    batch_size : "auto" or int, default="auto"
+        Rows in a minibatch, and the number of persistent chains. "auto" is a two-hundredth
+        of the rows, at least 10 and at most 100: few rows need many small steps.
+    n_iter : int, default=10
+        Passes over the rows.
+    verbose : int, default=0
+        1 prints a line after each pass.
+    random_state : int, RandomState or None, default=None
+        Draws the initial weights, the order of the rows and the states of the units.
+    algorithm : {"pcd", "cd"}, default="pcd"
+        Whether Gibbs chains go on from update to update ("pcd"), or start from the data
+        in each ("cd").
+    n_gibbs_steps : int, default=1
+        Gibbs steps in an update: CD-k and PCD-k.
+    centred : bool, default=True
+        Whether the gradient is centred at the means of the units.
+    schedule : {"linear", "constant"}, default="linear"
+        Whether the step size falls to 0 during ``fit``. ``partial_fit`` keeps it constant.
+    weight_decay : float, default=0.0
+        Shrinks the weights by ``learning_rate * weight_decay`` in each update.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components, n_features)
+        The weights W', averaged over the last updates, as are the biases.
+    intercept_hidden_ : ndarray of shape (n_components,)
+        The biases c of the hidden units.
+    intercept_visible_ : ndarray of shape (n_features,)
+        The biases b of the visible units.
+    h_samples_ : ndarray of shape (n_chains, n_components)
+        The hidden units of the persistent chains.
+    n_iter_ : int
+        Number of passes over the rows.
+    n_features_in_ : int
+        Number of features seen in fit.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the features, where X had them.
+
+    Raises
+    ------
+    ValueError
+        In ``fit``, for data or parameters that do not fit together, naming them.
+
+    See Also
+    --------
+    sklearn.neural_network.BernoulliRBM : Persistent contrastive divergence, one step.
+
+    Notes
+    -----
+    X holds probabilities: values outside [0, 1] are clipped, with a warning. NaN marks a
+    missing value, which the machine fills in as it learns.
+
+    References
+    ----------
+    .. [1] G. E. Hinton, "Training products of experts by minimizing contrastive
+       divergence", Neural Computation 14, 2002.
+    .. [2] T. Tieleman, "Training restricted Boltzmann machines using approximations to the
+       likelihood gradient", ICML 2008.
+    .. [3] J. Melchior, A. Fischer and L. Wiskott, "How to center deep Boltzmann machines",
+       Journal of Machine Learning Research 17, 2016.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skem import BernoulliRBMCD
+    >>> X = (load_digits().data > 7).astype(float)
+    >>> model = BernoulliRBMCD(n_components=16, n_iter=20, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (1797, 16)
+    >>> model.log_partition().method
+    'exact'
+    >>> model.score(X) > -20  # nats per row; independent pixels have about -25
+    True
+    """
+
+    _parameter_constraints: dict = {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "n_iter": [Interval(Integral, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+        "algorithm": [StrOptions({"pcd", "cd"})],
+        "n_gibbs_steps": [Interval(Integral, 1, None, closed="left")],
+        "centred": ["boolean"],
+        "schedule": [StrOptions({"linear", "constant"})],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        n_components: int = 256,
+        *,
+        learning_rate: Literal["auto"] | float = "auto",
+        batch_size: Literal["auto"] | int = "auto",
+        n_iter: int = 10,
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = None,
+        algorithm: Literal["pcd", "cd"] = "pcd",
+        n_gibbs_steps: int = 1,
+        centred: bool = True,
+        schedule: Literal["linear", "constant"] = "linear",
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.n_components = n_components
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.n_iter = n_iter
+        self.verbose = verbose
+        self.random_state = random_state
+        self.algorithm = algorithm
+        self.n_gibbs_steps = n_gibbs_steps
+        self.centred = centred
+        self.schedule = schedule
+        self.weight_decay = weight_decay
+
+    # -- fitting --------------------------------------------------------------------------
+
+    def fit(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Learn weights and biases.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The rows, with values between 0 and 1; NaN marks a missing value.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        BernoulliRBMCD
+            The fitted estimator.
+        """
+        self._validate_params()
+        rows = self._check_rows(X, reset=True, warn=True)
+        weight = check_weights(sample_weight, rows)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        rng = np.random.Generator(np.random.SFC64(seed))
+        mean = _mean(rows, weight)
+        size = self._batch_size(rows.shape[0])
+        n_chains = min(size, rows.shape[0])
+        state = initial_state(mean, self.n_components, n_chains, rng, working_dtype(rows))
+        n_updates = self.n_iter * -(-rows.shape[0] // size)
+        with one_blas_thread():
+            for epoch in range(self.n_iter):
+                self._epoch(state, rows, weight, rng, n_updates)
+                if self.verbose:
+                    print(f"[{type(self).__name__}] pass {epoch + 1} of {self.n_iter}")
+        self._keep(state, seed, self.n_iter)
+        return self
+
+    def partial_fit(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Go on learning from these rows, in one pass at a constant step size.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The rows.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        BernoulliRBMCD
+            The updated estimator.
+        """
+        self._validate_params()
+        first = not hasattr(self, "components_")
+        rows = self._check_rows(X, reset=first, warn=True)
+        weight = check_weights(sample_weight, rows)
+        if first:
+            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+            rng = np.random.Generator(np.random.SFC64(seed))
+            n_chains = min(self._batch_size(rows.shape[0]), rows.shape[0])
+            dtype = working_dtype(rows)
+            state = initial_state(_mean(rows, weight), self.n_components, n_chains, rng, dtype)
+        else:
+            state, seed = self._state(), self._seed
+            rng = np.random.Generator(np.random.SFC64([seed, state.n_updates]))
+        with one_blas_thread():
+            self._epoch(state, rows, weight, rng, None)
+        self._keep(state, seed, getattr(self, "n_iter_", 0) + 1)
+        return self
+
+    def _batch_size(self, n_rows: int) -> int:
+        if self.batch_size == "auto":
+            return min(100, max(10, n_rows // 200))
+        return int(self.batch_size)
+
+    def _epoch(
+        self,
+        state: State,
+        rows: Any,
+        weight: Array,
+        rng: np.random.Generator,
+        n_updates: int | None,
+    ) -> None:
+        """One pass over the shuffled rows; the step size falls over ``n_updates``."""
+        dtype = state.params.weights.dtype
+        order = rng.permutation(rows.shape[0])
+        auto = 0.2 if self.n_components <= FEW_HIDDEN else 0.1
+        rate = auto if self.learning_rate == "auto" else float(self.learning_rate)
+        spaces: dict[int, Workspace] = {}
+        persistent = self.algorithm == "pcd"
+        for part in gen_batches(len(order), self._batch_size(len(order))):
+            chosen = np.sort(order[part])
+            own = weight[chosen]
+            if own.sum() == 0:
+                continue
+            space = spaces.setdefault(len(chosen), Workspace(len(chosen), state, persistent))
+            falling = self.schedule == "linear" and n_updates
+            share = 1 - state.n_updates / n_updates if falling and n_updates else 1.0
+            update(
+                state,
+                _filled(_dense(rows[chosen], dtype), state.params, state.visible_mean),
+                (own / own.sum()).astype(dtype),
+                rate * share,
+                rng,
+                space,
+                n_gibbs_steps=self.n_gibbs_steps,
+                centred=self.centred,
+                decay=self.weight_decay,
+            )
+            if not np.abs(state.params.hidden).max() < MAX_BIAS:
+                raise ValueError(
+                    f"learning_rate={self.learning_rate!r} is too large: the biases have "
+                    f"grown beyond {MAX_BIAS:g}. Lower it."
+                )
+
+    def _keep(self, state: State, seed: int, n_iter: int) -> None:
+        self.components_ = np.ascontiguousarray(state.average.weights.T)
+        self.intercept_hidden_ = state.average.hidden
+        self.intercept_visible_ = state.average.visible
+        self.h_samples_ = state.chains
+        self.n_iter_ = n_iter
+        self._seed = seed
+        self._last = vars(state.params)
+        self._visible_mean, self._hidden_mean = state.visible_mean, state.hidden_mean
+        self._n_updates = state.n_updates
+        self._log_partition: LogPartition | None = None
+
+    def _state(self) -> State:
+        """A copy of what training changes."""
+        return State(
+            Params(**{name: np.copy(value) for name, value in self._last.items()}),
+            Params(*(np.copy(value) for value in vars(self._params()).values())),
+            np.copy(self.h_samples_),
+            np.copy(self._visible_mean),
+            np.copy(self._hidden_mean),
+            self._n_updates,
+        )
+
+    # -- input ----------------------------------------------------------------------------
+
+    def _check_rows(self, X: Any, *, reset: bool, warn: bool = False) -> Any:
+        rows = validate_data(
+            self,
+            X,
+            reset=reset,
+            accept_sparse="csr",
+            dtype=[np.float64, np.float32],
+            ensure_all_finite="allow-nan",
+        )
+        values = rows.data if issparse(rows) else rows
+        low, high = np.nanmin(values, initial=0), np.nanmax(values, initial=0)
+        if low >= 0 and high <= 1:
+            return rows
+        if warn:
+            warnings.warn(
+                f"X has values between {low:.3g} and {high:.3g}; those outside [0, 1] are "
+                "clipped. Scale X, by MinMaxScaler for example.",
+                UserWarning,
+                stacklevel=4,
+            )
+        rows = rows.copy()
+        values = rows.data if issparse(rows) else rows
+        np.clip(values, 0, 1, out=values)
+        return rows
+
+    def _params(self) -> Params:
+        return Params(self.components_.T, self.intercept_visible_, self.intercept_hidden_)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.components_)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _blocks(self, X: ArrayLike) -> Iterator[Array]:
+        """Blocks of complete rows, in the dtype of X."""
+        check_is_fitted(self)
+        rows = self._check_rows(X, reset=False)
+        dtype = working_dtype(rows)
+        params = self._params().astype(dtype)
+        mean = self._visible_mean.astype(dtype)
+        for part in gen_batches(rows.shape[0], ROWS):
+            yield _filled(_dense(rows[part], dtype), params, mean, N_FILL)
+
+    # -- verbs ----------------------------------------------------------------------------
+
+    def transform(self, X: ArrayLike) -> Array:
+        """Return the probabilities of the hidden units.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The rows; missing values are filled by mean field.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+            P(h = 1 | v).
+        """
+        blocks = [
+            hidden_probabilities(self._params().astype(v.dtype), v) for v in self._blocks(X)
+        ]
+        return np.concatenate(blocks)
+
+    def inverse_transform(self, X: ArrayLike) -> Array:
+        """Return the probabilities of the visible units given the hidden ones.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components)
+            States or probabilities of the hidden units.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            P(v = 1 | h).
+        """
+        check_is_fitted(self)
+        h = np.asarray(X)
+        h = h.astype(working_dtype(h), copy=False)
+        if h.ndim != 2 or h.shape[1] != len(self.components_):
+            raise ValueError(
+                f"X has shape {h.shape}, but the model has {len(self.components_)} hidden "
+                "units: one column for each is needed."
+            )
+        return visible_probabilities(self._params().astype(h.dtype), h)
+
+    def reconstruct(self, X: ArrayLike) -> Array:
+        """Return the expected visible units given those of X.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            ``inverse_transform(transform(X))``.
+        """
+        return self.inverse_transform(self.transform(X))
+
+    def free_energy(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the free energy of each row.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            F(v) = -log sum_h exp(b'v + c'h + v'W h), in nats.
+        """
+        params = self._params().astype(float)
+        return np.concatenate(
+            [free_energy(params, v.astype(float, copy=False)) for v in self._blocks(X)]
+        )
+
+    def log_partition(self) -> LogPartition:
+        """Return log Z, which turns free energies into likelihoods.
+
+        Returns
+        -------
+        LogPartition
+            ``value`` in nats, ``standard_error`` and ``method``: "exact", by enumeration of
+            the smaller layer, if that has up to 20 units; else "ais", annealed importance
+            sampling from 100 chains over 4000 temperatures.
+        """
+        check_is_fitted(self)
+        if self._log_partition is None:
+            params = self._params()
+            with one_blas_thread():
+                if min(params.weights.shape) <= MAX_EXACT:
+                    self._log_partition = LogPartition(
+                        exact_log_partition(params), 0.0, "exact"
+                    )
+                else:
+                    mean: Array = np.clip(self._visible_mean, 1e-3, 1 - 1e-3)
+                    rng = np.random.Generator(np.random.SFC64(0))
+                    self._log_partition = ais_log_partition(
+                        params, np.log(mean / (1 - mean)), rng, n_temperatures=4000
+                    )
+        return self._log_partition
+
+    def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the log-likelihood of each row.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            The log-probabilities log p(v) = -F(v) - log Z, in nats; log Z is that of
+            :meth:`log_partition`.
+        """
+        return -self.free_energy(X) - self.log_partition().value
+
+    def pseudo_log_likelihood(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the pseudo-log-likelihood of each row, which needs no log Z.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The rows, rounded to 0 and 1.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            The sums over the features of log p(v_i given all others), in nats.
+        """
+        params = self._params().astype(float)
+        return np.concatenate(
+            [pseudo_log_likelihood(params, np.rint(v).astype(float)) for v in self._blocks(X)]
+        )
+
+    def score(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Return the mean log-likelihood of the rows.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The rows.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            The (weighted) mean of ``score_samples(X)``, in nats per row.
+        """
+        log_lik = self.score_samples(X)
+        return float(np.average(log_lik, weights=check_weights(sample_weight, log_lik)))
+
+    def gibbs(
+        self,
+        X: ArrayLike,
+        n_steps: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Array:
+        """Return rows after Gibbs steps from those of X.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Where the chains start.
+        n_steps : int, default=1
+            How many times hidden and visible units are drawn in turn.
+        random_state : int, RandomState or None, default=None
+            Seed of this call; None draws anew each time.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            The visible units, 0 or 1.
+        """
+        rng = _generator(random_state)
+        out = []
+        for v in self._blocks(X):
+            params = self._params().astype(v.dtype)
+            for _ in range(n_steps):
+                v = draw(
+                    visible_probabilities(params, draw(hidden_probabilities(params, v), rng)),
+                    rng,
+                )
+            out.append(v)
+        return np.concatenate(out)
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+        *,
+        n_steps: int = 1000,
+    ) -> Array:
+        """Draw rows from the model, each by a Gibbs chain of its own.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            How many.
+        random_state : int, RandomState or None, default=None
+            Seed of this call; None draws anew each time.
+        n_steps : int, default=1000
+            Gibbs steps from independent units with the means of the training data.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            The visible units, 0 or 1.
+        """
+        check_is_fitted(self)
+        number = isinstance(n_samples, Integral) and not isinstance(n_samples, bool)
+        if not number or int(n_samples) < 1:
+            raise ValueError(
+                f"n_samples must be an integer of at least 1, but it is {n_samples!r}."
+            )
+        rng = _generator(random_state)
+        mean = self._visible_mean
+        start = draw(np.broadcast_to(mean, (int(n_samples), len(mean))), rng)
+        return self.gibbs(start, n_steps, int(rng.integers(2**31 - 1)))
+
+    def impute(
+        self,
+        X: ArrayLike,
+        *,
+        n_chains: int = 5,
+        n_steps: int = 60,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> Array:
+        """Return X with missing values filled by their conditional expectation.
+
+        The expectation is an average over Gibbs chains in which what is observed stays, of
+        the probabilities of the visible units in the second half of their steps.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+        n_chains : int, default=5
+            Chains for each row.
+        n_steps : int, default=60
+            Gibbs steps of each chain.
+        random_state : int, RandomState or None, default=0
+            Seed of the chains.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            The rows, complete.
+        """
+        check_is_fitted(self)
+        rows = self._check_rows(X, reset=False)
+        dtype = working_dtype(rows)
+        params, rng = self._params().astype(dtype), _generator(random_state)
+        out = _dense(rows, dtype).copy()
+        incomplete = np.flatnonzero(np.isnan(out).any(1))
+        for part in gen_batches(len(incomplete), ROWS):
+            chosen = incomplete[part]
+            known = out[chosen]
+            missing = np.isnan(known)
+            total = np.zeros_like(known)
+            for _ in range(n_chains):
+                v = np.where(
+                    missing,
+                    draw(np.broadcast_to(expit(params.visible), known.shape), rng),
+                    known,
+                )
+                for step in range(n_steps):
+                    h = draw(hidden_probabilities(params, v), rng)
+                    p = visible_probabilities(params, h)
+                    if step >= n_steps // 2:
+                        total += p
+                    v = np.where(missing, draw(p, rng), known)
+            total /= n_chains * (n_steps - n_steps // 2)
+            out[chosen] = np.where(missing, total, known)
+        return out
+
+
+def _generator(random_state: Any) -> np.random.Generator:
+    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    return np.random.Generator(np.random.SFC64(seed))
+
+
+def _dense(rows: Any, dtype: Any) -> Array:
+    rows = rows.toarray() if issparse(rows) else rows
+    return np.asarray(rows, dtype=dtype)
+
+
+def _mean(rows: Any, weight: Array) -> Array:
+    """Weighted means of the columns, of what is observed."""
+    if issparse(rows):
+        return np.asarray(weight @ rows).ravel() / weight.sum()
+    seen = ~np.isnan(rows)
+    total = weight @ seen
+    if (total == 0).any():
+        raise ValueError(
+            f"X has {int((total == 0).sum())} features without any observed value, the first "
+            f"at index {int(np.argmin(total))}: drop or fill them."
+        )
+    return (weight @ np.where(seen, rows, 0)) / total
+
+
+def _filled(v: Array, params: Params, mean: Array, n_steps: int = 1) -> Array:
+    """Rows whose missing values are filled by mean-field steps from the mean."""
+    missing = np.isnan(v)
+    if not missing.any():
+        return v
+    known, v = v, np.where(missing, mean, v)
+    for _ in range(n_steps):
+        p = visible_probabilities(params, hidden_probabilities(params, v))
+        v = np.where(missing, p, known)
+    return v

@@ -1,0 +1,323 @@
+"""BernoulliRBMCD against exact enumeration of small machines, and as its users meet it."""
+
+import pickle
+
+import numpy as np
+import pytest
+import skops.io
+from scipy.sparse import csr_matrix
+from scipy.special import expit, logsumexp
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.neural_network import BernoulliRBM
+from sklearn.pipeline import make_pipeline
+
+from skem import BernoulliRBMCD
+from skem import _rbm_model as rbm
+from skem._rbm_train import Workspace, initial_state, update
+
+V, H = 6, 4
+
+
+def states(n):
+    return np.array([[i >> j & 1 for j in range(n)] for i in range(2**n)], dtype=float)
+
+
+def machine(seed=0, scale=1.0):
+    rng = np.random.default_rng(seed)
+    return rbm.Params(scale * rng.normal(size=(V, H)), rng.normal(size=V), rng.normal(size=H))
+
+
+def energies(params):
+    """-E(v, h) of every pair of states, (2^V, 2^H)."""
+    v, h = states(V), states(H)
+    return (v @ params.visible)[:, None] + h @ params.hidden + v @ params.weights @ h.T
+
+
+def estimator(params):
+    """An estimator that holds the given machine."""
+    model = BernoulliRBMCD(n_components=H, n_iter=0).fit(states(V))
+    model.components_ = params.weights.T.copy()
+    model.intercept_visible_, model.intercept_hidden_ = params.visible, params.hidden
+    model._log_partition = None
+    return model
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return (load_digits().data > 7).astype(float)
+
+
+# -- exact ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1.0, 60.0])
+def test_log_partition_is_the_sum_over_all_states(scale):
+    params = machine(scale=scale)
+    expected = logsumexp(energies(params))
+    for one in (params, params.transposed):
+        np.testing.assert_allclose(rbm.exact_log_partition(one), expected, rtol=1e-12)
+
+
+def test_log_partition_of_odd_sizes():
+    rng = np.random.default_rng(1)
+    for n, m in ((1, 1), (9, 3), (17, 5), (3, 8), (8, 1)):
+        params = rbm.Params(rng.normal(size=(n, m)), rng.normal(size=n), rng.normal(size=m))
+        expected = (
+            logsumexp(-rbm.free_energy(params, states(n)))
+            if n < 12
+            else (logsumexp(-rbm.free_energy(params.transposed, states(m))))
+        )
+        np.testing.assert_allclose(rbm.exact_log_partition(params), expected, rtol=1e-12)
+
+
+def test_score_samples_is_the_marginal():
+    params = machine()
+    joint = energies(params)
+    expected = logsumexp(joint, axis=1) - logsumexp(joint)
+    model = estimator(params)
+    np.testing.assert_allclose(model.score_samples(states(V)), expected, rtol=1e-10)
+    np.testing.assert_allclose(np.exp(model.score_samples(states(V))).sum(), 1)
+    np.testing.assert_allclose(model.free_energy(states(V)), -logsumexp(joint, axis=1))
+    assert model.log_partition() == (pytest.approx(logsumexp(joint)), 0.0, "exact")
+
+
+def test_conditionals_are_ratios_of_the_joint():
+    params = machine()
+    joint = np.exp(energies(params))
+    given_v = joint @ states(H) / joint.sum(1, keepdims=True)
+    np.testing.assert_allclose(rbm.hidden_probabilities(params, states(V)), given_v)
+    given_h = (joint.T @ states(V)) / joint.sum(0)[:, None]
+    np.testing.assert_allclose(rbm.visible_probabilities(params, states(H)), given_h)
+    model = estimator(params)
+    np.testing.assert_allclose(model.transform(states(V)), given_v)
+    np.testing.assert_allclose(model.inverse_transform(states(H)), given_h)
+
+
+def test_pseudo_log_likelihood_is_the_product_of_conditionals():
+    params = machine()
+    log_p = logsumexp(energies(params), axis=1)
+    flips = np.arange(2**V)[:, None] ^ (1 << np.arange(V))
+    expected = (log_p[:, None] - np.logaddexp(log_p[:, None], log_p[flips])).sum(1)
+    np.testing.assert_allclose(
+        estimator(params).pseudo_log_likelihood(states(V)), expected, rtol=1e-9
+    )
+
+
+def test_annealed_importance_sampling_is_within_its_error():
+    params = machine(scale=1.5)
+    exact = logsumexp(energies(params))
+    rng = np.random.default_rng(0)
+    found = [
+        rbm.ais_log_partition(params, params.visible, rng, n_temperatures=200, dtype=float)
+        for _ in range(20)
+    ]
+    errors = np.array([one.value - exact for one in found])
+    stated = np.array([one.standard_error for one in found])
+    assert stated.max() < 0.2
+    assert np.abs(errors.mean()) < 3 * np.sqrt((stated**2).mean() / 20)
+    assert 0.5 < errors.std() / stated.mean() < 2
+
+
+def test_gibbs_samples_have_the_marginals():
+    params = machine()
+    joint = np.exp(energies(params))
+    expected = joint.sum(1) @ states(V) / joint.sum()
+    X = estimator(params).sample(20_000, random_state=0, n_steps=60)
+    np.testing.assert_allclose(X.mean(0), expected, atol=0.015)
+
+
+def test_imputation_is_the_conditional_mean():
+    params = machine()
+    joint = np.exp(energies(params)).sum(1)
+    row = np.array([1.0, 0, np.nan, 1, np.nan, np.nan])
+    seen = ~np.isnan(row)
+    fits = (states(V)[:, seen] == row[seen]).all(1)
+    expected = (joint[fits] @ states(V)[fits]) / joint[fits].sum()
+    filled = estimator(params).impute(row[None], n_chains=200, n_steps=60)
+    np.testing.assert_allclose(filled[0], expected, atol=0.02)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("algorithm", ["cd", "pcd"])
+def test_expected_update_is_the_gradient(algorithm, centred):
+    """Many Gibbs steps are exact: the mean update is that of enumeration."""
+    rng = np.random.default_rng(2)
+    params = machine(scale=0.5)
+    data = states(V)[rng.integers(2**V, size=50)]
+    weight = rng.dirichlet(np.ones(50))
+    joint = np.exp(energies(params) - logsumexp(energies(params)))
+    v, h = joint.sum(1) @ states(V), joint.sum(0) @ states(H)
+    model_pairs = states(V).T @ joint @ states(H)
+    h_data = expit(data @ params.weights + params.hidden)
+    dW = (data * weight[:, None]).T @ h_data - model_pairs
+    dv, dh = weight @ data - v, weight @ h_data - h
+    mu, lam = weight @ data, weight @ h_data
+    if centred:
+        dW -= np.outer(mu, dh) + np.outer(dv, lam)
+        db, dc = dv - dW @ lam, dh - dW.T @ mu
+    else:
+        db, dc = dv, dh
+    state = initial_state(data.mean(0), H, 50, np.random.default_rng(0), float)
+    total = [0.0, 0.0, 0.0]
+    repeats = 1500
+    draws = np.random.Generator(np.random.SFC64(3))
+    for _ in range(repeats):
+        for name in ("weights", "visible", "hidden"):
+            getattr(state.params, name)[:] = getattr(params, name)
+        state.visible_mean[:], state.hidden_mean[:] = mu, lam
+        space = Workspace(50, state, algorithm == "pcd")
+        update(
+            state, data, weight, 1.0, draws, space, n_gibbs_steps=12, centred=centred, decay=0.0
+        )
+        for i, name in enumerate(("weights", "visible", "hidden")):
+            total[i] = total[i] + getattr(state.params, name) - getattr(params, name)
+    for found, expected in zip(total, (dW, db, dc), strict=True):
+        np.testing.assert_allclose(found / repeats, expected, atol=0.012)
+
+
+# -- learning ----------------------------------------------------------------------------------
+
+
+def test_learns_digits_better_than_scikit_learn(digits):
+    model = BernoulliRBMCD(16, n_iter=30, random_state=0).fit(digits)
+    theirs = BernoulliRBM(16, n_iter=30, random_state=0, learning_rate=0.05).fit(digits)
+    other = estimator(machine())
+    other.components_ = theirs.components_
+    other.intercept_visible_ = theirs.intercept_visible_
+    other.intercept_hidden_ = theirs.intercept_hidden_
+    other.n_features_in_ = 64
+    mean = digits.mean(0).clip(1e-3, 1 - 1e-3)
+    base = (digits * np.log(mean) + (1 - digits) * np.log(1 - mean)).sum(1).mean()
+    assert model.score(digits) > base + 4
+    assert model.score(digits) > other.score(digits)
+
+
+@pytest.mark.parametrize("n", [101, 15, 7])
+@pytest.mark.parametrize("algorithm", ["cd", "pcd"])
+def test_short_batches_do_not_bias_the_model(n, algorithm):
+    rng = np.random.default_rng(0)
+    X = (rng.random((n, 20)) < 0.5).astype(float)
+    model = BernoulliRBMCD(
+        3, n_iter=60, random_state=0, learning_rate=0.05, algorithm=algorithm, batch_size=10
+    )
+    model.fit(X)
+    np.testing.assert_allclose(model.sample(4000, 0, n_steps=100).mean(), X.mean(), atol=0.05)
+
+
+def test_partial_fit_goes_on(digits):
+    model = BernoulliRBMCD(16, random_state=0)
+    scores = []
+    for _ in range(3):
+        for _ in range(8):
+            assert model.partial_fit(digits.astype(np.float32)) is model
+        scores.append(model.score(digits))
+    assert scores[0] < scores[1] < scores[2]
+    assert model.components_.dtype == np.float32
+    assert model.n_iter_ == 24
+
+
+def test_pickles_go_on_alike(digits):
+    model = BernoulliRBMCD(8, n_iter=2, random_state=0).fit(digits)
+    dumped = skops.io.dumps(model)
+    unknown = skops.io.get_untrusted_types(data=dumped)
+    copies = [pickle.loads(pickle.dumps(model)), skops.io.loads(dumped, trusted=unknown)]
+    model.partial_fit(digits)
+    for copy in copies:
+        copy.partial_fit(digits)
+        np.testing.assert_array_equal(copy.components_, model.components_)
+
+
+def test_reproducible_without_the_global_generator(digits):
+    before = np.random.get_state()[1].copy()
+    one = BernoulliRBMCD(8, n_iter=2, random_state=0).fit(digits)
+    two = BernoulliRBMCD(8, n_iter=2, random_state=0).fit(digits)
+    np.testing.assert_array_equal(one.components_, two.components_)
+    np.testing.assert_array_equal(before, np.random.get_state()[1])
+
+
+def test_sparse_is_dense(digits):
+    one = BernoulliRBMCD(8, n_iter=3, random_state=0).fit(digits)
+    two = BernoulliRBMCD(8, n_iter=3, random_state=0).fit(csr_matrix(digits))
+    np.testing.assert_allclose(one.components_, two.components_, rtol=1e-9)
+    np.testing.assert_allclose(
+        one.score_samples(csr_matrix(digits)), one.score_samples(digits), rtol=1e-9
+    )
+
+
+def test_missing_pixels(digits):
+    rng = np.random.default_rng(0)
+    missing = rng.random(digits.shape) < 0.3
+    X = np.where(missing, np.nan, digits)
+    model = BernoulliRBMCD(48, n_iter=50, random_state=0).fit(X)
+    filled = model.impute(X[:300])
+    np.testing.assert_array_equal(filled[~missing[:300]], digits[:300][~missing[:300]])
+    wrong = ((filled > 0.5) != digits[:300])[missing[:300]].mean()
+    mean = np.nanmean(X, 0) > 0.5
+    assert wrong < 0.6 * (mean != digits[:300])[missing[:300]].mean()
+    assert np.isfinite(model.transform(X)).all()
+    X[:, 3] = np.nan
+    with pytest.raises(ValueError, match="without any observed value"):
+        model.fit(X)
+
+
+def test_large_machines_are_scored_by_sampling(digits):
+    model = BernoulliRBMCD(32, n_iter=3, random_state=0).fit(digits)
+    found = model.log_partition()
+    assert found.method == "ais"
+    assert 0 < found.standard_error < 0.5
+    assert model.log_partition() is found
+
+
+def test_values_outside_the_unit_interval_are_said(digits):
+    with pytest.warns(UserWarning, match="outside \\[0, 1\\]"):
+        BernoulliRBMCD(4, n_iter=1).fit(load_digits().data)
+
+
+def test_in_a_search_and_a_pipeline(digits):
+    y = load_digits().target
+    search = GridSearchCV(
+        BernoulliRBMCD(n_iter=5, random_state=0), {"n_components": [2, 16]}, cv=3
+    ).fit(digits)
+    assert search.best_params_ == {"n_components": 16}
+    accuracy = [
+        make_pipeline(machine, LogisticRegression(max_iter=1000))
+        .fit(digits[:1200], y[:1200])
+        .score(digits[1200:], y[1200:])
+        for machine in (
+            BernoulliRBMCD(64, n_iter=50, random_state=0),
+            BernoulliRBM(64, n_iter=50, learning_rate=0.05, random_state=0),
+        )
+    ]
+    assert accuracy[0] > max(0.85, accuracy[1] - 0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_components": 0}, "n_components"),
+        ({"learning_rate": -1}, "learning_rate"),
+        ({"learning_rate": "fast"}, "learning_rate"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"algorithm": "ml"}, "algorithm"),
+        ({"n_gibbs_steps": 0}, "n_gibbs_steps"),
+        ({"weight_decay": -1}, "weight_decay"),
+    ],
+)
+def test_wrong_parameters_are_named(digits, options, message):
+    with pytest.raises(ValueError, match=message):
+        BernoulliRBMCD(**options).fit(digits)
+
+
+def test_a_step_that_is_too_large_is_said(digits):
+    with pytest.raises(ValueError, match="learning_rate"), np.errstate(all="ignore"):
+        BernoulliRBMCD(8, learning_rate=1e300, n_iter=3, random_state=0).fit(digits)
+
+
+def test_wrong_codes_are_refused(digits):
+    model = BernoulliRBMCD(8, n_iter=1, random_state=0).fit(digits)
+    with pytest.raises(ValueError, match="8 hidden"):
+        model.inverse_transform(np.ones((2, 5)))
+    with pytest.raises(ValueError, match="n_samples must be"):
+        model.sample(0)
