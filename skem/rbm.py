@@ -675,6 +675,10 @@ def _mean(rows: Any, weight: Array) -> Array:
     """Weighted means of the columns, of what is observed."""
     if issparse(rows):
         return np.asarray(weight @ rows).ravel() / weight.sum()
+    weight = weight.astype(rows.dtype)  # and contiguous: the product is then BLAS's
+    mean = weight @ rows / weight.sum()
+    if np.isfinite(mean).all():
+        return mean
     seen = ~np.isnan(rows)
     total = weight @ seen
     if (total == 0).any():
