@@ -5,6 +5,7 @@ Every private import from scikit-learn is in this file.
 
 import warnings
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ __all__ = [
     "Interval",
     "StrOptions",
     "check_is_fitted",
+    "check_n_samples",
     "check_weights",
     "validate_data",
     "with_callbacks",
@@ -56,6 +58,15 @@ def check_weights(sample_weight: ArrayLike | None, X: NDArray) -> NDArray[np.flo
             f"{weight.max():g}: rescale it."
         )
     return weight
+
+
+def check_n_samples(n_samples: object) -> None:
+    """How many rows to draw."""
+    number = isinstance(n_samples, Integral) and not isinstance(n_samples, bool)
+    if not number or n_samples < 1:  # type: ignore[operator]
+        raise ValueError(
+            f"n_samples must be an integer of at least 1, but it is {n_samples!r}."
+        )
 
 
 class EMEstimator(

@@ -77,13 +77,11 @@ def marginal(
 
 
 def conditional_means(whitening: Whitening, group: Group) -> Array:
-    """E[x | x_o, k] of a group's rows, (K, n, D)."""
+    """E[x | x_o, k] of the rows of a group that lacks features, (K, n, D)."""
     centre, means, observed = whitening.centre, whitening.means, group.observed
     K, n, D = len(means), len(group.values), len(centre)
     out = np.broadcast_to((centre + means)[:, None], (K, n, D)).copy()
-    if observed is None:
-        out[:] = group.values
-        return out
+    assert observed is not None
     if whitening.factors.ndim == 3:
         factors, covariance = _dense_marginal(whitening, observed)
         slopes = covariance[:, :, observed] @ factors.transpose(0, 2, 1) @ factors

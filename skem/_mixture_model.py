@@ -146,28 +146,26 @@ class Mixture:
 
     # -- E step -----------------------------------------------------------------------
 
-    def e_step(self, params: Params, groups: list[Group], weight: Array) -> Stats:
-        """Expected sums of a chunk."""
-        stats = [self._group_stats(params, group, group.of(weight), None) for group in groups]
-        return sum(stats[1:], stats[0])
-
-    def given_step(
-        self, params: Params, groups: list[Group], weight: Array, responsibilities: Array
+    def e_step(
+        self,
+        params: Params,
+        groups: list[Group],
+        weight: Array,
+        responsibilities: Array | None = None,
     ) -> Stats:
-        """The sums of a chunk under given responsibilities (n, K)."""
-        stats = [
-            self._group_stats(params, group, group.of(weight), group.of(responsibilities).T)
-            for group in groups
-        ]
+        """Expected sums of a chunk, or its sums under given responsibilities (n, K)."""
+        stats = [self._group_stats(params, g, weight, responsibilities) for g in groups]
         return sum(stats[1:], stats[0])
 
     def _group_stats(
-        self, params: Params, group: Group, weight: Array, given: Array | None
+        self, params: Params, group: Group, weight: Array, responsibilities: Array | None
     ) -> Stats:
+        weight = group.of(weight)
         active, layout = params.active, self.layout
         whitening, expand = marginal(params.whitening, group.observed)
-        if given is not None:
-            sums = _mixture_sums.sums(whitening, group.values, weight, given[active])
+        if responsibilities is not None:
+            given = group.of(responsibilities).T[active]
+            sums = _mixture_sums.sums(whitening, group.values, weight, given)
         elif self.fast and len(whitening.centre) > 0:
             from skem import _mixture_kernel
 
@@ -342,16 +340,17 @@ class Mixture:
         half_log_det = np.log(np.einsum("gbii->gbi", cholesky)).sum()
         precision = inverse_cholesky(cholesky)
         out = -(nu + d + 1) * half_log_det
-        out -= np.einsum("gbij,gbik,gbjk->", precision, precision, _like(psi, cholesky)) / 2
+        out -= (
+            np.einsum(
+                "gbij,gbik,gbjk->", precision, precision, np.broadcast_to(psi, cholesky.shape)
+            )
+            / 2
+        )
         sign, log_det = np.linalg.slogdet(psi)
         if nu > d - 1 and (sign > 0).all():
             norm = nu / 2 * (log_det - d * math.log(2)) - multigammaln(nu / 2, d)
             out += len(cholesky) * norm.sum()
         return float(out)
-
-
-def _like(psi: Array, blocks: Array) -> Array:
-    return np.broadcast_to(psi, blocks.shape)
 
 
 def _inverse(counts: Array) -> Array:

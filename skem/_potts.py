@@ -93,7 +93,7 @@ class PottsPasses:
         log_density = self._log_density(params)
         quality = self._sweep(log_density)
         q: Any = self.responsibilities
-        stats = self._model.given_step(params, self._groups, self._weight, q)
+        stats = self._model.e_step(params, self._groups, self._weight, q)
         return replace(stats, log_lik=float(np.vdot(q, _finite(log_density))) + quality)
 
     def posterior(self, params: Params) -> Array:

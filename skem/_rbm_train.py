@@ -141,13 +141,14 @@ def _ascend(
     b += rate * db
     c += rate * dc
     state.n_updates += 1
-    if state.n_updates % AVERAGE_EVERY == 0:
+    if state.n_updates < AVERAGE_EVERY or state.n_updates % AVERAGE_EVERY == 0:
         _average(state)
 
 
 def _average(state: State) -> None:
-    """Move the average towards the parameters; at first it follows closely."""
-    share = max(AVERAGE_EVERY / AVERAGE_SPAN, AVERAGE_EVERY / (state.n_updates + AVERAGE_EVERY))
+    """Move the average towards the parameters; at first it is them."""
+    n = max(state.n_updates, AVERAGE_EVERY)
+    share = max(AVERAGE_EVERY / AVERAGE_SPAN, AVERAGE_EVERY / n)
     for average, value in zip(
         vars(state.average).values(), vars(state.params).values(), strict=True
     ):

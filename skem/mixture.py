@@ -35,6 +35,7 @@ from skem._estimator import (
     Interval,
     StrOptions,
     check_is_fitted,
+    check_n_samples,
     check_weights,
     validate_data,
     with_callbacks,
@@ -676,7 +677,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         """
         if self.connectivity is not None:
             return self.predict_proba(X).argmax(1)
-        return self._map_rows(X, lambda *args: _log_joint(*args).argmax(1), np.intp)
+        return self._map_rows(X, _most_probable, np.intp)
 
     def predict_proba(self, X: ArrayLike) -> NDArray:
         """Return the responsibilities: the posterior probabilities of the components.
@@ -807,11 +808,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             Their components.
         """
         check_is_fitted(self)
-        number = isinstance(n_samples, Integral) and not isinstance(n_samples, bool)
-        if not number or int(n_samples) < 1:
-            raise ValueError(
-                f"n_samples must be an integer of at least 1, but it is {n_samples!r}."
-            )
+        check_n_samples(n_samples)
         rng = check_random_state(random_state)
         model = self._fitted_model()
         params = self._params(model)
@@ -825,8 +822,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         return X.astype(np.float32 if model.single else np.float64, copy=False), components
 
 
-def _log_joint(model: Mixture, params: Params, groups: list[Group]) -> Array:
-    return model.log_joint(params, groups)
+def _most_probable(model: Mixture, params: Params, groups: list[Group]) -> NDArray[np.intp]:
+    return model.log_joint(params, groups).argmax(1)
 
 
 def _checked(name: str, values: Any, shape: tuple[int, ...]) -> Array:

@@ -21,6 +21,7 @@ from skem._estimator import (
     Interval,
     StrOptions,
     check_is_fitted,
+    check_n_samples,
     check_weights,
     validate_data,
 )
@@ -284,7 +285,9 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             own = weight[chosen]
             if own.sum() == 0:
                 continue
-            space = spaces.setdefault(len(chosen), Workspace(len(chosen), state, persistent))
+            if len(chosen) not in spaces:
+                spaces[len(chosen)] = Workspace(len(chosen), state, persistent)
+            space = spaces[len(chosen)]
             falling = self.schedule == "linear" and n_updates
             share = 1 - state.n_updates / n_updates if falling and n_updates else 1.0
             update(
@@ -594,11 +597,7 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             The visible units, 0 or 1.
         """
         check_is_fitted(self)
-        number = isinstance(n_samples, Integral) and not isinstance(n_samples, bool)
-        if not number or int(n_samples) < 1:
-            raise ValueError(
-                f"n_samples must be an integer of at least 1, but it is {n_samples!r}."
-            )
+        check_n_samples(n_samples)
         rng = _generator(random_state)
         mean = self._visible_mean
         start = draw(np.broadcast_to(mean, (int(n_samples), len(mean))), rng)

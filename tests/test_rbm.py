@@ -321,3 +321,9 @@ def test_wrong_codes_are_refused(digits):
         model.inverse_transform(np.ones((2, 5)))
     with pytest.raises(ValueError, match="n_samples must be"):
         model.sample(0)
+
+
+def test_few_updates_are_not_lost(digits):
+    """The averaged weights are the last ones while there are few."""
+    model = BernoulliRBMCD(8, n_iter=1, batch_size=600, random_state=0).fit(digits)
+    np.testing.assert_allclose(model.components_.T, model._last["weights"], rtol=1e-12)
