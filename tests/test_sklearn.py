@@ -22,6 +22,15 @@ from skem import BayesianGMM_MAP, BernoulliRBMCD, ShiftedTemplateEM
 from skem.datasets import make_shifted_templates
 
 
+def expected_failures(estimator):
+    """Minibatches of repeated rows are other minibatches than those of weighted rows."""
+    if not isinstance(estimator, BernoulliRBMCD):
+        return {}
+    reason = "repeated rows make other minibatches"
+    kinds = ("dense", "sparse")
+    return {f"check_sample_weight_equivalence_on_{kind}_data": reason for kind in kinds}
+
+
 @parametrize_with_checks(
     [
         ShiftedTemplateEM(),
@@ -37,6 +46,7 @@ from skem.datasets import make_shifted_templates
         BernoulliRBMCD(4, n_iter=2),
         BernoulliRBMCD(4, n_iter=2, algorithm="cd", n_gibbs_steps=2, batch_size=7),
     ],
+    expected_failed_checks=expected_failures,
     xfail_strict=True,
 )
 def test_sklearn_check(estimator, check):
