@@ -1,10 +1,10 @@
 """The hot loop of the mixture in numba: one pass over the rows, nothing kept.
 
 The same sums as ``_mixture_sums.sums`` for dense factors. Loops run along the rows of a
-block, so that the compiler makes vectors of them; since it knows no vectorised exp and log,
-they are written out. Up to 4 features, loops over features are unrolled by the compiler;
-above, they are tiled 4 x 4. It must know the number of features, which therefore is the
-length of a tuple: ``unrolled`` has one entry for each feature, ``tiles`` one for each 4.
+block, so that the compiler makes vectors of them. Up to 4 features, loops over features are
+unrolled by the compiler; above, they are tiled 4 x 4. It must know the number of features,
+which therefore is the length of a tuple: ``unrolled`` has one entry for each feature,
+``tiles`` one for each 4.
 Responsibilities that do not change a digit are left out of the sums.
 """
 
@@ -12,118 +12,13 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import njit, types
-from numba.extending import overload
+from numba import njit
 
 from skem._mixture_sums import Array, Whitening
+from skem._vector_math import OPTIONS, exp, log
 
 BLOCK = 320  # rows; not a power of 2, whose strides would share cache lines
 MAX_UNROLLED = 4
-OPTIONS: dict[str, Any] = {
-    "nogil": True,
-    "cache": True,
-    "error_model": "numpy",
-    "fastmath": {"contract", "reassoc", "nsz", "arcp"},
-}
-# log 2 in two parts, the first of which has few digits
-LOG2_HIGH, LOG2_LOW = 0.693145751953125, 1.42860682030941723212e-6
-SQRT_HALF_BITS, SQRT_HALF_BITS_32 = 4604544271217802189, 0x3F3504F3
-
-
-def _exp(x):
-    """exp(x) for x <= 0."""
-    raise NotImplementedError
-
-
-@overload(_exp, inline="always")
-def _exp_of(x):
-    if x == types.float32:
-
-        def single(x):
-            f = np.float32
-            x = max(x, f(-87))
-            n = np.floor(x * f(1.4426950408889634) + f(0.5))
-            r = x - n * f(LOG2_HIGH) - n * f(LOG2_LOW)
-            p = f(1 / 5040)
-            p = p * r + f(1 / 720)
-            p = p * r + f(1 / 120)
-            p = p * r + f(1 / 24)
-            p = p * r + f(1 / 6)
-            p = p * r + f(1 / 2)
-            p = p * r + f(1)
-            p = p * r + f(1)
-            return p * np.int32((np.int32(n) + np.int32(127)) << np.int32(23)).view(np.float32)
-
-        return single
-
-    def double(x):
-        x = max(x, -708.0)
-        n = np.floor(x * 1.4426950408889634 + 0.5)
-        r = x - n * LOG2_HIGH - n * LOG2_LOW
-        p = 1 / 479001600
-        p = p * r + 1 / 39916800
-        p = p * r + 1 / 3628800
-        p = p * r + 1 / 362880
-        p = p * r + 1 / 40320
-        p = p * r + 1 / 5040
-        p = p * r + 1 / 720
-        p = p * r + 1 / 120
-        p = p * r + 1 / 24
-        p = p * r + 1 / 6
-        p = p * r + 1 / 2
-        p = p * r + 1
-        p = p * r + 1
-        return p * np.int64((np.int64(n) + 1023) << 52).view(np.float64)
-
-    return double
-
-
-def _log(x):
-    """log(x) of a normal positive number: 2 artanh of its mantissa, and its exponent."""
-    raise NotImplementedError
-
-
-@overload(_log, inline="always")
-def _log_of(x):
-    if x == types.float32:
-
-        def single(x):
-            f = np.float32
-            bits = np.float32(x).view(np.int32)
-            exponent = (bits - np.int32(SQRT_HALF_BITS_32)) >> np.int32(23)
-            mantissa = np.int32(bits - (exponent << np.int32(23))).view(np.float32)
-            t = (mantissa - f(1)) / (mantissa + f(1))
-            u = t * t
-            p = f(1 / 9)
-            p = p * u + f(1 / 7)
-            p = p * u + f(1 / 5)
-            p = p * u + f(1 / 3)
-            p = p * u + f(1)
-            return f(2) * t * p + f(exponent) * f(0.6931471805599453)
-
-        return single
-
-    def double(x):
-        bits = np.float64(x).view(np.int64)
-        exponent = (bits - SQRT_HALF_BITS) >> 52
-        mantissa = np.int64(bits - (exponent << 52)).view(np.float64)
-        t = (mantissa - 1) / (mantissa + 1)
-        u = t * t
-        p = 1 / 21
-        p = p * u + 1 / 19
-        p = p * u + 1 / 17
-        p = p * u + 1 / 15
-        p = p * u + 1 / 13
-        p = p * u + 1 / 11
-        p = p * u + 1 / 9
-        p = p * u + 1 / 7
-        p = p * u + 1 / 5
-        p = p * u + 1 / 3
-        p = p * u + 1
-        return 2 * t * p + exponent * 0.6931471805599453
-
-    return double
-
 
 # Arrays are indexed where they are and not sliced: a view of an array costs its reference
 # count, and the compiler can no longer tell that two arrays do not overlap.
@@ -325,12 +220,12 @@ def _pass(
             total[i] = zero
         for k in range(K):
             for i in range(BLOCK):
-                e = _exp(r[k, i] - top[i])
+                e = exp(r[k, i] - top[i])
                 r[k, i] = e
                 total[i] += e
         u = zero
         for i in range(BLOCK):
-            u += w[i] * (top[i] + _log(total[i]))
+            u += w[i] * (top[i] + log(total[i]))
             total[i] = w[i] / total[i]
         log_lik += u
         for k in range(K):

@@ -36,6 +36,9 @@ class Params:
     def astype(self, dtype: DTypeLike) -> "Params":
         return Params(*(value.astype(dtype, copy=False) for value in vars(self).values()))
 
+    def copy(self) -> "Params":
+        return Params(*(value.copy() for value in vars(self).values()))
+
     @property
     def transposed(self) -> "Params":
         """The same machine with its layers swapped."""
@@ -50,18 +53,27 @@ class LogPartition(NamedTuple):
     method: str
 
 
+@np.errstate(over="ignore")
+def sigmoid(x: Array) -> Array:
+    """In place; a third of the time of ``expit``."""
+    np.negative(x, out=x)
+    np.exp(x, out=x)
+    x += 1
+    return np.reciprocal(x, out=x)
+
+
 def hidden_probabilities(params: Params, v: Any) -> Array:
     """P(h = 1 | v), (n, n_hidden); v may be sparse."""
     activation = v @ params.weights
     activation += params.hidden
-    return expit(activation, out=activation)
+    return sigmoid(activation)
 
 
 def visible_probabilities(params: Params, h: Array) -> Array:
     """P(v = 1 | h), (n, n_visible)."""
     activation = h @ params.weights.T
     activation += params.visible
-    return expit(activation, out=activation)
+    return sigmoid(activation)
 
 
 def draw(probabilities: Array, rng: np.random.Generator) -> Array:
@@ -75,17 +87,19 @@ def free_energy(params: Params, v: Any) -> Array:
     return -(v @ params.visible) - np.logaddexp(0, v @ params.weights + params.hidden).sum(1)
 
 
-def pseudo_log_likelihood(params: Params, v: Array) -> Array:
-    """sum_i log p(v_i | the others), (n,), for binary v."""
+def pseudo_log_likelihood(params: Params, v: Array, features: Any = None) -> Array:
+    """sum_i log p(v_i | the others), (n,), for binary v; or its estimate from some i."""
     inputs = v @ params.weights + params.hidden
     energy = free_energy(params, v)
     out = np.zeros(len(v))
-    for i, row in enumerate(params.weights):
+    chosen = range(v.shape[1]) if features is None else features
+    for i in chosen:
+        row = params.weights[i]
         change = 1 - 2 * v[:, i]
         flipped = -(v @ params.visible) - change * params.visible[i]
         flipped -= np.logaddexp(0, inputs + change[:, None] * row).sum(1)
         out += log_expit(flipped - energy)
-    return out
+    return out * (v.shape[1] / len(chosen))
 
 
 def exact_log_partition(params: Params) -> float:

@@ -5,11 +5,14 @@ The maths are in ``_rbm_model`` (conditionals, free energy, log Z) and ``_rbm_tr
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.util import find_spec
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
+from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from scipy.special import expit
@@ -38,12 +41,23 @@ from skem._rbm_model import (
     pseudo_log_likelihood,
     visible_probabilities,
 )
-from skem._rbm_train import State, Workspace, initial_state, update
+from skem._rbm_rows import dense, density, filled, mean_of
+from skem._rbm_train import (
+    Options,
+    State,
+    Validation,
+    Workspace,
+    epoch,
+    initial_state,
+    resumed_state,
+)
 
 # Machines with so few hidden units stay stable at twice the rate.
 FEW_HIDDEN = 32
 ROWS = 2000  # rows of a block, where all at once would take too much memory
-MAX_BIAS = 1e6  # where learning has diverged
+# Multiplications of a fit from which compiling its loops pays; set units up to which
+# skipping the others does.
+MIN_FAST, MAX_DENSITY = 1e11, 0.25
 N_FILL = 20  # mean-field steps that fill missing values for transform
 
 
@@ -88,6 +102,18 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         Whether the step size falls to 0 during ``fit``. ``partial_fit`` keeps it constant.
     weight_decay : float, default=0.0
         Shrinks the weights by ``learning_rate * weight_decay`` in each update.
+    early_stopping : bool, default=False
+        Whether ``fit`` keeps some rows aside, follows their pseudo-log-likelihood from pass
+        to pass, stops when it no longer rises, and returns to the best weights.
+    validation_fraction : float, default=0.1
+        The share of the rows kept aside for that.
+    n_iter_no_change : int, default=5
+        Passes without a rise of ``tol`` after which to stop.
+    tol : float, default=0.01
+        The least rise, in nats per row.
+    n_jobs : int or None, default=None
+        Threads; more than 2 are not used. They help with batches of 50 rows or more, and
+        need the extra ``fast``. None means 1 unless in a ``joblib.parallel_config``.
 
     Attributes
     ----------
@@ -101,6 +127,9 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         The hidden units of the persistent chains.
     n_iter_ : int
         Number of passes over the rows.
+    validation_scores_ : list of float
+        With ``early_stopping``, an estimate of the mean pseudo-log-likelihood of the rows
+        kept aside, in nats, after each pass.
     n_features_in_ : int
         Number of features seen in fit.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -155,6 +184,11 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         "centred": ["boolean"],
         "schedule": [StrOptions({"linear", "constant"})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "n_jobs": [Integral, None],
     }
 
     def __init__(
@@ -171,6 +205,11 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         centred: bool = True,
         schedule: Literal["linear", "constant"] = "linear",
         weight_decay: float = 0.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        tol: float = 0.01,
+        n_jobs: int | None = None,
     ) -> None:
         self.n_components = n_components
         self.learning_rate = learning_rate
@@ -183,6 +222,11 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.centred = centred
         self.schedule = schedule
         self.weight_decay = weight_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.n_jobs = n_jobs
 
     # -- fitting --------------------------------------------------------------------------
 
@@ -207,20 +251,30 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         self._validate_params()
         rows = self._check_rows(X, reset=True, warn=True)
-        weight = check_weights(sample_weight, rows)
+        weight: Array = check_weights(sample_weight, rows)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        rng = np.random.Generator(np.random.SFC64(seed))
-        mean = _mean(rows, weight)
+        mean, validation = mean_of(rows, weight), None
+        if self.early_stopping:
+            rows, weight, *aside = self._split(rows, weight, seed)
         size = self._batch_size(rows.shape[0])
-        n_chains = min(size, rows.shape[0])
-        state = initial_state(mean, self.n_components, n_chains, rng, working_dtype(rows))
+        state = initial_state(mean, self.n_components, min(size, rows.shape[0]), seed)
+        if self.early_stopping:
+            validation = Validation(aside[0], aside[1], self.tol, state.average.copy())
         n_updates = self.n_iter * -(-rows.shape[0] // size)
+        workspace = self._workspaces(state, rows, seed, self.n_iter)
+        n_iter = 0
         with one_blas_thread():
-            for epoch in range(self.n_iter):
-                self._epoch(state, rows, weight, rng, n_updates)
+            for n_iter in range(1, self.n_iter + 1):
+                self._epoch(state, rows, weight, seed, workspace, n_updates)
+                score = "" if validation is None else f": {validation.follow(state):.2f} nats"
                 if self.verbose:
-                    print(f"[{type(self).__name__}] pass {epoch + 1} of {self.n_iter}")
-        self._keep(state, seed, self.n_iter)
+                    print(f"[{type(self).__name__}] pass {n_iter} of {self.n_iter}{score}")
+                if validation is not None and validation.n_worse >= self.n_iter_no_change:
+                    break
+        if validation is not None:
+            self.validation_scores_ = validation.scores
+            state.average = validation.best
+        self._keep(state, seed, n_iter, working_dtype(rows))
         return self
 
     def partial_fit(
@@ -248,16 +302,15 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         weight = check_weights(sample_weight, rows)
         if first:
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-            rng = np.random.Generator(np.random.SFC64(seed))
             n_chains = min(self._batch_size(rows.shape[0]), rows.shape[0])
-            dtype = working_dtype(rows)
-            state = initial_state(_mean(rows, weight), self.n_components, n_chains, rng, dtype)
+            state = initial_state(mean_of(rows, weight), self.n_components, n_chains, seed)
         else:
             state, seed = self._state(), self._seed
-            rng = np.random.Generator(np.random.SFC64([seed, state.n_updates]))
+        workspace = self._workspaces(state, rows, seed, 1)
         with one_blas_thread():
-            self._epoch(state, rows, weight, rng, None)
-        self._keep(state, seed, getattr(self, "n_iter_", 0) + 1)
+            self._epoch(state, rows, weight, seed, workspace, None)
+        dtype = working_dtype(rows if first else self.components_)
+        self._keep(state, seed, getattr(self, "n_iter_", 0) + 1, dtype)
         return self
 
     def _batch_size(self, n_rows: int) -> int:
@@ -265,53 +318,71 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             return min(100, max(10, n_rows // 200))
         return int(self.batch_size)
 
+    def _workspaces(
+        self, state: State, rows: Any, seed: int, n_iter: int
+    ) -> Callable[[int], Workspace]:
+        """A workspace for each size of a batch; compiled, if that pays."""
+        options = Options(
+            self.algorithm == "pcd", self.n_gibbs_steps, self.centred, self.weight_decay
+        )
+        n_products = 2 * self.n_gibbs_steps + 3
+        work = n_iter * rows.shape[0] * state.params.weights.size * n_products
+        if work < MIN_FAST or find_spec("numba") is None:
+            return cache(lambda n_rows: Workspace(state, n_rows, options, seed))
+        from skem._rbm_kernel import KernelWorkspace  # numba takes time to import
+
+        sparse, n_threads = density(rows) <= MAX_DENSITY, effective_n_jobs(self.n_jobs)
+        return cache(
+            lambda n_rows: KernelWorkspace(
+                state, n_rows, options, seed, sparse=sparse, n_threads=n_threads
+            )
+        )
+
     def _epoch(
         self,
         state: State,
         rows: Any,
         weight: Array,
-        rng: np.random.Generator,
+        seed: int,
+        workspace: Callable[[int], Workspace],
         n_updates: int | None,
     ) -> None:
         """One pass over the shuffled rows; the step size falls over ``n_updates``."""
-        dtype = state.params.weights.dtype
-        order = rng.permutation(rows.shape[0])
         auto = 0.2 if self.n_components <= FEW_HIDDEN else 0.1
         rate = auto if self.learning_rate == "auto" else float(self.learning_rate)
-        spaces: dict[int, Workspace] = {}
-        persistent = self.algorithm == "pcd"
-        for part in gen_batches(len(order), self._batch_size(len(order))):
-            chosen = np.sort(order[part])
-            own = weight[chosen]
-            if own.sum() == 0:
-                continue
-            if len(chosen) not in spaces:
-                spaces[len(chosen)] = Workspace(len(chosen), state, persistent)
-            space = spaces[len(chosen)]
-            falling = self.schedule == "linear" and n_updates
-            share = 1 - state.n_updates / n_updates if falling and n_updates else 1.0
-            update(
-                state,
-                _filled(_dense(rows[chosen], dtype), state.params, state.visible_mean),
-                (own / own.sum()).astype(dtype),
-                rate * share,
-                rng,
-                space,
-                n_gibbs_steps=self.n_gibbs_steps,
-                centred=self.centred,
-                decay=self.weight_decay,
-            )
-            if not np.abs(state.params.hidden).max() < MAX_BIAS:
-                raise ValueError(
-                    f"learning_rate={self.learning_rate!r} is too large: the biases have "
-                    f"grown beyond {MAX_BIAS:g}. Lower it."
-                )
 
-    def _keep(self, state: State, seed: int, n_iter: int) -> None:
-        self.components_ = np.ascontiguousarray(state.average.weights.T)
-        self.intercept_hidden_ = state.average.hidden
-        self.intercept_visible_ = state.average.visible
-        self.h_samples_ = state.chains
+        def falling(i: int) -> float:
+            return rate * (1 - i / n_updates) if n_updates else rate
+
+        rng = np.random.Generator(np.random.SFC64([seed, state.n_updates, 1]))
+        order = rng.permutation(rows.shape[0])
+        if self.schedule == "constant":
+            n_updates = None
+        try:
+            epoch(state, rows, weight, order, self._batch_size(len(order)), falling, workspace)
+        except FloatingPointError as error:
+            raise ValueError(
+                f"learning_rate={self.learning_rate!r} is too large: {error}. Lower it."
+            ) from error
+
+    def _split(self, rows: Any, weight: Array, seed: int) -> tuple[Any, Array, Any, Array]:
+        """Rows to learn from, and others to follow."""
+        order = np.random.Generator(np.random.SFC64([seed, 2])).permutation(rows.shape[0])
+        n_aside = round(self.validation_fraction * len(order))
+        if not 0 < n_aside < len(order):
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction!r} of {len(order)} rows "
+                "leaves no rows on one side: change it, or set early_stopping=False."
+            )
+        aside, others = np.sort(order[:n_aside]), np.sort(order[n_aside:])
+        return rows[others], weight[others], rows[aside], weight[aside]
+
+    def _keep(self, state: State, seed: int, n_iter: int, dtype: np.dtype) -> None:
+        average = state.average.astype(dtype)
+        self.components_ = np.ascontiguousarray(average.weights.T)
+        self.intercept_hidden_ = average.hidden
+        self.intercept_visible_ = average.visible
+        self.h_samples_ = state.chains.astype(dtype)
         self.n_iter_ = n_iter
         self._seed = seed
         self._last = vars(state.params)
@@ -321,14 +392,9 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def _state(self) -> State:
         """A copy of what training changes."""
-        return State(
-            Params(**{name: np.copy(value) for name, value in self._last.items()}),
-            Params(*(np.copy(value) for value in vars(self._params()).values())),
-            np.copy(self.h_samples_),
-            np.copy(self._visible_mean),
-            np.copy(self._hidden_mean),
-            self._n_updates,
-        )
+        others = self.h_samples_.astype(np.float32), self._visible_mean, self._hidden_mean
+        average = self._params().astype(np.float32)
+        return resumed_state(Params(**self._last), average, *others, n_updates=self._n_updates)
 
     # -- input ----------------------------------------------------------------------------
 
@@ -379,7 +445,7 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         params = self._params().astype(dtype)
         mean = self._visible_mean.astype(dtype)
         for part in gen_batches(rows.shape[0], ROWS):
-            yield _filled(_dense(rows[part], dtype), params, mean, N_FILL)
+            yield filled(dense(rows[part], dtype), params, mean, N_FILL)
 
     # -- verbs ----------------------------------------------------------------------------
 
@@ -636,7 +702,7 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         rows = self._check_rows(X, reset=False)
         dtype = working_dtype(rows)
         params, rng = self._params().astype(dtype), _generator(random_state)
-        out = _dense(rows, dtype).copy()
+        out = dense(rows, dtype).copy()
         incomplete = np.flatnonzero(np.isnan(out).any(1))
         for part in gen_batches(len(incomplete), ROWS):
             chosen = incomplete[part]
@@ -663,38 +729,3 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 def _generator(random_state: Any) -> np.random.Generator:
     seed = int(check_random_state(random_state).randint(2**31 - 1))
     return np.random.Generator(np.random.SFC64(seed))
-
-
-def _dense(rows: Any, dtype: Any) -> Array:
-    rows = rows.toarray() if issparse(rows) else rows
-    return np.asarray(rows, dtype=dtype)
-
-
-def _mean(rows: Any, weight: Array) -> Array:
-    """Weighted means of the columns, of what is observed."""
-    if issparse(rows):
-        return np.asarray(weight @ rows).ravel() / weight.sum()
-    weight = weight.astype(rows.dtype)  # and contiguous: the product is then BLAS's
-    mean = weight @ rows / weight.sum()
-    if np.isfinite(mean).all():
-        return mean
-    seen = ~np.isnan(rows)
-    total = weight @ seen
-    if (total == 0).any():
-        raise ValueError(
-            f"X has {int((total == 0).sum())} features without any observed value, the first "
-            f"at index {int(np.argmin(total))}: drop or fill them."
-        )
-    return (weight @ np.where(seen, rows, 0)) / total
-
-
-def _filled(v: Array, params: Params, mean: Array, n_steps: int = 1) -> Array:
-    """Rows whose missing values are filled by mean-field steps from the mean."""
-    missing = np.isnan(v)
-    if not missing.any():
-        return v
-    known, v = v, np.where(missing, mean, v)
-    for _ in range(n_steps):
-        p = visible_probabilities(params, hidden_probabilities(params, v))
-        v = np.where(missing, p, known)
-    return v

@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import skops.io
+from numba import njit, uint32
 from scipy.sparse import csr_matrix
 from scipy.special import expit, logsumexp
 from sklearn.datasets import load_digits
@@ -13,9 +14,12 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import BernoulliRBM
 from sklearn.pipeline import make_pipeline
 
+import skem.rbm
 from skem import BernoulliRBMCD
 from skem import _rbm_model as rbm
-from skem._rbm_train import Workspace, initial_state, update
+from skem._rbm_kernel import KernelWorkspace, draw
+from skem._rbm_train import Options, Workspace, initial_state, update
+from skem._vector_math import philox
 
 V, H = 6, 4
 
@@ -139,9 +143,16 @@ def test_imputation_is_the_conditional_mean():
     np.testing.assert_allclose(filled[0], expected, atol=0.02)
 
 
+def workspace(kind, *args):
+    if kind == "numpy":
+        return Workspace(*args)
+    return KernelWorkspace(*args, sparse=kind == "gathered", n_threads=1 + (kind == "gathered"))
+
+
+@pytest.mark.parametrize("kind", ["numpy", "compiled", "gathered"])
 @pytest.mark.parametrize("centred", [False, True])
-@pytest.mark.parametrize("algorithm", ["cd", "pcd"])
-def test_expected_update_is_the_gradient(algorithm, centred):
+@pytest.mark.parametrize("persistent", [False, True])
+def test_expected_update_is_the_gradient(persistent, centred, kind):
     """Many Gibbs steps are exact: the mean update is that of enumeration."""
     rng = np.random.default_rng(2)
     params = machine(scale=0.5)
@@ -159,22 +170,85 @@ def test_expected_update_is_the_gradient(algorithm, centred):
         db, dc = dv - dW @ lam, dh - dW.T @ mu
     else:
         db, dc = dv, dh
-    state = initial_state(data.mean(0), H, 50, np.random.default_rng(0), float)
+    state = initial_state(data.mean(0), H, 50, 0)
+    options = Options(persistent, 12, centred, 0.0)
+    space = workspace(kind, state, 50, options, 3)
     total = [0.0, 0.0, 0.0]
     repeats = 1500
-    draws = np.random.Generator(np.random.SFC64(3))
     for _ in range(repeats):
         for name in ("weights", "visible", "hidden"):
             getattr(state.params, name)[:] = getattr(params, name)
         state.visible_mean[:], state.hidden_mean[:] = mu, lam
-        space = Workspace(50, state, algorithm == "pcd")
-        update(
-            state, data, weight, 1.0, draws, space, n_gibbs_steps=12, centred=centred, decay=0.0
-        )
+        state.rows[V:] = state.rows[:V:2] + state.rows[1:V:2]
+        update(state, data, weight.astype(np.float32), 1.0, space)
         for i, name in enumerate(("weights", "visible", "hidden")):
             total[i] = total[i] + getattr(state.params, name) - getattr(params, name)
     for found, expected in zip(total, (dW, db, dc), strict=True):
         np.testing.assert_allclose(found / repeats, expected, atol=0.012)
+
+
+@pytest.mark.parametrize("n_visible", [9, 12])
+def test_compiled_products_are_matrix_products(n_visible):
+    """Odd numbers of pixels, values between 0 and 1, rows and columns of zeros."""
+    rng = np.random.default_rng(0)
+    batch = rng.random((7, n_visible)).astype(np.float32)
+    batch[rng.random(batch.shape) < 0.5] = 0
+    batch[rng.random(batch.shape) < 0.3] = 1
+    batch[2], batch[:, 4] = 0, 0
+    states, weight = [], rng.dirichlet(np.ones(7)).astype(np.float32)
+    for kind in ("numpy", "gathered"):
+        state = initial_state(batch.mean(0), 5, 7, 0)
+        space = workspace(kind, state, 7, Options(decay=0.3), 0)
+        space.v[:14], space.h[14:16], space.v[14:16] = np.tile(batch, (2, 1)), 0.5, 0.25
+        space.hidden_inputs(slice(0, 14))
+        expected = space.v[:14] @ state.params.weights
+        np.testing.assert_allclose(space.h[:14], expected, rtol=1e-4, atol=1e-6)
+        space.ascend(np.concatenate([weight, -0.3 * weight, [1, 1]]).astype(np.float32), 0.7)
+        states.append(state)
+    np.testing.assert_allclose(
+        states[0].params.weights, states[1].params.weights, rtol=1e-4, atol=1e-6
+    )
+    pairs = states[1].rows[: n_visible // 2 * 2].reshape(n_visible // 2, 2, 5).sum(1)
+    np.testing.assert_allclose(states[1].rows[n_visible:], pairs, rtol=1e-5, atol=1e-6)
+
+
+def test_compiled_draws_are_philox_and_uniform():
+    @njit
+    def words(a, b, c, d, key, other):
+        return philox(uint32(a), uint32(b), uint32(c), uint32(d), uint32(key), uint32(other))
+
+    assert words(0, 0, 0, 0, 0, 0) == (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)
+    pi = 0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344, 0xA4093822, 0x299F31D0
+    assert words(*pi) == (0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1)
+    x = np.tile(np.linspace(-6, 6, 13, dtype=np.float32), (40_000, 1))
+    bias, out = np.full(13, 0.5, np.float32), np.empty_like(x)
+    draw(x, bias, out, np.uint64(5), 3, 1, 0)
+    expected = expit(np.linspace(-6, 6, 13) + 0.5)
+    np.testing.assert_allclose(x[0], expected, rtol=1e-6)
+    error = np.sqrt(expected * (1 - expected) / len(x))
+    assert (np.abs(out.mean(0) - expected) < 4 * error).all()
+    correlation = np.corrcoef(out[:-1, 3:10].T, out[1:, 3:10].T)
+    assert np.abs(correlation - np.eye(14)).max() < 0.025
+    part = np.empty_like(x[20:])
+    draw(np.zeros_like(part), bias, part, np.uint64(5), 3, 1, 20)
+    whole = np.empty_like(x)
+    draw(np.zeros_like(x), bias, whole, np.uint64(5), 3, 1, 0)
+    np.testing.assert_array_equal(part, whole[20:])
+
+
+def test_compiled_fits_are_as_good(monkeypatch):
+    """Dense and gathered, one thread and two; the first machine is fitted by NumPy."""
+    X = (load_digits().data > 12).astype(float)
+    options = {"n_iter": 40, "batch_size": 60, "random_state": 0, "learning_rate": 0.2}
+    found = [BernoulliRBMCD(16, **options).fit(X).score(X)]
+    monkeypatch.setattr(skem.rbm, "MIN_FAST", 0)
+    for density, n_jobs in ((0.0, 1), (1.0, 1), (1.0, 2)):
+        monkeypatch.setattr(skem.rbm, "MAX_DENSITY", density)
+        found.append(BernoulliRBMCD(16, **options, n_jobs=n_jobs).fit(X).score(X))
+    assert np.ptp(found) < 0.35
+    base = X.mean(0).clip(1e-3, 1 - 1e-3)
+    independent = (X * np.log(base) + (1 - X) * np.log(1 - base)).sum(1).mean()
+    assert min(found) > independent + 2
 
 
 # -- learning ----------------------------------------------------------------------------------
@@ -326,4 +400,22 @@ def test_wrong_codes_are_refused(digits):
 def test_few_updates_are_not_lost(digits):
     """The averaged weights are the last ones while there are few."""
     model = BernoulliRBMCD(8, n_iter=1, batch_size=600, random_state=0).fit(digits)
-    np.testing.assert_allclose(model.components_.T, model._last["weights"], rtol=1e-12)
+    np.testing.assert_allclose(model.components_.T, model._last["weights"], rtol=1e-6)
+
+
+def test_early_stopping_returns_to_the_best_weights(digits):
+    few = digits[:200]
+    options = {"n_components": 48, "random_state": 0, "learning_rate": 0.3, "batch_size": 10}
+    stopped = BernoulliRBMCD(
+        **options, n_iter=200, early_stopping=True, n_iter_no_change=4
+    ).fit(few)
+    assert stopped.n_iter_ < 200
+    assert len(stopped.validation_scores_) == stopped.n_iter_
+    best = int(np.argmax(stopped.validation_scores_))
+    assert best <= stopped.n_iter_ - 4
+    others = digits[200:]
+    longer = BernoulliRBMCD(**options, n_iter=200).fit(few)
+    found = [m.pseudo_log_likelihood(others).mean() for m in (stopped, longer)]
+    assert found[0] > found[1]
+    with pytest.raises(ValueError, match="validation_fraction"):
+        BernoulliRBMCD(early_stopping=True).fit(digits[:2])

@@ -1,0 +1,52 @@
+"""Rows as the machine takes them: dense, complete, and their means."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+from scipy.sparse import issparse
+
+from skem._rbm_model import Array, Params, hidden_probabilities, visible_probabilities
+
+DENSITY_ROWS = 1000
+
+
+def dense(rows: Any, dtype: DTypeLike) -> Array:
+    rows = rows.toarray() if issparse(rows) else rows
+    return np.asarray(rows, dtype=dtype)
+
+
+def density(rows: Any) -> float:
+    """The share of values that are not 0, in the first rows."""
+    first = dense(rows[:DENSITY_ROWS], np.float32)
+    return np.count_nonzero(first) / first.size
+
+
+def mean_of(rows: Any, weight: Array) -> Array:
+    """Weighted means of the columns, of what is observed."""
+    if issparse(rows):
+        return np.asarray(weight @ rows).ravel() / weight.sum()
+    weight = weight.astype(rows.dtype)  # and contiguous: the product is then BLAS's
+    mean = weight @ rows / weight.sum()
+    if np.isfinite(mean).all():
+        return mean
+    seen = ~np.isnan(rows)
+    total = weight @ seen
+    if (total == 0).any():
+        raise ValueError(
+            f"X has {int((total == 0).sum())} features without any observed value, the first "
+            f"at index {int(np.argmin(total))}: drop or fill them."
+        )
+    return (weight @ np.where(seen, rows, 0)) / total
+
+
+def filled(v: Array, params: Params, mean: Array, n_steps: int = 1) -> Array:
+    """Rows whose missing values are filled by mean-field steps from the mean."""
+    missing = np.isnan(v)
+    if not missing.any():
+        return v
+    known, v = v, np.where(missing, mean, v)
+    for _ in range(n_steps):
+        p = visible_probabilities(params, hidden_probabilities(params, v))
+        v = np.where(missing, p, known)
+    return v
