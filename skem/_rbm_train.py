@@ -150,11 +150,10 @@ def update(state: State, batch: Any, weight: Array, rate: float, space: Workspac
     list(space.map(sample, space.parts))
     chain_weight = np.full(m, 1 / m, np.float32) if options.persistent else weight
     signed = np.concatenate([weight, -chain_weight])
-    both = np.stack([signed, signed.clip(0)])
-    (dv, v_data), (dh, h_data) = both @ v, both @ h
+    dv, dh = signed @ v, signed @ h
     mu, lam = state.visible_mean, state.hidden_mean
-    mu += CENTRE_RATE * (v_data - mu)
-    lam += CENTRE_RATE * (h_data - lam)
+    mu += CENTRE_RATE * (weight @ v[:n] - mu)
+    lam += CENTRE_RATE * (weight @ h[:n] - lam)
     if not options.centred:
         mu, lam = 0 * mu, 0 * lam
     v, h = space.v, space.h

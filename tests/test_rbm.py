@@ -242,6 +242,7 @@ def test_compiled_fits_are_as_good(monkeypatch):
     options = {"n_iter": 40, "batch_size": 60, "random_state": 0, "learning_rate": 0.2}
     found = [BernoulliRBMCD(16, **options).fit(X).score(X)]
     monkeypatch.setattr(skem.rbm, "MIN_FAST", 0)
+    monkeypatch.setattr(skem.rbm, "MIN_SPARSE", 0)
     for density, n_jobs in ((0.0, 1), (1.0, 1), (1.0, 2)):
         monkeypatch.setattr(skem.rbm, "MAX_DENSITY", density)
         found.append(BernoulliRBMCD(16, **options, n_jobs=n_jobs).fit(X).score(X))
