@@ -190,6 +190,9 @@ class KernelWorkspace(Workspace):
         shape = n + m, n_visible + PAD
         self._index, self._value = np.empty(shape, np.int32), np.empty(shape, np.float32)
         self._count = np.empty(n + m, np.int64)
+        n_pairs = (n_visible + 1) // 2
+        edges = np.linspace(0, n_pairs, len(self.parts) + 1).astype(int).tolist()
+        self._spans = list(pairwise(edges))
         self._rows, even = state.rows, n_visible // 2 * 2
         np.add(state.rows[:even:2], state.rows[1:even:2], out=state.rows[n_visible:])
 
@@ -217,6 +220,4 @@ class KernelWorkspace(Workspace):
         def of_pairs(span: tuple[int, int]) -> None:
             ascend(lists, self.v, self.h, self._rows, *steps, *span)
 
-        n_pairs = (self.v.shape[1] + 1) // 2
-        edges = np.linspace(0, n_pairs, len(self.parts) + 1).astype(int).tolist()
-        list(self.map(of_pairs, pairwise(edges)))
+        list(self.map(of_pairs, self._spans))

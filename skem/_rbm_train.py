@@ -144,6 +144,9 @@ def update(state: State, batch: Any, weight: Array, rate: float, space: Workspac
             key = (state.n_updates, 2 * step + 1, chains.start)
             space.draw(inputs, params.visible, v[ends], key)
             space.hidden_inputs(ends)
+            if step == options.n_gibbs_steps - 1 and not options.persistent:
+                space.sigmoid(h[ends], params.hidden)
+                break
             key = (state.n_updates, 2 * step + 2, chains.start)
             space.draw(h[ends], params.hidden, space.chains[chains], key)
 
