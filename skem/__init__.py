@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from skem.display import ObjectiveDisplay, TemplateDisplay
+    from skem.image_display import ChainsDisplay, FiltersDisplay, ImputationDisplay
     from skem.mixture import BayesianGMM_MAP
     from skem.mixture_display import MixtureDisplay, SegmentationDisplay
     from skem.rbm import BernoulliRBMCD
@@ -16,6 +17,9 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "BayesianGMM_MAP": "skem.mixture",
     "BernoulliRBMCD": "skem.rbm",
+    "ChainsDisplay": "skem.image_display",
+    "FiltersDisplay": "skem.image_display",
+    "ImputationDisplay": "skem.image_display",
     "MixtureDisplay": "skem.mixture_display",
     "ObjectiveDisplay": "skem.display",
     "SegmentationDisplay": "skem.mixture_display",
@@ -26,6 +30,9 @@ _MODULE_OF = {
 __all__ = [
     "BayesianGMM_MAP",
     "BernoulliRBMCD",
+    "ChainsDisplay",
+    "FiltersDisplay",
+    "ImputationDisplay",
     "MixtureDisplay",
     "ObjectiveDisplay",
     "SegmentationDisplay",

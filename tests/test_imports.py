@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "skem"
 HEAVY = {"torch", "dask", "matplotlib", "numba", "pandas", "PIL"}
 # Each module may import those named here; a module not named here, none.
 ALLOWED = {
-    "__init__": {"mixture", "mixture_display", "rbm", "template", "display"},
+    "__init__": {"image_display", "mixture", "mixture_display", "rbm", "template", "display"},
     "_loop": set(),
     "_stats": set(),
     "_windows": set(),
@@ -57,6 +57,7 @@ ALLOWED = {
         "_potts",
     },
     "display": set(),
+    "image_display": set(),
     "mixture_display": set(),
     "_rbm_model": set(),
     "_rbm_rows": {"_rbm_model"},

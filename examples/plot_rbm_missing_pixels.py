@@ -1,0 +1,103 @@
+"""
+The missing half of a digit
+===========================
+
+A restricted Boltzmann machine learns which pixels go together. Hide some of an image: Gibbs
+chains in which the seen pixels stay as they are tell the probability of each hidden one.
+
+Runs on the 8x8 digits of scikit-learn. For MNIST, give the folder of its four idx files:
+``python plot_rbm_missing_pixels.py --mnist DIR``; about five minutes.
+"""
+
+# %%
+# The data, 1 where there is ink, and three machines.
+
+import argparse
+import gzip
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.impute import KNNImputer
+
+from skem import BernoulliRBMCD, ChainsDisplay, FiltersDisplay, ImputationDisplay
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--mnist", help="folder of train-images-idx3-ubyte.gz and the others")
+folder = parser.parse_args().mnist
+
+
+def idx_images(name):
+    with gzip.open(Path(folder) / name) as file:
+        pixels = np.frombuffer(file.read(), np.uint8, offset=16)
+    return (pixels.reshape(-1, 784) > 127).astype(np.float32)
+
+
+if folder:
+    train = idx_images("train-images-idx3-ubyte.gz")
+    test = idx_images("t10k-images-idx3-ubyte.gz")[:500]
+    n_iter = 15
+else:
+    X = (load_digits().data > 7).astype(np.float32)
+    X = X[np.random.default_rng(0).permutation(len(X))]
+    train, test, n_iter = X[:1500], X[1500:], 100
+
+machines = {
+    n_hidden: BernoulliRBMCD(n_hidden, n_iter=n_iter, random_state=0).fit(train)
+    for n_hidden in (20, 100, 500)
+}
+for n_hidden, machine in machines.items():
+    log_z = machine.log_partition()
+    print(
+        f"{n_hidden} hidden units: {machine.score(test):.1f} nats per held-out image, "
+        f"log Z {log_z.method}, standard error {log_z.standard_error:.2f}"
+    )
+
+# %%
+# 20, 50 and 80% of the pixels are hidden, or the lower half of the image. How many of the
+# hidden pixels are wrong, if the more probable value is taken?
+
+rng = np.random.default_rng(1)
+cases = {f"{share:.0%}": rng.random(test.shape) < share for share in (0.2, 0.5, 0.8)}
+lower = np.arange(test.shape[1]) >= test.shape[1] // 2
+cases["lower half"] = np.broadcast_to(lower, test.shape)
+
+neighbours = KNNImputer(n_neighbors=5).fit(train[:2000])
+methods = {
+    "mean image": lambda v: np.broadcast_to(train.mean(0), v.shape),
+    "5 neighbours": neighbours.transform,
+    **{f"{n} hidden": machine.impute for n, machine in machines.items()},
+}
+wrong = {
+    name: [
+        100 * ((fill(np.where(missing, np.nan, test)) > 0.5) != test)[missing].mean()
+        for missing in cases.values()
+    ]
+    for name, fill in methods.items()
+}
+print(f"{'wrong pixels in %':16}", *(f"{name:>11}" for name in cases))
+for name, values in wrong.items():
+    print(f"{name:16}", *(f"{value:11.1f}" for value in values))
+
+# %%
+# What the largest machine makes of them: seen (missing pixels in blue), completed, true. The
+# completed pixels are probabilities; grey is doubt.
+
+fig, axes = plt.subplots(2, 2, figsize=(12, 4.6), layout="constrained")
+for ax, (name, missing) in zip(axes.flat, cases.items(), strict=True):
+    ImputationDisplay.from_estimator(machines[500], test[:10], missing[:10], ax=ax)
+    ax.set_title(f"missing: {name}")
+
+# %%
+# The weights of 20 hidden units: strokes, and where there is none.
+
+fig, ax = plt.subplots(figsize=(5, 4.4), layout="constrained")
+FiltersDisplay.from_estimator(machines[20], ax=ax)
+
+# %%
+# Chains that go free from test images: they stay digits, and in time become others.
+
+fig, ax = plt.subplots(figsize=(7, 5), layout="constrained")
+ChainsDisplay.from_estimator(machines[500], test[:6], random_state=0, ax=ax)
+plt.show()

@@ -1,0 +1,350 @@
+"""Pictures that are grids of images. matplotlib is imported when one is drawn."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import check_is_fitted
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["ChainsDisplay", "FiltersDisplay", "ImputationDisplay"]
+
+CELL = 0.75  # inches
+
+
+class ImageGrid:
+    """Images in rows and columns; NaN is drawn in a colour of its own."""
+
+    images: NDArray  # (n_rows, n_columns, height, width)
+    row_names: Sequence[str] = ()
+    column_names: Sequence[str] = ()
+    title = ""
+    style: dict[str, Any]
+
+    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
+        """Draw the images.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            Passed to ``matplotlib.axes.Axes.imshow``.
+
+        Returns
+        -------
+        self
+            This display.
+        """
+        import matplotlib as mpl
+        import matplotlib.pyplot as plt
+
+        n_rows, n_columns, height, width = self.images.shape
+        if ax is None:
+            size = CELL * n_columns + 1.2, CELL * n_rows * height / width + 0.5
+            _, ax = plt.subplots(figsize=size, layout="constrained")
+        options = {**self.style, **kwargs}
+        colours = mpl.colormaps[options["cmap"]].with_extremes(bad="cornflowerblue")
+        for row in range(n_rows):
+            for column in range(n_columns):
+                left, top = column * (width + 1), row * (height + 1)
+                ax.imshow(
+                    self.images[row, column],
+                    **{**options, "cmap": colours},
+                    extent=(left, left + width, top + height, top),
+                )
+        ax.set(xlim=(-1, n_columns * (width + 1)), ylim=(n_rows * (height + 1), -1))
+        ax.set_xticks((np.arange(n_columns) + 0.5) * (width + 1), self._names("column"))
+        ax.set_yticks((np.arange(n_rows) + 0.5) * (height + 1), self._names("row"))
+        ax.tick_params(length=0)
+        ax.set(title=self.title, facecolor="0.8", aspect="equal")
+        ax.spines[:].set_visible(False)
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+    def _names(self, side: str) -> Sequence[str]:
+        names = self.row_names if side == "row" else self.column_names
+        return names or [""] * self.images.shape[side == "column"]
+
+
+def as_images(rows: ArrayLike, image_shape: tuple[int, int] | None) -> NDArray:
+    """(n, height, width); by default squares."""
+    values = np.asarray(rows, dtype=float)
+    side = math.isqrt(values.shape[-1])
+    shape = (side, side) if image_shape is None else tuple(image_shape)
+    if math.prod(shape) != values.shape[-1]:
+        raise ValueError(
+            f"image_shape={image_shape!r} does not fit {values.shape[-1]} features: give the "
+            "height and width of the images."
+        )
+    return values.reshape(*values.shape[:-1], *shape)
+
+
+class FiltersDisplay(ImageGrid):
+    """The weights of hidden units, as images.
+
+    Parameters
+    ----------
+    filters : ndarray of shape (n_filters, n_features)
+        A row for each hidden unit.
+    image_shape : tuple of two int, default=None
+        Height and width in pixels; None means squares.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        The axes of the last plot.
+    figure_ : matplotlib.figure.Figure
+        Its figure.
+
+    See Also
+    --------
+    FiltersDisplay.from_estimator : Plot a fitted estimator.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skem import BernoulliRBMCD, FiltersDisplay
+    >>> X = (load_digits().data > 7).astype(float)
+    >>> model = BernoulliRBMCD(16, random_state=0).fit(X)
+    >>> display = FiltersDisplay.from_estimator(model)
+    """
+
+    title = "weights of hidden units"
+
+    def __init__(
+        self, filters: ArrayLike, *, image_shape: tuple[int, int] | None = None
+    ) -> None:
+        images = as_images(filters, image_shape)
+        n_columns = math.ceil(math.sqrt(len(images)))
+        grid = np.zeros((-(-len(images) // n_columns) * n_columns, *images.shape[1:]))
+        grid[: len(images)] = images
+        self.images = grid.reshape(-1, n_columns, *images.shape[1:])
+        limit = float(np.abs(images).max()) or 1.0
+        self.style = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit}
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        *,
+        n_filters: int = 64,
+        image_shape: tuple[int, int] | None = None,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Plot a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : BernoulliRBMCD
+            Fitted.
+        n_filters : int, default=64
+            How many: those with the largest weights, at most.
+        image_shape : tuple of two int, default=None
+            Height and width in pixels; None means squares.
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            Passed to ``matplotlib.axes.Axes.imshow``.
+
+        Returns
+        -------
+        FiltersDisplay
+            The display, drawn.
+        """
+        check_is_fitted(estimator)
+        strength = (estimator.components_**2).sum(1)
+        chosen = np.sort(np.argsort(-strength, kind="stable")[:n_filters])
+        display = cls(estimator.components_[chosen], image_shape=image_shape)
+        return display.plot(ax=ax, **kwargs)
+
+
+class ChainsDisplay(ImageGrid):
+    """Gibbs chains: a row for each, and its state after more and more steps.
+
+    Parameters
+    ----------
+    states : ndarray of shape (n_chains, n_times, n_features)
+        The visible units.
+    n_steps : sequence of int
+        The numbers of Gibbs steps before each state.
+    image_shape : tuple of two int, default=None
+        Height and width in pixels; None means squares.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        The axes of the last plot.
+    figure_ : matplotlib.figure.Figure
+        Its figure.
+
+    See Also
+    --------
+    ChainsDisplay.from_estimator : Plot a fitted estimator.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skem import BernoulliRBMCD, ChainsDisplay
+    >>> X = (load_digits().data > 7).astype(float)
+    >>> model = BernoulliRBMCD(16, random_state=0).fit(X)
+    >>> display = ChainsDisplay.from_estimator(model, X[:4], random_state=0)
+    """
+
+    title = "Gibbs steps"
+
+    def __init__(
+        self,
+        states: ArrayLike,
+        n_steps: Sequence[int],
+        *,
+        image_shape: tuple[int, int] | None = None,
+    ) -> None:
+        self.images = as_images(states, image_shape)
+        self.column_names = [str(n) for n in n_steps]
+        self.style = {"cmap": "gray", "vmin": 0, "vmax": 1}
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: ArrayLike,
+        *,
+        n_steps: Sequence[int] = (0, 1, 3, 10, 30, 100, 300, 1000),
+        random_state: int | np.random.RandomState | None = None,
+        image_shape: tuple[int, int] | None = None,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Run chains from given rows.
+
+        Parameters
+        ----------
+        estimator : BernoulliRBMCD
+            Fitted.
+        X : array-like of shape (n_chains, n_features)
+            Where the chains start.
+        n_steps : sequence of int, default=(0, 1, 3, 10, 30, 100, 300, 1000)
+            When to draw them, in increasing order.
+        random_state : int, RandomState or None, default=None
+            Seed of the chains.
+        image_shape : tuple of two int, default=None
+            Height and width in pixels; None means squares.
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            Passed to ``matplotlib.axes.Axes.imshow``.
+
+        Returns
+        -------
+        ChainsDisplay
+            The display, drawn.
+        """
+        from sklearn.utils import check_random_state
+
+        check_is_fitted(estimator)
+        if list(n_steps) != sorted(n_steps) or not len(n_steps) or n_steps[0] < 0:
+            raise ValueError(f"n_steps must not fall nor be negative, but it is {n_steps!r}.")
+        rng = check_random_state(random_state)
+        states, now, v = [], 0, np.asarray(X, dtype=float)
+        for n in n_steps:
+            v = estimator.gibbs(v, n - now, rng) if n > now else v
+            now = n
+            states.append(v)
+        display = cls(np.stack(states, axis=1), n_steps, image_shape=image_shape)
+        return display.plot(ax=ax, **kwargs)
+
+
+class ImputationDisplay(ImageGrid):
+    """What was seen of some images, how it was completed, and the truth.
+
+    Parameters
+    ----------
+    seen : ndarray of shape (n_images, n_features)
+        The images with NaN where pixels are missing.
+    completed : ndarray of shape (n_images, n_features)
+        The same, filled.
+    true : ndarray of shape (n_images, n_features)
+        The complete images.
+    image_shape : tuple of two int, default=None
+        Height and width in pixels; None means squares.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        The axes of the last plot.
+    figure_ : matplotlib.figure.Figure
+        Its figure.
+
+    See Also
+    --------
+    ImputationDisplay.from_estimator : Hide pixels, and let an estimator fill them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from skem import BernoulliRBMCD, ImputationDisplay
+    >>> X = (load_digits().data > 7).astype(float)
+    >>> model = BernoulliRBMCD(16, random_state=0).fit(X[:1500])
+    >>> missing = np.random.default_rng(0).random((6, 64)) < 0.5
+    >>> display = ImputationDisplay.from_estimator(model, X[1500:1506], missing)
+    """
+
+    row_names = ("seen", "completed", "true")
+
+    def __init__(
+        self,
+        seen: ArrayLike,
+        completed: ArrayLike,
+        true: ArrayLike,
+        *,
+        image_shape: tuple[int, int] | None = None,
+    ) -> None:
+        self.images = np.stack([as_images(x, image_shape) for x in (seen, completed, true)])
+        complete = self.images[1:]
+        self.style = {"cmap": "gray", "vmin": complete.min(), "vmax": complete.max()}
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: ArrayLike,
+        missing: ArrayLike,
+        *,
+        image_shape: tuple[int, int] | None = None,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Hide pixels, and let an estimator fill them.
+
+        Parameters
+        ----------
+        estimator : estimator with ``impute``, or an imputer with ``transform``
+            Fitted.
+        X : array-like of shape (n_images, n_features)
+            Complete images.
+        missing : array-like of bool of shape (n_images, n_features)
+            The pixels to hide.
+        image_shape : tuple of two int, default=None
+            Height and width in pixels; None means squares.
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            Passed to ``matplotlib.axes.Axes.imshow``.
+
+        Returns
+        -------
+        ImputationDisplay
+            The display, drawn.
+        """
+        check_is_fitted(estimator)
+        true = np.asarray(X, dtype=float)
+        seen = np.where(missing, np.nan, true)
+        fill = estimator.impute if hasattr(estimator, "impute") else estimator.transform
+        return cls(seen, fill(seen), true, image_shape=image_shape).plot(ax=ax, **kwargs)
