@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_random_state, gen_batches
 
 from skem._data import one_blas_thread, working_dtype
@@ -264,17 +265,25 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         n_updates = self.n_iter * -(-rows.shape[0] // size)
         workspace = self._workspaces(state, rows, seed, self.n_iter)
         n_iter = 0
-        with one_blas_thread():
-            for n_iter in range(1, self.n_iter + 1):
-                self._epoch(state, rows, weight, seed, workspace, n_updates)
-                score = "" if validation is None else f": {validation.follow(state):.2f} nats"
-                if self.verbose:
-                    print(f"[{type(self).__name__}] pass {n_iter} of {self.n_iter}{score}")
-                if validation is not None and validation.n_worse >= self.n_iter_no_change:
-                    break
-        if validation is not None:
+        try:
+            with one_blas_thread():
+                while n_iter < self.n_iter:
+                    self._epoch(state, rows, weight, seed, workspace, n_updates)
+                    n_iter += 1
+                    score = f": {validation.follow(state):.2f} nats" if validation else ""
+                    if self.verbose:
+                        print(f"[{type(self).__name__}] pass {n_iter} of {self.n_iter}{score}")
+                    if validation and validation.n_worse >= self.n_iter_no_change:
+                        break
+        except KeyboardInterrupt:
+            warnings.warn(
+                f"fit was interrupted after {n_iter} passes; what it had learnt is kept.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        if validation:
             self.validation_scores_ = validation.scores
-            state.average = validation.best
+            state.average = validation.best if validation.scores else state.average
         self._keep(state, seed, n_iter, working_dtype(rows))
         return self
 

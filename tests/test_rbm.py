@@ -9,6 +9,7 @@ from numba import njit, uint32
 from scipy.sparse import csr_matrix
 from scipy.special import expit, logsumexp
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import BernoulliRBM
@@ -420,3 +421,14 @@ def test_early_stopping_returns_to_the_best_weights(digits):
     assert found[0] > found[1]
     with pytest.raises(ValueError, match="validation_fraction"):
         BernoulliRBMCD(early_stopping=True).fit(digits[:2])
+
+
+def test_an_interrupted_fit_keeps_what_it_has(digits, monkeypatch):
+    def stop(self, state):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("skem._rbm_train.Validation.follow", stop)
+    with pytest.warns(ConvergenceWarning, match="interrupted after 1 pass"):
+        model = BernoulliRBMCD(4, n_iter=3, early_stopping=True, random_state=0).fit(digits)
+    assert np.isfinite(model.score(digits))
+    assert model.n_iter_ == 1
