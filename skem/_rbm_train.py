@@ -10,6 +10,7 @@ moving means mu and lam (Melchior, Fischer and Wiskott, 2016), which adds two te
 The arithmetic is in float32: its rounding is far below the noise of a minibatch.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -213,6 +214,7 @@ class Validation:
     tol: float
     best: Params
     scores: list[float] = field(default_factory=list)
+    best_score: float = -math.inf
     n_worse: int = 0
 
     def follow(self, state: State) -> float:
@@ -222,8 +224,8 @@ class Validation:
         order = np.random.Generator(np.random.SFC64(0)).permutation(v.shape[1])
         each = pseudo_log_likelihood(state.average, v, order[:FOLLOWED_FEATURES])
         score = float(np.average(each, weights=self.weight[:FOLLOWED_ROWS]))
-        if not self.scores or score > max(self.scores) + self.tol:
-            self.best, self.n_worse = state.average.copy(), 0
+        if score > self.best_score + self.tol:
+            self.best, self.best_score, self.n_worse = state.average.copy(), score, 0
         else:
             self.n_worse += 1
         self.scores.append(score)
