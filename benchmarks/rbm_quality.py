@@ -66,7 +66,7 @@ def header(lines, text):
 def likelihoods(lines, X, test):
     header(lines, "Thresholded at 0.5:")
     machines = {}
-    for n_hidden, n_iter in ((20, 20), (20, 80), (100, 30), (500, 18), (500, 70)):
+    for n_hidden, n_iter in ((20, 20), (20, 90), (100, 30), (500, 18), (500, 70)):
         model, cpu = fit(BernoulliRBMCD(n_hidden, n_iter=n_iter, random_state=0), X)
         report(lines, f"{n_hidden} hidden, {n_iter} epochs", model, cpu, X, test)
         machines[n_hidden, n_iter] = model
