@@ -36,8 +36,8 @@ __all__ = [
     "EMEstimator",
     "Interval",
     "StrOptions",
+    "check_count",
     "check_is_fitted",
-    "check_n_samples",
     "check_weights",
     "validate_data",
     "with_callbacks",
@@ -60,13 +60,11 @@ def check_weights(sample_weight: ArrayLike | None, X: NDArray) -> NDArray[np.flo
     return weight
 
 
-def check_n_samples(n_samples: object) -> None:
-    """How many rows to draw."""
-    number = isinstance(n_samples, Integral) and not isinstance(n_samples, bool)
-    if not number or n_samples < 1:  # type: ignore[operator]
-        raise ValueError(
-            f"n_samples must be an integer of at least 1, but it is {n_samples!r}."
-        )
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Refuse what is not a whole number, or too small."""
+    number = isinstance(value, Integral) and not isinstance(value, bool)
+    if not number or value < least:  # type: ignore[operator]
+        raise ValueError(f"{name} must be an integer of at least {least}, but it is {value!r}.")
 
 
 class EMEstimator(

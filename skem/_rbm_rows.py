@@ -25,7 +25,12 @@ def density(rows: Any) -> float:
 def mean_of(rows: Any, weight: Array) -> Array:
     """Weighted means of the columns, of what is observed."""
     if issparse(rows):
-        return np.asarray(weight @ rows).ravel() / weight.sum()
+        missing = rows.copy()
+        missing.data = np.isnan(rows.data).astype(float)
+        complete = rows.copy()
+        complete.data = np.nan_to_num(rows.data)
+        seen = weight.sum() - weight @ missing
+        return np.asarray(weight @ complete).ravel() / np.where(seen > 0, seen, 1)
     weight = weight.astype(rows.dtype)  # and contiguous: the product is then BLAS's
     mean = weight @ rows / weight.sum()
     if np.isfinite(mean).all():

@@ -35,7 +35,7 @@ from skem._estimator import (
     Interval,
     StrOptions,
     check_is_fitted,
-    check_n_samples,
+    check_count,
     check_weights,
     validate_data,
     with_callbacks,
@@ -808,7 +808,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             Their components.
         """
         check_is_fitted(self)
-        check_n_samples(n_samples)
+        check_count("n_samples", n_samples)
         rng = check_random_state(random_state)
         model = self._fitted_model()
         params = self._params(model)

@@ -24,8 +24,8 @@ from skem._data import one_blas_thread, working_dtype
 from skem._estimator import (
     Interval,
     StrOptions,
+    check_count,
     check_is_fitted,
-    check_n_samples,
     check_weights,
     validate_data,
 )
@@ -308,6 +308,11 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         self._validate_params()
         first = not hasattr(self, "components_")
+        if not first and self.n_components != len(self.components_):
+            raise ValueError(
+                f"n_components={self.n_components}, but the fitted machine has "
+                f"{len(self.components_)} hidden units: call fit to begin anew."
+            )
         rows = self._check_rows(X, reset=first, warn=True)
         weight = check_weights(sample_weight, rows)
         if first:
@@ -386,6 +391,11 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 "leaves no rows on one side: change it, or set early_stopping=False."
             )
         aside, others = np.sort(order[:n_aside]), np.sort(order[n_aside:])
+        if not (weight[aside].any() and weight[others].any()):
+            raise ValueError(
+                "sample_weight is 0 for all rows on one side of the split of "
+                "validation_fraction: leave such rows out, or set early_stopping=False."
+            )
         return rows[others], weight[others], rows[aside], weight[aside]
 
     def _keep(self, state: State, seed: int, n_iter: int, dtype: np.dtype) -> None:
@@ -558,6 +568,10 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         with one_blas_thread():
             if X is not None:
                 start = self.gibbs(X, N_BURN, 0)
+                if len(start) < 2:
+                    raise ValueError(
+                        "X has one row: a standard error needs two, and better hundreds."
+                    )
                 return ais_log_partition(params, base, rng, start=start)
             if self._log_partition is None:
                 if min(params.weights.shape) <= MAX_EXACT:
@@ -645,6 +659,7 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         ndarray of shape (n_samples, n_features)
             The visible units, 0 or 1.
         """
+        check_count("n_steps", n_steps, least=0)
         rng = _generator(random_state)
         out = []
         for v in self._blocks(X):
@@ -681,9 +696,9 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             The visible units, 0 or 1.
         """
         check_is_fitted(self)
-        check_n_samples(n_samples)
+        check_count("n_samples", n_samples)
         rng = _generator(random_state)
-        mean = self._visible_mean
+        mean = self._visible_mean.astype(self.components_.dtype)
         start = draw(np.broadcast_to(mean, (int(n_samples), len(mean))), rng)
         return self.gibbs(start, n_steps, int(rng.integers(2**31 - 1)))
 
@@ -719,6 +734,8 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             The rows, complete.
         """
         check_is_fitted(self)
+        check_count("n_chains", n_chains)
+        check_count("n_steps", n_steps)
         rows = self._check_rows(X, reset=False)
         dtype = working_dtype(rows)
         params, rng = self._params().astype(dtype), _generator(random_state)

@@ -21,7 +21,7 @@ from skem._estimator import (
     Interval,
     StrOptions,
     check_is_fitted,
-    check_n_samples,
+    check_count,
     check_weights,
     validate_data,
     with_callbacks,
@@ -758,7 +758,7 @@ class ShiftedTemplateEM(EMEstimator):
             Their shifts, numbered as by ``predict``; -1 where the template is absent.
         """
         check_is_fitted(self)
-        check_n_samples(n_samples)
+        check_count("n_samples", n_samples)
         rng = check_random_state(random_state)
         n_categories = len(self.shift_prior_)
         shifts = rng.choice(n_categories, size=n_samples, p=self.shift_prior_)

@@ -397,6 +397,30 @@ def test_wrong_codes_are_refused(digits):
         model.inverse_transform(np.ones((2, 5)))
     with pytest.raises(ValueError, match="n_samples must be"):
         model.sample(0)
+    for verb, options in (
+        ("gibbs", {"n_steps": -1}),
+        ("impute", {"n_steps": 0}),
+        ("impute", {"n_chains": 1.5}),
+    ):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            getattr(model, verb)(digits[:2], **options)
+    with pytest.raises(ValueError, match="one row"):
+        model.log_partition(digits[:1])
+    with pytest.raises(ValueError, match="n_components=9"):
+        model.set_params(n_components=9).partial_fit(digits)
+    weight = np.zeros(len(digits))
+    weight[0] = 1
+    with pytest.raises(ValueError, match="sample_weight"):
+        BernoulliRBMCD(4, early_stopping=True, random_state=0).fit(digits, None, weight)
+
+
+def test_sparse_rows_with_missing_values(digits):
+    X = csr_matrix(digits)
+    X.data[::7] = np.nan
+    one = BernoulliRBMCD(8, n_iter=3, random_state=0).fit(X)
+    two = BernoulliRBMCD(8, n_iter=3, random_state=0).fit(X.toarray())
+    np.testing.assert_allclose(one.components_, two.components_, atol=1e-4)
+    assert one.sample(2).dtype == float
 
 
 def test_few_updates_are_not_lost(digits):
