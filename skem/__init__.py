@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from skem.mixture_display import MixtureDisplay, SegmentationDisplay
     from skem.rbm import BernoulliRBMCD
     from skem.template import ShiftedTemplateEM
+    from skem.vae import VAEEstimator
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ _MODULE_OF = {
     "SegmentationDisplay": "skem.mixture_display",
     "ShiftedTemplateEM": "skem.template",
     "TemplateDisplay": "skem.display",
+    "VAEEstimator": "skem.vae",
 }
 
 __all__ = [
@@ -38,6 +40,7 @@ __all__ = [
     "SegmentationDisplay",
     "ShiftedTemplateEM",
     "TemplateDisplay",
+    "VAEEstimator",
 ]
 
 

@@ -1,0 +1,190 @@
+"""Rows as the autoencoder takes them, and its training."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from skem._torch import Adam, batches, generator
+from skem._vae_model import Design, Network, bound, encode, expected, gradient
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """How rows become what the networks see: (x - offset) / scale, with holes filled."""
+
+    gaussian: bool
+    offset: Array
+    scale: Array
+    fill: Array  # in the units of the networks
+
+    def apply(self, rows: Array, dtype: Any, device: Any) -> tuple[Tensor, Tensor | None]:
+        """The rows, and where they were seen, if anything was not."""
+        rows = np.array(rows, dtype=dtype)  # a copy: files stay as they are
+        seen = None
+        if self.gaussian:
+            rows -= self.offset.astype(dtype)
+            rows /= self.scale.astype(dtype)
+        missing = np.isnan(rows)
+        if missing.any():
+            rows = np.where(missing, self.fill.astype(dtype), rows)
+            seen = torch.from_numpy((~missing).astype(dtype)).to(device)
+        if not self.gaussian:
+            np.clip(rows, 0, 1, out=rows)
+        return torch.from_numpy(rows).to(device), seen
+
+    def invert(self, rows: Array) -> Array:
+        """Back to the units of the user."""
+        if not self.gaussian:
+            return rows
+        return rows * self.scale.astype(rows.dtype) + self.offset.astype(rows.dtype)
+
+    @property
+    def log_volume(self) -> float:
+        """What makes the density of scaled rows that of rows in the user's units."""
+        return float(np.log(self.scale).sum()) if self.gaussian else 0.0
+
+    def log_volumes(self, rows: Array) -> Array:
+        """The same for each row, of what is seen of it."""
+        if not self.gaussian:
+            return np.zeros(len(rows))
+        return ~np.isnan(rows) @ np.log(self.scale)
+
+
+def scaling_of(rows: Array, weight: Array, gaussian: bool, chunk: int = 10_000) -> Scaling:
+    """Weighted means and, for Gaussian features, standard deviations of what is seen."""
+    D = rows.shape[1]
+    total, first, second = np.zeros(D), np.zeros(D), np.zeros(D)
+    middle = np.nan_to_num(np.asarray(rows[0], dtype=float))
+    for start in range(0, len(rows), chunk):
+        part = np.asarray(rows[start : start + chunk], dtype=float) - middle
+        seen, w = ~np.isnan(part), weight[start : start + chunk]
+        part = np.where(seen, part, 0)
+        total += w @ seen
+        first += w @ part
+        second += w @ part**2
+    if (total == 0).any():
+        raise ValueError(
+            f"X has {int((total == 0).sum())} features without any observed value, the first "
+            f"at index {int(np.argmin(total))}: drop or fill them."
+        )
+    mean = first / total
+    variance = np.maximum(second / total - mean**2, 0)
+    mean += middle
+    if not gaussian:
+        return Scaling(False, np.zeros(D), np.ones(D), mean)
+    tiny = variance <= 1e-12 * (mean**2 + variance)
+    return Scaling(True, mean, np.sqrt(np.where(tiny, 1, variance)), np.zeros(D))
+
+
+@dataclass
+class Training:
+    """A network, its optimiser, and what happened so far."""
+
+    design: Design
+    network: Network
+    adam: Adam
+    scaling: Scaling
+    seed: int
+    n_steps: int = 0
+    losses: list[float] = field(default_factory=list)
+    divergences: list[float] = field(default_factory=list)
+
+    def weights(self) -> Array:
+        return self.network.flat.values.detach().cpu().numpy().copy()
+
+    def restore(self, weights: Array) -> None:
+        with torch.no_grad():
+            self.network.flat.values.copy_(torch.from_numpy(weights))
+
+
+def epoch(
+    training: Training,
+    rows: Array,
+    weight: Array,
+    batch_size: int,
+    rate: Callable[[int], float],
+    beta: float,
+) -> None:
+    """One pass over the shuffled rows."""
+    network, scaling = training.network, training.scaling
+    device = network.flat.values.device
+    random = generator(training.seed, 2, training.n_steps)
+    n_codes = training.design.n_components
+    loss = kl = total = 0.0
+    for chosen in batches(len(rows), batch_size, random):
+        x, seen = scaling.apply(rows[chosen], np.float32, device)
+        own = weight[chosen]
+        sum_own = float(own.sum())
+        noise = torch.randn((len(chosen), n_codes), generator=random).to(device)
+        if sum_own == 0:
+            continue
+        share = torch.from_numpy((own / sum_own).astype(np.float32)).to(device)
+        distortion, divergence = gradient(network, x, seen, share, noise, beta)
+        training.adam.step(rate(training.n_steps))
+        training.n_steps += 1
+        loss += sum_own * (distortion + divergence)
+        kl += sum_own * divergence
+        total += sum_own
+    mean = loss / total + scaling.log_volume
+    if not np.isfinite(mean) or not bool(torch.isfinite(network.flat.values).all()):
+        raise FloatingPointError(f"the loss became {mean} in pass {len(training.losses) + 1}")
+    training.losses.append(mean)
+    training.divergences.append(kl / total)
+
+
+@torch.no_grad()
+def codes(network: Network, rows: Array, scaling: Scaling) -> Array:
+    """Posterior means of complete rows."""
+    x, _ = scaling.apply(rows, rows.dtype, network.flat.values.device)
+    return encode(network, x)[0].cpu().numpy()
+
+
+@torch.no_grad()
+def decoded(network: Network, z: Array, scaling: Scaling) -> Array:
+    """Expected rows of codes, in the units of the rows."""
+    z_tensor = torch.from_numpy(np.array(z)).to(network.flat.values.device)
+    return scaling.invert(expected(network, z_tensor).cpu().numpy())
+
+
+@torch.no_grad()
+def completed(
+    network: Network, rows: Array, scaling: Scaling, draws: Array, n_average: int
+) -> Array:
+    """Rows whose holes are filled by codes and expected rows in turn."""
+    x, seen = scaling.apply(rows, rows.dtype, network.flat.values.device)
+    assert seen is not None
+    known, total = x, torch.zeros_like(x)
+    for i, draw in enumerate(torch.from_numpy(draws.astype(rows.dtype)).to(x.device)):
+        mean, log_variance = encode(network, x)
+        output = expected(network, mean + (0.5 * log_variance).exp() * draw)
+        x = torch.where(seen > 0, known, output)
+        if i >= len(draws) - n_average:
+            total += output
+    filled = scaling.invert((total / n_average).cpu().numpy())
+    return np.where(np.isnan(rows), filled, rows)
+
+
+def bounds(
+    network: Network,
+    rows: Array,
+    filled: Array,
+    scaling: Scaling,
+    draws: Array,
+    n_importance: int,
+    dtype: Any,
+) -> Array:
+    """A lower bound of log p of what is seen of each row, in the units of the rows."""
+    device = network.flat.values.device
+    x, _ = scaling.apply(filled, dtype, device)
+    missing = np.isnan(rows)
+    seen = torch.from_numpy((~missing).astype(dtype)).to(device) if missing.any() else None
+    noise = torch.from_numpy(draws.astype(dtype)).to(device)
+    found = bound(network, x, seen, noise, n_importance).cpu().numpy()
+    return found - scaling.log_volumes(rows).astype(dtype)

@@ -1,0 +1,712 @@
+"""VAEEstimator: a variational autoencoder that behaves like a scikit-learn estimator.
+
+The networks, the bound and its gradient are in ``_vae_model``; this file is the estimator.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
+from scipy.stats import qmc
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    DensityMixin,
+    TransformerMixin,
+)
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Tags, check_array, check_random_state, gen_batches
+
+from skem._data import is_on_disk, working_dtype
+from skem._estimator import (
+    Interval,
+    StrOptions,
+    check_count,
+    check_is_fitted,
+    check_weights,
+    validate_data,
+)
+
+if TYPE_CHECKING:
+    from skem._vae_model import Design
+    from skem._vae_train import Scaling, Training
+
+Array = NDArray[np.floating]
+
+ROWS = 1000  # rows of a block, where all at once would take too much memory
+N_DRAWS = 64  # quasi-random draws of the code for the ELBO
+N_FILL, N_AVERAGE = 30, 20  # steps of imputation, and how many of the last are averaged
+
+
+class VAEEstimator(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator
+):
+    """A variational autoencoder: a few numbers that redraw a row, with a bound in nats.
+
+    A decoder turns a standard normal code into a distribution of rows, and an encoder
+    turns a row into an approximate posterior of its code:
+
+    .. math::
+
+        z \\sim \\mathcal N(0, I), \\quad x \\mid z \\sim p(x \\mid f(z)), \\quad
+        q(z \\mid x) = \\mathcal N(\\mu(x), \\operatorname{diag} \\sigma^2(x)),
+
+        \\log p(x) \\ge \\mathrm{ELBO}(x) = \\mathbb E_{q(z \\mid x)} \\log p(x \\mid z)
+        - \\mathrm{KL}(q(z \\mid x) \\,\\|\\, p(z)).
+
+    Both are neural networks, trained together by Adam on the bound [1]_. Needs torch.
+
+    Parameters
+    ----------
+    n_components : int, default=2
+        Numbers in a code.
+    hidden_layer_sizes : tuple of int, default=(256, 256)
+        Widths of the encoder's hidden layers; the decoder has them in reverse order. For
+        ``architecture="dense"``.
+    activation : {"gelu", "relu", "tanh"}, default="gelu"
+        The activation of the hidden layers.
+    likelihood : {"auto", "bernoulli", "gaussian"}, default="auto"
+        Of a feature given the code. "bernoulli" needs values between 0 and 1;
+        "gaussian" learns a noise variance for each feature. "auto" chooses by the values
+        of X at the first fit.
+    image_shape : tuple of int, default=None
+        (height, width) or (height, width, channels) of a row that is an image.
+    architecture : {"dense", "conv"}, default="dense"
+        "conv" is two convolutions and a dense layer, and the reverse; it needs
+        ``image_shape``.
+    encoder : callable, default=None
+        Makes the encoder: ``encoder(n_features, 2 * n_components)`` returns a
+        ``torch.nn.Module`` from rows to means and log-variances of codes.
+    decoder : callable, default=None
+        Makes the decoder: ``decoder(n_components, n_features)`` returns a
+        ``torch.nn.Module`` from codes to logits, or means.
+    beta : float, default=1.0
+        Weight of the KL divergence in training. Scores are bounds of log p(x) whatever it
+        is.
+    kl_warmup : float, default=0.3
+        The share of ``max_iter`` during which the KL divergence is phased in.
+    n_importance_samples : int, default=1
+        With more than 1, ``score_samples`` is the importance-weighted bound [2]_ with that
+        many draws, which is tighter and slower.
+    batch_size : int, default=128
+        Rows in a minibatch.
+    learning_rate : {"one_cycle", "constant"}, default="one_cycle"
+        Whether the step size rises for a tenth of the steps and then falls to 0, or stays;
+        it stays with ``early_stopping`` and in ``partial_fit``.
+    learning_rate_init : float, default=3e-3
+        The largest step size.
+    max_iter : int, default=20
+        Passes over the rows.
+    tol : float, default=0.01
+        Least rise of the validation score, in nats per row, that counts.
+    early_stopping : bool, default=False
+        Whether to keep rows aside, stop when their ELBO no longer rises, and return to the
+        best weights.
+    validation_fraction : float, default=0.1
+        The share of the rows kept aside.
+    n_iter_no_change : int, default=10
+        Passes without a rise of ``tol`` after which to stop.
+    device : str, default="auto"
+        "cpu", "cuda", "cuda:1" and so on; "auto" is "cuda" where there is one.
+    random_state : int, RandomState or None, default=None
+        Draws the first weights, the minibatches and the noise.
+    warm_start : bool, default=False
+        Whether ``fit`` starts from the weights of the fit before.
+    verbose : int, default=0
+        1 prints a line after each pass.
+
+    Attributes
+    ----------
+    loss_ : float
+        Minus the mean ELBO of the last pass, in nats per row, while training.
+    loss_curve_ : list of float
+        The same for every pass.
+    kl_curve_ : list of float
+        The part of it that is the KL divergence.
+    validation_scores_ : list of float
+        With ``early_stopping``, the mean ELBO of the rows kept aside, after each pass.
+    likelihood_ : str
+        "bernoulli" or "gaussian".
+    n_iter_ : int
+        Passes over the rows.
+    t_ : int
+        Steps of Adam.
+    device_ : str
+        Where the networks were trained.
+    n_features_in_ : int
+        Number of features seen in fit.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the features, where X had them.
+
+    Raises
+    ------
+    ValueError
+        In ``fit``, for data or parameters that do not fit together, naming them.
+    ImportError
+        In ``fit``, if torch is not installed.
+
+    See Also
+    --------
+    BayesianGMM_MAP : A mixture, with an exact likelihood.
+    BernoulliRBMCD : A model of binary rows.
+
+    Notes
+    -----
+    NaN marks a missing value: it is left out of the likelihood, and filled where the
+    encoder needs a number. Weights, Adam and seed are kept as NumPy arrays, so that a pickle
+    opens on any machine, and ``partial_fit`` goes on there.
+
+    References
+    ----------
+    .. [1] D. P. Kingma and M. Welling, "Auto-encoding variational Bayes", ICLR 2014.
+    .. [2] Y. Burda, R. Grosse and R. Salakhutdinov, "Importance weighted autoencoders",
+       ICLR 2016.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skem import VAEEstimator
+    >>> X = load_digits().data / 16
+    >>> model = VAEEstimator(2, max_iter=5, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (1797, 2)
+    >>> model.sample(3, random_state=0).shape
+    (3, 64)
+    """
+
+    _parameter_constraints: dict = {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": ["array-like"],
+        "activation": [StrOptions({"gelu", "relu", "tanh"})],
+        "likelihood": [StrOptions({"auto", "bernoulli", "gaussian"})],
+        "image_shape": ["array-like", None],
+        "architecture": [StrOptions({"dense", "conv"})],
+        "encoder": [callable, None],
+        "decoder": [callable, None],
+        "beta": [Interval(Real, 0, None, closed="left")],
+        "kl_warmup": [Interval(Real, 0, 1, closed="both")],
+        "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"one_cycle", "constant"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "device": [str],
+        "random_state": ["random_state"],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        n_components: int = 2,
+        *,
+        hidden_layer_sizes: tuple[int, ...] = (256, 256),
+        activation: Literal["gelu", "relu", "tanh"] = "gelu",
+        likelihood: Literal["auto", "bernoulli", "gaussian"] = "auto",
+        image_shape: tuple[int, ...] | None = None,
+        architecture: Literal["dense", "conv"] = "dense",
+        encoder: Callable[..., Any] | None = None,
+        decoder: Callable[..., Any] | None = None,
+        beta: float = 1.0,
+        kl_warmup: float = 0.3,
+        n_importance_samples: int = 1,
+        batch_size: int = 128,
+        learning_rate: Literal["one_cycle", "constant"] = "one_cycle",
+        learning_rate_init: float = 3e-3,
+        max_iter: int = 20,
+        tol: float = 0.01,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+    ) -> None:
+        self.n_components = n_components
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.likelihood = likelihood
+        self.image_shape = image_shape
+        self.architecture = architecture
+        self.encoder = encoder
+        self.decoder = decoder
+        self.beta = beta
+        self.kl_warmup = kl_warmup
+        self.n_importance_samples = n_importance_samples
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.device = device
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+
+    # -- fitting --------------------------------------------------------------------------
+
+    def fit(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Train encoder and decoder.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value. A ``numpy.memmap`` is read batch by batch.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        VAEEstimator
+            The fitted estimator.
+        """
+        self._validate_params()
+        rows = self._check_rows(X, reset=True)
+        weight: Array = check_weights(sample_weight, rows)
+        going_on = self.warm_start and hasattr(self, "_weights")
+        training = self._training(rows, weight, going_on)
+        aside = aside_weight = rows[:0]
+        if self.early_stopping:
+            rows, weight, aside, aside_weight = self._split(rows, weight, training.seed)
+        scores: list[float] = []
+        best, best_score, n_worse = training.weights(), -math.inf, 0
+        try:
+            for i in range(self.max_iter):
+                self._pass(training, rows, weight, i)
+                line = f"loss {training.losses[-1]:.3f} nats per row"
+                if self.early_stopping:
+                    each = np.concatenate(list(self._bounds(training, aside, np.float32)))
+                    scores.append(float(np.average(each, weights=aside_weight)))
+                    line += f", validation score {scores[-1]:.3f}"
+                    n_worse += 1
+                    if scores[-1] > best_score + self.tol:
+                        best, best_score, n_worse = training.weights(), scores[-1], 0
+                if self.verbose:
+                    print(f"[{type(self).__name__}] pass {i + 1} of {self.max_iter}: {line}")
+                if n_worse >= self.n_iter_no_change:
+                    break
+        except KeyboardInterrupt:
+            warnings.warn(
+                f"fit was interrupted after {len(training.losses)} passes; what it had learnt "
+                "is kept.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        if scores:
+            training.restore(best)
+        self.validation_scores_ = scores
+        self._keep(training, going_on)
+        return self
+
+    def partial_fit(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Train for one more pass over these rows, at a constant step size.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        VAEEstimator
+            The updated estimator.
+        """
+        self._validate_params()
+        going_on = hasattr(self, "_weights")
+        rows = self._check_rows(X, reset=not going_on)
+        weight: Array = check_weights(sample_weight, rows)
+        training = self._training(rows, weight, going_on)
+        self._pass(training, rows, weight, None)
+        self._keep(training, going_on)
+        return self
+
+    def _training(self, rows: Array, weight: Array, going_on: bool) -> "Training":
+        """The beginning, or a copy of where an earlier fit has come to."""
+        from skem._torch import Adam, choose_device
+        from skem._vae_model import Design, build
+        from skem._vae_train import Training, scaling_of
+
+        device = choose_device(self.device)
+        likelihood = self.likelihood_ if going_on else self._likelihood_of(rows)
+        design = Design(
+            n_features=rows.shape[1],
+            n_components=int(self.n_components),
+            hidden_layer_sizes=tuple(int(size) for size in self.hidden_layer_sizes),
+            activation=self.activation,
+            architecture=self.architecture,
+            image_shape=None if self.image_shape is None else tuple(self.image_shape),
+            gaussian=(self.likelihood_ if going_on else self._likelihood_of(rows))
+            == "gaussian",
+            encoder=self.encoder,
+            decoder=self.decoder,
+        )
+        self._check_design(design)
+        if not going_on:
+            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+            network = build(design, seed, device)
+            scaling = scaling_of(rows, weight, design.gaussian)
+            return Training(design, network, Adam(network.flat), scaling, seed)
+        if vars(design) != self._design:
+            raise ValueError(
+                "n_components, hidden_layer_sizes, activation, architecture, image_shape, "
+                "encoder or decoder are not what the networks were built with: set them back, "
+                "or call fit with warm_start=False."
+            )
+        network = build(design, self._seed, device)
+        adam = Adam(network.flat, self._adam)
+        training = Training(design, network, adam, self._scaling_now(), self._seed, self.t_)
+        training.restore(self._weights)
+        return training
+
+    def _pass(self, training: "Training", rows: Array, weight: Array, i: int | None) -> None:
+        """Pass i of ``fit``, or that of ``partial_fit``."""
+        from skem._torch import one_cycle
+        from skem._vae_train import epoch
+
+        n_batches = math.ceil(len(rows) / self.batch_size)
+        rate: Callable[[int], float] = lambda step: self.learning_rate_init  # noqa: E731
+        beta = self.beta
+        if i is not None:
+            beta *= min(1.0, (i + 1) / (self.kl_warmup * self.max_iter + 1))
+            if self.learning_rate == "one_cycle" and not self.early_stopping:
+                cycle = one_cycle(self.learning_rate_init, n_batches * self.max_iter)
+                first = training.n_steps - i * n_batches
+                rate = lambda step: cycle(step - first)  # noqa: E731
+        try:
+            epoch(training, rows, weight, self.batch_size, rate, beta)
+        except FloatingPointError as error:
+            raise ValueError(
+                f"{error}: lower learning_rate_init={self.learning_rate_init!r}, or bring the "
+                "features of X to similar scales."
+            ) from error
+
+    def _split(self, rows: Array, weight: Array, seed: int) -> tuple[Array, ...]:
+        """Rows to learn from, and others to follow, with their weights."""
+        order = np.random.default_rng([seed, 3]).permutation(len(rows))
+        n_aside = round(self.validation_fraction * len(order))
+        aside, own = np.sort(order[:n_aside]), np.sort(order[n_aside:])
+        if not (weight[aside].any() and weight[own].any()):
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction!r} of {len(order)} rows leaves "
+                "no rows with weight on one side: change it, or set early_stopping=False."
+            )
+        return rows[own], weight[own], rows[aside], weight[aside]
+
+    def _keep(self, training: "Training", going_on: bool) -> None:
+        self._design, self._scaling = vars(training.design), vars(training.scaling)
+        self._weights, self._adam = training.weights(), training.adam.state()
+        self._seed, self.t_ = training.seed, training.n_steps
+        self._cache: dict[str, Training] = {}
+        losses: list[float] = self.loss_curve_ if going_on else []
+        divergences: list[float] = self.kl_curve_ if going_on else []
+        self.loss_curve_ = [*losses, *training.losses]
+        self.kl_curve_ = [*divergences, *training.divergences]
+        self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else math.nan
+        self.n_iter_ = len(self.loss_curve_)
+        self.likelihood_ = "gaussian" if training.design.gaussian else "bernoulli"
+        self.device_ = str(training.network.flat.values.device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        return {**state, "_cache": {}} if "_cache" in state else state
+
+    # -- input ----------------------------------------------------------------------------
+
+    def _check_rows(self, X: Any, *, reset: bool) -> Array:
+        on_disk = is_on_disk(X)
+        if isinstance(X, np.ndarray) and X.ndim in (3, 4) and self.image_shape is not None:
+            X = X.reshape(len(X), -1)
+        rows = validate_data(
+            self,
+            X,
+            reset=reset,
+            dtype=[np.float64, np.float32],
+            ensure_all_finite="allow-nan",
+        )
+        return rows.view(np.memmap) if on_disk else rows
+
+    def _likelihood_of(self, rows: Array) -> str:
+        low, high = math.inf, -math.inf
+        for part in gen_batches(len(rows), ROWS):
+            low = min(low, np.nanmin(rows[part], initial=math.inf))
+            high = max(high, np.nanmax(rows[part], initial=-math.inf))
+        inside = low >= 0 and high <= 1
+        if self.likelihood == "bernoulli" and not inside:
+            raise ValueError(
+                f"likelihood='bernoulli' needs values between 0 and 1, but X has values from "
+                f"{low:.3g} to {high:.3g}: scale X, by MinMaxScaler for example, or use "
+                "likelihood='gaussian'."
+            )
+        if self.likelihood == "auto":
+            return "bernoulli" if inside else "gaussian"
+        return self.likelihood
+
+    def _check_design(self, design: "Design") -> None:
+        if any(size < 1 for size in design.hidden_layer_sizes):
+            raise ValueError(
+                "hidden_layer_sizes must hold positive integers, but it is "
+                f"{self.hidden_layer_sizes!r}."
+            )
+        shape = design.image_shape
+        if shape is not None and (
+            len(shape) not in (2, 3) or math.prod(shape) != design.n_features
+        ):
+            raise ValueError(
+                f"image_shape={shape!r} does not fit the {design.n_features} features of X: "
+                "give (height, width) or (height, width, channels)."
+            )
+        if design.architecture == "conv" and (shape is None or min(shape[:2]) < 4):
+            raise ValueError(
+                "architecture='conv' needs image_shape of at least 4 x 4 pixels, but it is "
+                f"{shape!r}."
+            )
+
+    def _scaling_now(self) -> "Scaling":
+        from skem._vae_train import Scaling
+
+        return Scaling(**self._scaling)
+
+    def _fitted(self, dtype: Any) -> "Training":
+        """The trained networks in this dtype, on the device of the parameter."""
+        from skem._torch import Adam, choose_device
+        from skem._vae_model import Design, build
+        from skem._vae_train import Training
+
+        check_is_fitted(self)
+        key = f"{np.dtype(dtype)} {self.device}"
+        if key not in self._cache:
+            design = Design(**self._design)
+            network = build(design, self._seed, choose_device(self.device))
+            adam = Adam(network.flat)
+            training = Training(design, network, adam, self._scaling_now(), self._seed)
+            training.restore(self._weights)
+            network.convert(dtype)
+            self._cache[key] = training
+        return self._cache[key]
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self._design["n_components"])
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_weights")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _blocks(self, X: ArrayLike) -> Iterator[tuple[Array, "Training"]]:
+        check_is_fitted(self)
+        rows = self._check_rows(X, reset=False)
+        training = self._fitted(working_dtype(rows))
+        for part in gen_batches(len(rows), ROWS):
+            yield rows[part], training
+
+    # -- verbs ----------------------------------------------------------------------------
+
+    def transform(self, X: ArrayLike) -> Array:
+        """Return the posterior means of the codes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; missing values are filled by :meth:`impute` first.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+            mu(x).
+        """
+        from skem._vae_train import codes
+
+        return np.concatenate(
+            [
+                codes(one.network, self._completed(part, one), one.scaling)
+                for part, one in self._blocks(X)
+            ]
+        )
+
+    def inverse_transform(self, X: ArrayLike) -> Array:
+        """Return the expected rows of some codes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components)
+            The codes.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            E[x | z], for Bernoulli features their probabilities.
+        """
+        from skem._vae_train import decoded
+
+        check_is_fitted(self)
+        z = check_array(X, dtype=[np.float64, np.float32])
+        if z.shape[1] != self._n_features_out:
+            raise ValueError(
+                f"X has {z.shape[1]} columns, but a code has {self._n_features_out}."
+            )
+        one = self._fitted(z.dtype)
+        parts = gen_batches(len(z), ROWS)
+        return np.concatenate([decoded(one.network, z[part], one.scaling) for part in parts])
+
+    def reconstruct(self, X: ArrayLike) -> Array:
+        """Return the rows that the codes of X redraw.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            ``inverse_transform(transform(X))``.
+        """
+        return self.inverse_transform(self.transform(X))
+
+    def score_samples(self, X: ArrayLike) -> Array:
+        """Return a lower bound of the log-likelihood of each row.
+
+        The same quasi-random codes serve every row, so the score of a row does not depend
+        on the others, nor on the call.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; missing values are left out of the likelihood.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            The ELBO, or with ``n_importance_samples`` above 1 the importance-weighted bound,
+            in nats. For Gaussian features it bounds a density in the units of X.
+        """
+        check_is_fitted(self)
+        rows = self._check_rows(X, reset=False)
+        one = self._fitted(working_dtype(rows))
+        return np.concatenate(list(self._bounds(one, rows, working_dtype(rows))))
+
+    def _bounds(self, one: "Training", rows: Array, dtype: Any) -> Iterator[Array]:
+        from skem._vae_train import bounds
+
+        n = self.n_importance_samples
+        draws = normal_draws(n if n > 1 else N_DRAWS, one.design.n_components, one.seed)
+        for part in gen_batches(len(rows), ROWS):
+            seen = rows[part]
+            filled = self._completed(seen, one)
+            yield bounds(one.network, seen, filled, one.scaling, draws, n, dtype)
+
+    def score(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Return the mean bound of the rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            The (weighted) mean of ``score_samples(X)``, in nats per row.
+        """
+        each = self.score_samples(X)
+        return float(np.average(each, weights=check_weights(sample_weight, each)))
+
+    def sample(
+        self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
+    ) -> Array:
+        """Draw rows from the model.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            How many.
+        random_state : int, RandomState or None, default=None
+            Seed of this call; None draws anew each time.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            The rows: 0 and 1, or with Gaussian noise.
+        """
+        check_is_fitted(self)
+        check_count("n_samples", n_samples)
+        rng = check_random_state(random_state)
+        z = rng.standard_normal((int(n_samples), self._n_features_out))
+        mean = self.inverse_transform(z)
+        if self.likelihood_ == "bernoulli":
+            return (rng.random_sample(mean.shape) < mean).astype(float)
+        log_variance = self._fitted(np.float64).network.log_variance.detach().cpu().numpy()
+        noise = np.exp(0.5 * log_variance.clip(-10, 10)) * self._scaling["scale"]
+        return mean + noise * rng.standard_normal(mean.shape)
+
+    def impute(self, X: ArrayLike) -> Array:
+        """Return X with missing values filled by what is expected of them.
+
+        Codes are drawn given the row as it is filled, and the row is filled given the code,
+        in turn; the last decoded means are averaged.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            The rows, complete.
+        """
+        return np.concatenate([self._completed(part, one) for part, one in self._blocks(X)])
+
+    def _completed(self, rows: Array, one: "Training") -> Array:
+        """The rows, filled if anything is missing."""
+        from skem._vae_train import completed
+
+        rows = np.asarray(rows)
+        holes = np.isnan(rows).any(1)
+        if not holes.any():
+            return rows
+        draws = normal_draws(N_FILL, one.design.n_components, one.seed)
+        out = rows.astype(working_dtype(rows))
+        out[holes] = completed(one.network, rows[holes], one.scaling, draws, N_AVERAGE)
+        return out
+
+
+def normal_draws(n: int, n_components: int, seed: int) -> Array:
+    """Quasi-random standard normal codes, which every row shares, (n, n_components)."""
+    sobol = qmc.Sobol(n_components, rng=np.random.default_rng(seed))
+    uniform = sobol.random_base2(math.ceil(math.log2(n)))[:n]
+    return ndtri(uniform.clip(1e-9, 1 - 1e-9))
