@@ -21,9 +21,10 @@ def choose_device(device: str) -> torch.device:
     """A device that is there."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device={device!r}, but torch sees no CUDA device: use 'cpu'.")
-    return torch.device(device)
+    try:
+        return torch.zeros(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device={device!r} cannot be used here: {error}") from error
 
 
 def generator(*seeds: int) -> torch.Generator:

@@ -93,8 +93,8 @@ class VAEEstimator(
     n_importance_samples : int, default=1
         With more than 1, ``score_samples`` is the importance-weighted bound [2]_ with that
         many draws, which is tighter and slower.
-    batch_size : int, default=128
-        Rows in a minibatch.
+    batch_size : "auto" or int, default="auto"
+        Rows in a minibatch. "auto" is a hundredth of the rows, at least 16 and at most 128.
     learning_rate : {"one_cycle", "constant"}, default="one_cycle"
         Whether the step size rises for a tenth of the steps and then falls to 0, or stays;
         it stays with ``early_stopping`` and in ``partial_fit``.
@@ -191,7 +191,7 @@ class VAEEstimator(
         "beta": [Interval(Real, 0, None, closed="left")],
         "kl_warmup": [Interval(Real, 0, 1, closed="both")],
         "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "learning_rate": [StrOptions({"one_cycle", "constant"})],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -219,7 +219,7 @@ class VAEEstimator(
         beta: float = 1.0,
         kl_warmup: float = 0.3,
         n_importance_samples: int = 1,
-        batch_size: int = 128,
+        batch_size: Literal["auto"] | int = "auto",
         learning_rate: Literal["one_cycle", "constant"] = "one_cycle",
         learning_rate_init: float = 3e-3,
         max_iter: int = 20,
@@ -358,8 +358,7 @@ class VAEEstimator(
             activation=self.activation,
             architecture=self.architecture,
             image_shape=None if self.image_shape is None else tuple(self.image_shape),
-            gaussian=(self.likelihood_ if going_on else self._likelihood_of(rows))
-            == "gaussian",
+            gaussian=likelihood == "gaussian",
             encoder=self.encoder,
             decoder=self.decoder,
         )
@@ -386,7 +385,12 @@ class VAEEstimator(
         from skem._torch import one_cycle
         from skem._vae_train import epoch
 
-        n_batches = math.ceil(len(rows) / self.batch_size)
+        size = (
+            min(128, max(16, len(rows) // 100))
+            if self.batch_size == "auto"
+            else self.batch_size
+        )
+        n_batches = math.ceil(len(rows) / size)
         rate: Callable[[int], float] = lambda step: self.learning_rate_init  # noqa: E731
         beta = self.beta
         if i is not None:
@@ -396,7 +400,7 @@ class VAEEstimator(
                 first = training.n_steps - i * n_batches
                 rate = lambda step: cycle(step - first)  # noqa: E731
         try:
-            epoch(training, rows, weight, self.batch_size, rate, beta)
+            epoch(training, rows, weight, size, rate, beta)
         except FloatingPointError as error:
             raise ValueError(
                 f"{error}: lower learning_rate_init={self.learning_rate_init!r}, or bring the "
@@ -420,10 +424,12 @@ class VAEEstimator(
         self._weights, self._adam = training.weights(), training.adam.state()
         self._seed, self.t_ = training.seed, training.n_steps
         self._cache: dict[str, Training] = {}
-        losses: list[float] = self.loss_curve_ if going_on else []
-        divergences: list[float] = self.kl_curve_ if going_on else []
-        self.loss_curve_ = [*losses, *training.losses]
-        self.kl_curve_ = [*divergences, *training.divergences]
+        before: Any = self if going_on else None
+        self.loss_curve_: list[float] = [*getattr(before, "loss_curve_", []), *training.losses]
+        self.kl_curve_: list[float] = [
+            *getattr(before, "kl_curve_", []),
+            *training.divergences,
+        ]
         self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else math.nan
         self.n_iter_ = len(self.loss_curve_)
         self.likelihood_ = "gaussian" if training.design.gaussian else "bernoulli"
@@ -540,7 +546,7 @@ class VAEEstimator(
         Returns
         -------
         ndarray of shape (n_samples, n_components)
-            mu(x).
+            The means mu(x).
         """
         from skem._vae_train import codes
 

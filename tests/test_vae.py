@@ -1,0 +1,335 @@
+"""VAEEstimator against closed forms and autograd, and as its users meet it."""
+
+import pickle
+
+import numpy as np
+import pytest
+import skops.io
+import torch
+from scipy.special import xlogy
+from scipy.stats import multivariate_normal
+from sklearn.datasets import load_digits, load_iris
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
+from torch import nn
+
+from skem import VAEEstimator
+from skem import _vae_model as vae
+from skem._torch import flatten
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X = load_digits().data / 16
+    return X[np.random.default_rng(0).permutation(len(X))]
+
+
+@pytest.fixture(scope="module")
+def fitted(digits):
+    return VAEEstimator(3, max_iter=8, random_state=0).fit(digits[:1500])
+
+
+def network(gaussian=False, activation="gelu", sizes=(5, 4), n_features=6, n_components=2):
+    design = vae.Design(
+        n_features, n_components, sizes, activation, "dense", None, gaussian, None, None
+    )
+    net = vae.build(design, 0, torch.device("cpu"))
+    net.convert(float)
+    parameters = [*net.encoder.parameters(), *net.decoder.parameters(), net.log_variance]
+    net.flat = flatten(parameters, torch.device("cpu"))
+    return net
+
+
+# -- the maths ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "gelu", "tanh"])
+@pytest.mark.parametrize("gaussian", [False, True])
+def test_the_written_gradient_is_that_of_autograd(gaussian, activation, missing):
+    net = network(gaussian, activation)
+    random = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        net.log_variance += 0.3 * torch.arange(len(net.log_variance)) - 0.5
+        net.encoder[-1].bias[3] = 13.0  # a log-variance beyond its limit
+    x = torch.rand((7, 6), generator=random, dtype=torch.float64)
+    seen = (torch.rand((7, 6), generator=random) < 0.6).double() if missing else None
+    weight = torch.rand(7, generator=random, dtype=torch.float64)
+    noise = torch.randn((7, 2), generator=random, dtype=torch.float64)
+    assert net.by_hand
+    written = vae.gradient(net, x, seen, weight, noise, 0.7)
+    own = net.flat.gradient.clone()
+    net.by_hand = False
+    expected = vae.gradient(net, x, seen, weight, noise, 0.7)
+    np.testing.assert_allclose(written, expected, rtol=1e-10)
+    np.testing.assert_allclose(own, net.flat.gradient, atol=1e-11)
+    assert own.abs().max() > 1e-3
+
+
+def test_divergence_is_the_integral():
+    mean, log_variance = torch.tensor([[[0.7]], [[-0.8]]], dtype=torch.float64)
+    z = np.linspace(-12, 12, 200_001)
+    q = np.exp(-0.5 * (z - 0.7) ** 2 / np.exp(-0.8)) / np.sqrt(2 * np.pi * np.exp(-0.8))
+    log_ratio = -0.5 * (z - 0.7) ** 2 / np.exp(-0.8) + 0.4 + 0.5 * z**2
+    expected = np.sum(q * log_ratio) * (z[1] - z[0])
+    np.testing.assert_allclose(vae.divergence(mean, log_variance).item(), expected, rtol=1e-8)
+
+
+def linear_gaussian(exact):
+    """Probabilistic PCA as an autoencoder: its posterior, or a wider one; rows, log p."""
+    rng = np.random.default_rng(0)
+    W, s, shift = rng.normal(size=(5, 2)), rng.uniform(0.3, 1, size=5), rng.normal(size=5)
+    covariance = W @ W.T + np.diag(s)
+    X = rng.multivariate_normal(shift, covariance, size=40)
+    posterior = np.linalg.inv(np.eye(2) + (W.T / s) @ W)
+    # a rotation of the codes that makes their posterior covariance diagonal
+    values, vectors = np.linalg.eigh(posterior)
+    W, posterior = W @ vectors, np.diag(values)
+    gain = posterior @ (W.T / s)
+    net = network(gaussian=True, sizes=(), n_features=5)
+    as_tensor = torch.from_numpy
+    with torch.no_grad():
+        net.encoder[0].weight[:2] = as_tensor(gain)
+        net.encoder[0].bias[:2] = as_tensor(-gain @ shift)
+        net.encoder[0].weight[2:] = 0
+        net.encoder[0].bias[2:] = as_tensor(np.log(values)) + (0 if exact else 0.7)
+        net.decoder[0].weight[:] = as_tensor(W)
+        net.decoder[0].bias[:] = as_tensor(shift)
+        net.log_variance[:] = as_tensor(np.log(s))
+    return net, as_tensor(X), multivariate_normal(shift, covariance).logpdf(X)
+
+
+def normal(n, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=(n, 2)))
+
+
+def test_the_bound_is_exact_where_the_posterior_is():
+    net, x, exact = linear_gaussian(exact=True)
+    for n in (3, 50):  # every importance weight is p(x)
+        np.testing.assert_allclose(vae.bound(net, x, None, normal(n), n), exact, rtol=1e-9)
+    draws = normal(200_000)
+    draws = (draws - draws.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(draws.T.cov())).T
+    found = vae.bound(net, x, None, draws[:2000], 1)
+    np.testing.assert_allclose(found, exact, atol=0.35)
+    np.testing.assert_allclose(found.mean(), exact.mean(), atol=0.1)
+
+
+def test_importance_weights_tighten_the_bound():
+    net, x, exact = linear_gaussian(exact=False)
+    means, draws = [], normal(4000)
+    for n in (1, 2, 10, 50, 1000):
+        each = [vae.bound(net, x, None, part, max(n, 2)) for part in draws.split(n)]
+        means.append(float(torch.stack(each).mean()))
+    assert means == sorted(means)
+    assert means[0] < exact.mean() - 0.1
+    np.testing.assert_allclose(means[-1], exact.mean(), atol=0.05)
+    gap = 0.5 * 2 * (np.exp(0.7) - 1 - 0.7)  # KL(q || posterior), two dimensions
+    np.testing.assert_allclose(means[0], exact.mean() - gap, atol=0.1)
+
+
+def test_learns_probabilistic_pca():
+    """A linear network comes close to the best possible likelihood of its family."""
+    rng = np.random.default_rng(0)
+    W, s = rng.normal(size=(6, 2)), 0.5
+    X = 3 + 10 * (rng.normal(size=(2000, 2)) @ W.T + s * rng.normal(size=(2000, 6)))
+    X = X.astype(np.float32)
+    model = VAEEstimator(2, hidden_layer_sizes=(), max_iter=60, random_state=0, kl_warmup=0)
+    model.fit(X)
+    covariance = 100 * (W @ W.T + s**2 * np.eye(6))
+    truth = multivariate_normal(np.full(6, 3), covariance).logpdf(X).mean()
+    assert truth - 0.15 < model.score(X) < truth + 0.05
+    draws = model.sample(20_000, random_state=0)
+    np.testing.assert_allclose(np.cov(draws.T), covariance, atol=0.1 * covariance.max())
+
+
+# -- the estimator ---------------------------------------------------------------------------
+
+
+def test_scores_do_not_depend_on_other_rows_or_calls(fitted, digits):
+    X = digits[1500:1520]
+    once = fitted.score_samples(X)
+    np.testing.assert_array_equal(once, fitted.score_samples(X))
+    np.testing.assert_allclose(once[::-1], fitted.score_samples(X[::-1]), rtol=1e-12)
+    np.testing.assert_allclose(once[3:4], fitted.score_samples(X[3:4]), rtol=1e-12)
+    single = fitted.score_samples(X.astype(np.float32))
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, once, rtol=1e-4)
+
+
+def test_learns_digits(fitted, digits):
+    X = digits[1500:]
+    mean = digits[:1500].mean(0).clip(1e-3, 1 - 1e-3)
+    independent = (X * np.log(mean) + (1 - X) * np.log(1 - mean)).sum(1).mean()
+    least = (xlogy(X, X) + xlogy(1 - X, 1 - X)).sum(1).mean()  # grey: no model is better
+    assert fitted.score(X) - independent > 0.2 * (least - independent)
+    assert fitted.likelihood_ == "bernoulli"
+    errors = [((X - guess) ** 2).mean() for guess in (fitted.reconstruct(X), mean)]
+    assert errors[0] < 0.7 * errors[1]
+    assert set(np.unique(fitted.sample(5, random_state=0))) == {0.0, 1.0}
+
+
+def test_missing_values(digits):
+    rng = np.random.default_rng(0)
+    missing = rng.random(digits.shape) < 0.4
+    X = np.where(missing, np.nan, digits)
+    model = VAEEstimator(8, max_iter=25, random_state=0).fit(X[:1500])
+    filled = model.impute(X[1500:])
+    holes = missing[1500:]
+    np.testing.assert_array_equal(filled[~holes], digits[1500:][~holes])
+    error = np.abs(filled - digits[1500:])[holes].mean()
+    assert error < 0.75 * np.abs(digits[:1500].mean(0) - digits[1500:])[holes].mean()
+    np.testing.assert_allclose(model.impute(X[1500:1501]), filled[:1], atol=1e-9)
+    assert np.isfinite(model.transform(X)).all()
+    assert model.score(X) > model.score(digits)  # fewer pixels, each with its price
+    with pytest.raises(ValueError, match="without any observed value"):
+        VAEEstimator().fit(np.where(np.arange(64) == 3, np.nan, digits))
+
+
+def test_densities_are_in_the_units_of_the_rows():
+    X = load_iris().data
+    options = {"max_iter": 40, "batch_size": 15, "random_state": 0}
+    one = VAEEstimator(2, **options).fit(X)
+    other = VAEEstimator(2, **options).fit(1000 * X + 5e4)
+    np.testing.assert_allclose(
+        one.score_samples(X) - other.score_samples(1000 * X + 5e4), 4 * np.log(1000), atol=0.05
+    )
+    assert one.likelihood_ == "gaussian"
+
+
+def test_reproducible_without_the_global_generator(digits):
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    models = [VAEEstimator(2, max_iter=2, random_state=7).fit(digits[:300]) for _ in range(2)]
+    np.testing.assert_array_equal(models[0].transform(digits), models[1].transform(digits))
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    np.testing.assert_array_equal(before[1], np.random.get_state()[1])
+
+
+def test_pickles_go_on_alike(digits):
+    model = VAEEstimator(2, max_iter=1, random_state=0).fit(digits[:300])
+    dumped = skops.io.dumps(model)
+    unknown = skops.io.get_untrusted_types(data=dumped)
+    copies = [pickle.loads(pickle.dumps(model)), skops.io.loads(dumped, trusted=unknown)]
+    model.partial_fit(digits[:300])
+    for copy in copies:
+        copy.partial_fit(digits[:300])
+        np.testing.assert_array_equal(copy.transform(digits), model.transform(digits))
+        assert copy.t_ == model.t_
+
+
+def test_warm_start_goes_on(digits):
+    model = VAEEstimator(2, max_iter=3, warm_start=True, random_state=0, kl_warmup=0)
+    losses = [model.fit(digits[:500]).loss_ for _ in range(3)]
+    assert losses[2] < losses[1] < losses[0]
+    assert model.n_iter_ == 9
+    with pytest.raises(ValueError, match="warm_start=False"):
+        model.set_params(n_components=4).fit(digits[:500])
+
+
+def test_early_stopping_restores_the_best(digits):
+    model = VAEEstimator(
+        8, max_iter=200, early_stopping=True, n_iter_no_change=3, random_state=0, batch_size=20
+    ).fit(digits[:200])
+    assert model.n_iter_ < 200
+    best, *later = model.validation_scores_[-4:]
+    assert max(later) <= best + model.tol
+    with pytest.raises(ValueError, match="validation_fraction"):
+        VAEEstimator(early_stopping=True).fit(digits[:3])
+
+
+def test_an_interrupted_fit_keeps_what_it_has(digits, monkeypatch):
+    passes = iter(range(2))
+    original = VAEEstimator._pass
+
+    def stop(self, *args):
+        if next(passes, None) is None:
+            raise KeyboardInterrupt
+        original(self, *args)
+
+    monkeypatch.setattr(VAEEstimator, "_pass", stop)
+    with pytest.warns(ConvergenceWarning, match="interrupted after 2 passes"):
+        model = VAEEstimator(2, random_state=0).fit(digits[:300])
+    assert model.n_iter_ == 2
+
+
+def test_sample_weights_are_repeats_in_expectation(digits):
+    """A row of weight 0 is not there; weights only count relative to each other."""
+    X, weight = digits[:400], np.repeat([1.0, 0.0], 200)
+    options = {"max_iter": 30, "random_state": 0, "batch_size": 20}
+    one = VAEEstimator(2, **options).fit(X, sample_weight=weight)
+    scaled = VAEEstimator(2, **options).fit(X, sample_weight=4 * weight)
+    np.testing.assert_allclose(one.transform(X), scaled.transform(X), atol=1e-5)
+    assert one.score(X[:200]) > one.score(X[200:]) + 0.5
+
+
+def test_files_are_read_batch_by_batch(digits, tmp_path):
+    data = np.memmap(tmp_path / "x", np.float32, "w+", shape=digits.shape)
+    data[:] = digits
+    read = np.memmap(tmp_path / "x", np.float32, "r", shape=digits.shape)
+    one = VAEEstimator(2, max_iter=2, random_state=0).fit(read)
+    two = VAEEstimator(2, max_iter=2, random_state=0).fit(np.array(read))
+    np.testing.assert_array_equal(one.transform(read[:9]), two.transform(read[:9]))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (16, 4), (5, 7), (6, 5, 3)])
+def test_convolutions(shape):
+    rng = np.random.default_rng(0)
+    X = rng.random((60, *shape)).astype(np.float32)
+    model = VAEEstimator(2, architecture="conv", image_shape=shape, max_iter=2, random_state=0)
+    model.fit(X)
+    flat = X.reshape(60, -1)
+    assert model.reconstruct(flat).shape == flat.shape
+    assert np.isfinite(model.score(X))
+
+
+def test_custom_networks(digits):
+    def encoder(n_in, n_out):
+        return nn.Sequential(nn.Linear(n_in, 16), nn.SiLU(), nn.Linear(16, n_out))
+
+    before = torch.random.get_rng_state()
+    options = {"max_iter": 3, "random_state": 0, "encoder": encoder}
+    one, two = (VAEEstimator(2, **options).fit(digits[:300]) for _ in range(2))
+    np.testing.assert_array_equal(one.transform(digits), two.transform(digits))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert one.loss_curve_[-1] < one.loss_curve_[0]
+
+
+def test_in_a_search_after_a_scaler():
+    X = load_digits().data[:400]
+    pipeline = make_pipeline(
+        MinMaxScaler(), VAEEstimator(max_iter=3, likelihood="bernoulli", random_state=0)
+    )
+    grid = {"vaeestimator__n_components": [1, 6]}
+    scores = [
+        GridSearchCV(pipeline, grid, cv=2, n_jobs=n_jobs).fit(X).cv_results_["mean_test_score"]
+        for n_jobs in (1, 2)
+    ]
+    assert np.isfinite(scores).all()
+    np.testing.assert_allclose(*scores, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"likelihood": "bernoulli"}, "MinMaxScaler"),
+        ({"n_components": 0}, "n_components"),
+        ({"hidden_layer_sizes": (4, 0)}, "hidden_layer_sizes"),
+        ({"image_shape": (3, 3)}, "image_shape"),
+        ({"architecture": "conv"}, "image_shape"),
+        ({"device": "cuda:7"}, "device"),
+        ({"device": "abacus"}, "device"),
+        ({"beta": -1}, "beta"),
+        ({"learning_rate_init": 1e30}, "learning_rate_init"),
+    ],
+)
+def test_wrong_parameters_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        VAEEstimator(**options).fit(load_iris().data)
+
+
+def test_wrong_codes_are_refused(fitted):
+    with pytest.raises(ValueError, match="a code has 3"):
+        fitted.inverse_transform(np.ones((2, 5)))
+    with pytest.raises(ValueError, match="n_samples must be"):
+        fitted.sample(0)
