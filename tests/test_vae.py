@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import skops.io
 import torch
-from scipy.special import xlogy
 from scipy.stats import multivariate_normal
 from sklearn.datasets import load_digits, load_iris
 from sklearn.exceptions import ConvergenceWarning
@@ -162,8 +161,7 @@ def test_learns_digits(fitted, digits):
     X = digits[1500:]
     mean = digits[:1500].mean(0).clip(1e-3, 1 - 1e-3)
     independent = (X * np.log(mean) + (1 - X) * np.log(1 - mean)).sum(1).mean()
-    least = (xlogy(X, X) + xlogy(1 - X, 1 - X)).sum(1).mean()  # grey: no model is better
-    assert fitted.score(X) - independent > 0.2 * (least - independent)
+    assert fitted.score(X) > independent + 2
     assert fitted.likelihood_ == "bernoulli"
     errors = [((X - guess) ** 2).mean() for guess in (fitted.reconstruct(X), mean)]
     assert errors[0] < 0.7 * errors[1]
