@@ -63,19 +63,17 @@ def sigmoid(x: Array) -> Array:
     return np.reciprocal(x, out=x)
 
 
-def hidden_probabilities(params: Params, v: Any, temperature: float = 1.0) -> Array:
-    """P(h = 1 | v), (n, n_hidden), at an inverse temperature; v may be sparse."""
+def hidden_probabilities(params: Params, v: Any) -> Array:
+    """P(h = 1 | v), (n, n_hidden); v may be sparse."""
     activation = v @ params.weights
     activation += params.hidden
-    activation *= temperature
     return sigmoid(activation)
 
 
-def visible_probabilities(params: Params, h: Array, temperature: float = 1.0) -> Array:
-    """P(v = 1 | h), (n, n_visible), at an inverse temperature."""
+def visible_probabilities(params: Params, h: Array) -> Array:
+    """P(v = 1 | h), (n, n_visible)."""
     activation = h @ params.weights.T
     activation += params.visible
-    activation *= temperature
     return sigmoid(activation)
 
 

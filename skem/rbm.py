@@ -15,7 +15,6 @@ import numpy as np
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
-from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_random_state, gen_batches
@@ -713,9 +712,8 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """Return X with missing values filled by their conditional expectation.
 
         The expectation is an average over Gibbs chains in which what is observed stays, of
-        the probabilities of the visible units in the second half of their steps. In the
-        first half the inverse temperature rises from 1/2 to 1, which lets chains choose
-        between far modes.
+        the probabilities of the visible units in the second half of their steps. The
+        chains start at the means of the training data.
 
         Parameters
         ----------
@@ -744,18 +742,17 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         for part in gen_batches(len(incomplete), ROWS):
             chosen = incomplete[part]
             known = out[chosen]
-            missing = np.isnan(known)
+            missing, mean = np.isnan(known), self._visible_mean.astype(dtype)
             total = np.zeros_like(known)
             for _ in range(n_chains):
                 v = np.where(
                     missing,
-                    draw(np.broadcast_to(expit(params.visible), known.shape), rng),
+                    draw(np.broadcast_to(mean, known.shape), rng),
                     known,
                 )
                 for step in range(n_steps):
-                    t = min(1.0, 0.5 + step / n_steps)
-                    h = draw(hidden_probabilities(params, v, t), rng)
-                    p = visible_probabilities(params, h, t)
+                    h = draw(hidden_probabilities(params, v), rng)
+                    p = visible_probabilities(params, h)
                     if step >= n_steps // 2:
                         total += p
                     v = np.where(missing, draw(p, rng), known)
