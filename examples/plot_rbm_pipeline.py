@@ -7,70 +7,68 @@ are tuned together by ``GridSearchCV``, for this estimator and for scikit-learn'
 """
 
 # %%
-# Digits moved by up to a pixel in all directions: a linear classifier alone has a hard time.
+# Digits, each as it is and moved by a pixel in four directions, which is hard for a linear
+# classifier. Copies of a digit stay on the same side of every split.
 
 import time
+import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy.ndimage import shift
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.model_selection import GridSearchCV, GroupKFold, train_test_split
 from sklearn.neural_network import BernoulliRBM
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler
 
 from skem import BernoulliRBMCD
 
-images, y = load_digits(return_X_y=True)
-rng = np.random.default_rng(0)
-moved = np.stack(
-    [
-        np.roll(image, rng.integers(-1, 2, size=2), axis=(0, 1)).ravel()
-        for image in images.reshape(-1, 8, 8)
-    ]
-)
-X_train, X_test, y_train, y_test = train_test_split(moved, y, test_size=0.4, random_state=0)
+images, labels = load_digits().images / 16, load_digits().target
+MOVES = [(0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)]
+
+
+def moved(chosen):
+    copies = [shift(images[chosen], (0, *move), order=0) for move in MOVES]
+    return np.concatenate(copies).reshape(-1, 64), np.tile(labels[chosen], len(MOVES))
+
+
+train, test = train_test_split(np.arange(len(labels)), test_size=0.3, random_state=0)
+(X_train, y_train), (X_test, y_test) = moved(train), moved(test)
+groups = np.tile(train, len(MOVES))
 
 # %%
-# The same grid for both; scikit-learn's also gets the step sizes and batches to choose from
-# that it needs.
+# One grid for each. The most probable machine need not have the most useful features, so the
+# centring of the gradient is tuned as well; scikit-learn's step size must be.
 
-classifier = LogisticRegression(max_iter=2000)
-searches = {
-    "skem": GridSearchCV(
-        make_pipeline(MinMaxScaler(), BernoulliRBMCD(n_iter=40, random_state=0), classifier),
-        {"bernoullirbmcd__n_components": [50, 200], "logisticregression__C": [1, 10]},
-        cv=3,
+warnings.simplefilter("ignore", ConvergenceWarning)  # the classifier is good enough early
+classifier = LogisticRegression(C=100, max_iter=200)
+machines = {
+    "skem": (
+        BernoulliRBMCD(100, n_iter=20, random_state=0),
+        {"bernoullirbmcd__centred": [True, False]},
     ),
-    "scikit-learn": GridSearchCV(
-        make_pipeline(MinMaxScaler(), BernoulliRBM(n_iter=40, random_state=0), classifier),
-        {
-            "bernoullirbm__n_components": [50, 200],
-            "bernoullirbm__learning_rate": [0.01, 0.1],
-            "logisticregression__C": [1, 10],
-        },
-        cv=3,
+    "scikit-learn": (
+        BernoulliRBM(100, n_iter=20, random_state=0),
+        {"bernoullirbm__learning_rate": [0.01, 0.1]},
     ),
 }
-accuracy = {"pixels": [classifier.fit(X_train, y_train).score(X_test, y_test)]}
-for name, search in searches.items():
+accuracy = {"pixels": classifier.fit(X_train, y_train).score(X_test, y_test)}
+for name, (machine, grid) in machines.items():
+    search = GridSearchCV(make_pipeline(machine, classifier), grid, cv=GroupKFold(3))
     start = time.perf_counter()
-    search.fit(X_train, y_train)
-    accuracy[name] = [search.score(X_test, y_test)]
+    search.fit(X_train, y_train, groups=groups)
+    accuracy[name] = search.score(X_test, y_test)
     print(f"{name}: {search.best_params_}, {time.perf_counter() - start:.0f} s")
-    machine = search.best_estimator_[1]
-    scaled = search.best_estimator_[0].transform(X_test)
-    if hasattr(machine, "log_partition"):
-        print(f"  {machine.score(scaled):.1f} nats per held-out image")
 
 # %%
 # Accuracy on held-out digits.
 
-for name, (value,) in accuracy.items():
+for name, value in accuracy.items():
     print(f"{name:14} {value:.3f}")
 fig, ax = plt.subplots(figsize=(6, 2.2), layout="constrained")
-bars = ax.barh(list(accuracy), [value for (value,) in accuracy.values()])
+bars = ax.barh(list(accuracy), list(accuracy.values()))
 ax.bar_label(bars, fmt="%.3f", padding=3)
 ax.set(xlim=(0.7, 1), xlabel="accuracy on held-out digits")
 ax.invert_yaxis()

@@ -41,6 +41,7 @@ class State:
     visible_mean: Array  # mu
     hidden_mean: Array  # lam
     n_updates: int = 0
+    n_averaged: int = 0  # updates that the average has seen
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Options:
 
 def initial_state(mean: Array, n_hidden: int, n_chains: int, seed: int) -> State:
     """Small weights, visible biases at the logits of the mean, random chains."""
-    rng = np.random.Generator(np.random.SFC64(seed))
+    rng = generator(0, seed)
     mean = np.clip(mean, LIMIT, 1 - LIMIT).astype(np.float32)
     weights = 0.01 * rng.standard_normal((len(mean), n_hidden), np.float32)
     params = Params(weights, np.log(mean / (1 - mean)), np.zeros(n_hidden, np.float32))
@@ -78,7 +79,12 @@ def resumed_state(
     rows[:n_visible] = params.weights
     own = Params(rows[:n_visible], params.visible.copy(), params.hidden.copy())
     arrays = chains.copy(), visible_mean.copy(), hidden_mean.copy()
-    return State(rows, own, average.copy(), *arrays, n_updates)
+    return State(rows, own, average.copy(), *arrays, n_updates, n_updates)
+
+
+def generator(purpose: int, *seeds: int) -> np.random.Generator:
+    """A stream of its own for every purpose."""
+    return np.random.Generator(np.random.SFC64([purpose + 1, *seeds]))
 
 
 class Workspace:
@@ -97,7 +103,7 @@ class Workspace:
         self.h = np.empty((n + 2, n_hidden), np.float32)
         self.parts = [(slice(0, n_rows), slice(0, len(self.chains)))]
         self.map: Callable[..., Iterable[Any]] = map
-        self._rng = np.random.Generator(np.random.SFC64([seed, state.n_updates]))
+        self._rng = generator(1, seed, state.n_updates)
         self._uniform = np.empty(n * max(n_visible, n_hidden), np.float32)
 
     def hidden_inputs(self, rows: slice) -> None:
@@ -169,7 +175,7 @@ def update(state: State, batch: Any, weight: Array, rate: float, space: Workspac
     params.visible[:] += rate * db
     params.hidden[:] += rate * dc
     state.n_updates += 1
-    if state.n_updates < AVERAGE_EVERY or state.n_updates % AVERAGE_EVERY == 0:
+    if state.n_updates % AVERAGE_EVERY == 0:
         _average(state)
 
 
@@ -190,19 +196,25 @@ def epoch(
             continue
         batch = filled(dense(rows[chosen], np.float32), state.params, state.visible_mean)
         weights = (own / own.sum()).astype(np.float32)
-        update(state, batch, weights, rate(state.n_updates), workspace(len(chosen)))
+        share = own.sum() / (weight.mean() * len(own))  # light batches take short steps
+        update(state, batch, weights, rate(state.n_updates) * share, workspace(len(chosen)))
         if not np.abs(state.params.hidden).max() < MAX_BIAS:
             raise FloatingPointError(f"the biases have grown beyond {MAX_BIAS:g}")
+    _average(state)
 
 
 def _average(state: State) -> None:
     """Move the average towards the parameters; at first it is them."""
-    n = max(state.n_updates, AVERAGE_EVERY)
-    share = max(AVERAGE_EVERY / AVERAGE_SPAN, AVERAGE_EVERY / n)
+    pending = state.n_updates - state.n_averaged
+    if state.n_updates <= AVERAGE_EVERY:
+        share = 1.0
+    else:
+        share = max(pending / AVERAGE_SPAN, pending / state.n_updates)
     for average, value in zip(
         vars(state.average).values(), vars(state.params).values(), strict=True
     ):
         average += share * (value - average)
+    state.n_averaged = state.n_updates
 
 
 @dataclass

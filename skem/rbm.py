@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import Tags, check_random_state, gen_batches
+from sklearn.utils import Tags, check_array, check_random_state, gen_batches
 
 from skem._data import one_blas_thread, working_dtype
 from skem._estimator import (
@@ -48,6 +48,7 @@ from skem._rbm_train import (
     Validation,
     Workspace,
     epoch,
+    generator,
     initial_state,
     resumed_state,
 )
@@ -58,6 +59,7 @@ ROWS = 2000  # rows of a block, where all at once would take too much memory
 # Multiplications of a fit from which compiling its loops pays. Skipping visible units that
 # are 0 does if few are set and there are many hidden ones.
 MIN_FAST, MAX_DENSITY, MIN_SPARSE = 1e11, 0.25, 128
+MAX_REVERSE = 400  # rows from which to anneal
 N_BURN = 10  # Gibbs steps from given rows to samples of the model
 N_FILL = 20  # mean-field steps that fill missing values for transform
 
@@ -84,8 +86,9 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         The step size at the beginning. "auto" is 0.4 for up to 32 hidden units and 0.1 for
         more.
     batch_size : "auto" or int, default="auto"
-        Rows in a minibatch, and the number of persistent chains. "auto" is a two-hundredth
-        of the rows, at least 10 and at most 100: few rows need many small steps.
+        Rows in a minibatch, and the number of persistent chains. "auto" is a
+        six-hundredth of the rows, at least 10 and at most 100: few rows need many small
+        steps.
     n_iter : int, default=10
         Passes over the rows.
     verbose : int, default=0
@@ -130,7 +133,7 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         Number of passes over the rows.
     validation_scores_ : list of float
         With ``early_stopping``, an estimate of the mean pseudo-log-likelihood of the rows
-        kept aside, in nats, after each pass.
+        kept aside, in nats, after each pass; else empty.
     n_features_in_ : int
         Number of features seen in fit.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -252,7 +255,7 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """
         self._validate_params()
         rows = self._check_rows(X, reset=True, warn=True)
-        weight: Array = check_weights(sample_weight, rows)
+        weight: Array = _relative(check_weights(sample_weight, rows))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         mean, validation = mean_of(rows, weight), None
         if self.early_stopping:
@@ -280,9 +283,12 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 ConvergenceWarning,
                 stacklevel=2,
             )
-        if validation:
-            self.validation_scores_ = validation.scores
-            state.average = validation.best if validation.scores else state.average
+        self.validation_scores_ = validation.scores if validation else []
+        if self.validation_scores_ and validation:
+            best = vars(validation.best)
+            for name, value in vars(state.params).items():
+                value[:] = best[name]
+            state.average = validation.best
         self._keep(state, seed, n_iter, working_dtype(rows))
         return self
 
@@ -313,10 +319,10 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 f"{len(self.components_)} hidden units: call fit to begin anew."
             )
         rows = self._check_rows(X, reset=first, warn=True)
-        weight = check_weights(sample_weight, rows)
+        weight = _relative(check_weights(sample_weight, rows))
         if first:
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-            n_chains = min(self._batch_size(rows.shape[0]), rows.shape[0])
+            n_chains = self._batch_size(rows.shape[0])
             state = initial_state(mean_of(rows, weight), self.n_components, n_chains, seed)
         else:
             state, seed = self._state(), self._seed
@@ -329,7 +335,7 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
 
     def _batch_size(self, n_rows: int) -> int:
         if self.batch_size == "auto":
-            return min(100, max(10, n_rows // 200))
+            return min(100, max(10, n_rows // 600))
         return int(self.batch_size)
 
     def _workspaces(
@@ -369,7 +375,7 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         def falling(i: int) -> float:
             return rate * (1 - i / n_updates) if n_updates else rate
 
-        rng = np.random.Generator(np.random.SFC64([seed, state.n_updates, 1]))
+        rng = generator(2, seed, state.n_updates)
         order = rng.permutation(rows.shape[0])
         if self.schedule == "constant":
             n_updates = None
@@ -377,12 +383,13 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             epoch(state, rows, weight, order, self._batch_size(len(order)), falling, workspace)
         except FloatingPointError as error:
             raise ValueError(
-                f"learning_rate={self.learning_rate!r} is too large: {error}. Lower it."
+                f"learning_rate={self.learning_rate!r} or weight_decay={self.weight_decay!r} "
+                f"is too large: {error}. Lower it."
             ) from error
 
     def _split(self, rows: Any, weight: Array, seed: int) -> tuple[Any, Array, Any, Array]:
         """Rows to learn from, and others to follow."""
-        order = np.random.Generator(np.random.SFC64([seed, 2])).permutation(rows.shape[0])
+        order = generator(3, seed).permutation(rows.shape[0])
         n_aside = round(self.validation_fraction * len(order))
         if not 0 < n_aside < len(order):
             raise ValueError(
@@ -501,9 +508,8 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             P(v = 1 | h).
         """
         check_is_fitted(self)
-        h = np.asarray(X)
-        h = h.astype(working_dtype(h), copy=False)
-        if h.ndim != 2 or h.shape[1] != len(self.components_):
+        h = check_array(X, dtype=[np.float64, np.float32])
+        if h.shape[1] != len(self.components_):
             raise ValueError(
                 f"X has shape {h.shape}, but the model has {len(self.components_)} hidden "
                 "units: one column for each is needed."
@@ -538,6 +544,7 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         ndarray of shape (n_samples,)
             F(v) = -log sum_h exp(b'v + c'h + v'W h), in nats.
         """
+        check_is_fitted(self)
         params = self._params().astype(float)
         return np.concatenate(
             [free_energy(params, v.astype(float, copy=False)) for v in self._blocks(X)]
@@ -567,6 +574,7 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         with one_blas_thread():
             if X is not None:
                 start = self.gibbs(X, N_BURN, 0)
+                start = start[:: -(-len(start) // MAX_REVERSE)]
                 if len(start) < 2:
                     raise ValueError(
                         "X has one row: a standard error needs two, and better hundreds."
@@ -609,6 +617,7 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         ndarray of shape (n_samples,)
             The sums over the features of log p(v_i given all others), in nats.
         """
+        check_is_fitted(self)
         params = self._params().astype(float)
         return np.concatenate(
             [pseudo_log_likelihood(params, np.rint(v).astype(float)) for v in self._blocks(X)]
@@ -662,13 +671,7 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         rng = _generator(random_state)
         out = []
         for v in self._blocks(X):
-            params = self._params().astype(v.dtype)
-            for _ in range(n_steps):
-                v = draw(
-                    visible_probabilities(params, draw(hidden_probabilities(params, v), rng)),
-                    rng,
-                )
-            out.append(v)
+            out.append(_walk(self._params().astype(v.dtype), v, n_steps, rng))
         return np.concatenate(out)
 
     def sample(
@@ -699,7 +702,8 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         rng = _generator(random_state)
         mean = self._visible_mean.astype(self.components_.dtype)
         start = draw(np.broadcast_to(mean, (int(n_samples), len(mean))), rng)
-        return self.gibbs(start, n_steps, int(rng.integers(2**31 - 1)))
+        check_count("n_steps", n_steps, least=0)
+        return _walk(self._params(), start, n_steps, rng)
 
     def impute(
         self,
@@ -739,6 +743,8 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         params, rng = self._params().astype(dtype), _generator(random_state)
         out = dense(rows, dtype).copy()
         incomplete = np.flatnonzero(np.isnan(out).any(1))
+        if not len(incomplete):
+            return out
         for part in gen_batches(len(incomplete), ROWS):
             chosen = incomplete[part]
             known = out[chosen]
@@ -759,6 +765,19 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             total /= n_chains * (n_steps - n_steps // 2)
             out[chosen] = np.where(missing, total, known)
         return out
+
+
+def _walk(params: Params, v: Array, n_steps: int, rng: np.random.Generator) -> Array:
+    """The visible units after Gibbs steps."""
+    for _ in range(n_steps):
+        h = draw(hidden_probabilities(params, v), rng)
+        v = draw(visible_probabilities(params, h), rng)
+    return v
+
+
+def _relative(weight: Array) -> Array:
+    """Weights of at most 1: only their ratios count."""
+    return weight / weight.max()
 
 
 def _generator(random_state: Any) -> np.random.Generator:
