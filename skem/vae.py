@@ -6,6 +6,7 @@ The networks, the bound and its gradient are in ``_vae_model``; this file is the
 import math
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -345,6 +346,8 @@ class VAEEstimator(
 
     def _training(self, rows: Array, weight: Array, going_on: bool) -> "Training":
         """The beginning, or a copy of where an earlier fit has come to."""
+        if find_spec("torch") is None:
+            raise ImportError("VAEEstimator needs torch: pip install 'skem[torch]'.")
         from skem._torch import Adam, choose_device
         from skem._vae_model import Design, build
         from skem._vae_train import Training, scaling_of

@@ -331,3 +331,9 @@ def test_wrong_codes_are_refused(fitted):
         fitted.inverse_transform(np.ones((2, 5)))
     with pytest.raises(ValueError, match="n_samples must be"):
         fitted.sample(0)
+
+
+def test_torch_is_asked_for(digits, monkeypatch):
+    monkeypatch.setattr("skem.vae.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"skem\[torch\]"):
+        VAEEstimator().fit(digits)
