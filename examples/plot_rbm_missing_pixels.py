@@ -6,7 +6,7 @@ A restricted Boltzmann machine learns which pixels go together. Hide some of an 
 chains in which the seen pixels stay as they are tell the probability of each hidden one.
 
 Runs on the 8x8 digits of scikit-learn. For MNIST, give the folder of its four idx files:
-``python plot_rbm_missing_pixels.py --mnist DIR``; about five minutes.
+``python plot_rbm_missing_pixels.py --mnist DIR``; a few minutes.
 """
 
 # %%
