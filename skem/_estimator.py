@@ -35,10 +35,12 @@ MIN_WEIGHT = 1e-100
 __all__ = [
     "EMEstimator",
     "Interval",
+    "MeanScoreMixin",
     "StrOptions",
     "check_count",
     "check_is_fitted",
     "check_weights",
+    "split_rows",
     "validate_data",
     "with_callbacks",
 ]
@@ -67,7 +69,52 @@ def check_count(name: str, value: object, least: int = 1) -> None:
         raise ValueError(f"{name} must be an integer of at least {least}, but it is {value!r}.")
 
 
+class MeanScoreMixin:
+    """``score`` for estimators whose ``score_samples`` are in nats."""
+
+    def score(
+        self: Any,
+        X: ArrayLike,
+        y: object = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
+        """Return the mean log-likelihood of the rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            The (weighted) mean of ``score_samples(X)``, in nats per sample.
+        """
+        log_lik = self.score_samples(X)
+        return float(np.average(log_lik, weights=check_weights(sample_weight, log_lik)))
+
+
+def split_rows(
+    rows: Any, weight: NDArray, fraction: float, rng: np.random.Generator
+) -> tuple[Any, NDArray, Any, NDArray]:
+    """Rows to learn from and their weights, and others to follow and theirs."""
+    order = rng.permutation(rows.shape[0])
+    n_aside = round(fraction * len(order))
+    aside, own = np.sort(order[:n_aside]), np.sort(order[n_aside:])
+    if not (weight[aside].any() and weight[own].any()):
+        raise ValueError(
+            f"validation_fraction={fraction!r} of {len(order)} rows leaves none on one side, "
+            "or none with a sample_weight above 0: change it, or set early_stopping=False."
+        )
+    return rows[own], weight[own], rows[aside], weight[aside]
+
+
 class EMEstimator(
+    MeanScoreMixin,
     ClassNamePrefixFeaturesOutMixin,
     TransformerMixin,
     CallbackSupportMixin,
@@ -242,31 +289,6 @@ class EMEstimator(
             return logsumexp(model.log_joint(params, rows), axis=1)
 
         return self._map_rows(X, log_lik, np.float64)
-
-    def score(
-        self,
-        X: ArrayLike,
-        y: object = None,
-        sample_weight: ArrayLike | None = None,
-    ) -> float:
-        """Return the mean log-likelihood of the rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows; NaN marks a missing value.
-        y : None
-            Ignored.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        float
-            The (weighted) mean of ``score_samples(X)``, in nats per sample.
-        """
-        log_lik = self.score_samples(X)
-        return float(np.average(log_lik, weights=check_weights(sample_weight, log_lik)))
 
     def predict_proba(self, X: ArrayLike) -> NDArray:
         """Return the posterior probabilities of the hidden variable.

@@ -87,14 +87,9 @@ def flatten(parameters: list[nn.Parameter], device: torch.device) -> Flat:
 class Adam:
     """Adam on one vector, in one call, with a state of NumPy arrays."""
 
-    def __init__(
-        self,
-        flat: Flat,
-        state: dict[str, Any] | None = None,
-        betas: tuple[float, float] = (0.9, 0.999),
-    ) -> None:
+    def __init__(self, flat: Flat, state: dict[str, Any] | None = None) -> None:
         fused = flat.values.device.type in ("cpu", "cuda")
-        self._adam = torch.optim.Adam([flat.values], betas=betas, fused=fused)
+        self._adam = torch.optim.Adam([flat.values], fused=fused)
         if state:
             moments = {
                 name: torch.as_tensor(np.array(value)).to(flat.values.device)

@@ -220,7 +220,7 @@ def dense_gradient(
     beta: float,
 ) -> tuple[float, float]:
     """The same for dense networks, written out: no graph is built, and nothing is kept."""
-    encoder, decoder = list(network.encoder), list(network.decoder)  # type: ignore[call-overload]
+    encoder, decoder = list(network.encoder.children()), list(network.decoder.children())
     inner = _forward(encoder, x)
     mean, raw = inner[-1].chunk(2, dim=1)
     log_variance = raw.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
@@ -253,7 +253,8 @@ def _output_gradient(
     if seen is not None:
         grad, own = grad * seen, own * seen
     inside = raw.abs() <= FEATURE_LIMIT
-    network.log_variance.grad.copy_(own.sum(0) * inside)  # type: ignore[union-attr]
+    assert network.log_variance.grad is not None
+    network.log_variance.grad.copy_(own.sum(0) * inside)
     return grad
 
 

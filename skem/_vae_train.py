@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from skem._data import Moments
 from skem._torch import Adam, batches, generator
 from skem._vae_model import Design, Network, bound, encode, expected, gradient
 
@@ -57,30 +58,19 @@ class Scaling:
         return ~np.isnan(rows) @ np.log(self.scale)
 
 
-def scaling_of(rows: Array, weight: Array, gaussian: bool, chunk: int = 10_000) -> Scaling:
-    """Weighted means and, for Gaussian features, standard deviations of what is seen."""
-    D = rows.shape[1]
-    total, first, second = np.zeros(D), np.zeros(D), np.zeros(D)
-    middle = np.nan_to_num(np.asarray(rows[0], dtype=float))
-    for start in range(0, len(rows), chunk):
-        part = np.asarray(rows[start : start + chunk], dtype=float) - middle
-        seen, w = ~np.isnan(part), weight[start : start + chunk]
-        part = np.where(seen, part, 0)
-        total += w @ seen
-        first += w @ part
-        second += w @ part**2
-    if (total == 0).any():
+def scaling_of(seen: Moments, gaussian: bool) -> Scaling:
+    """Standardisation of Gaussian features; Bernoulli ones stay as they are."""
+    if (seen.weight == 0).any():
         raise ValueError(
-            f"X has {int((total == 0).sum())} features without any observed value, the first "
-            f"at index {int(np.argmin(total))}: drop or fill them."
+            f"X has {int((seen.weight == 0).sum())} features without any observed value, the "
+            f"first at index {int(np.argmin(seen.weight))}: drop or fill them."
         )
-    mean = first / total
-    variance = np.maximum(second / total - mean**2, 0)
-    mean += middle
+    mean = seen.mean
     if not gaussian:
-        return Scaling(False, np.zeros(D), np.ones(D), mean)
+        return Scaling(False, 0 * mean, np.ones_like(mean), mean)
+    variance = seen.square / seen.weight
     tiny = variance <= 1e-12 * (mean**2 + variance)
-    return Scaling(True, mean, np.sqrt(np.where(tiny, 1, variance)), np.zeros(D))
+    return Scaling(True, mean, np.sqrt(np.where(tiny, 1, variance)), 0 * mean)
 
 
 @dataclass
@@ -121,17 +111,18 @@ def epoch(
     for chosen in batches(len(rows), batch_size, random):
         x, seen = scaling.apply(rows[chosen], np.float32, device)
         own = weight[chosen]
-        sum_own = float(own.sum())
         noise = torch.randn((len(chosen), n_codes), generator=random).to(device)
-        if sum_own == 0:
+        if not own.any():
             continue
-        share = torch.from_numpy((own / sum_own).astype(np.float32)).to(device)
+        # light batches take short steps, for any size of a batch
+        relative = own / (weight.mean() * len(own))
+        share = torch.from_numpy(relative.astype(np.float32)).to(device)
         distortion, divergence = gradient(network, x, seen, share, noise, beta)
         training.adam.step(rate(training.n_steps))
         training.n_steps += 1
-        loss += sum_own * (distortion + divergence)
-        kl += sum_own * divergence
-        total += sum_own
+        loss += len(own) * (distortion + divergence)
+        kl += len(own) * divergence
+        total += float(relative.sum()) * len(own)
     mean = loss / total + scaling.log_volume
     if not np.isfinite(mean) or not bool(torch.isfinite(network.flat.values).all()):
         raise FloatingPointError(f"the loss became {mean} in pass {len(training.losses) + 1}")

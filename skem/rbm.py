@@ -22,10 +22,12 @@ from sklearn.utils import Tags, check_array, check_random_state, gen_batches
 from skem._data import one_blas_thread, working_dtype
 from skem._estimator import (
     Interval,
+    MeanScoreMixin,
     StrOptions,
     check_count,
     check_is_fitted,
     check_weights,
+    split_rows,
     validate_data,
 )
 from skem._rbm_model import (
@@ -64,7 +66,9 @@ N_BURN = 10  # Gibbs steps from given rows to samples of the model
 N_FILL = 20  # mean-field steps that fill missing values for transform
 
 
-class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class BernoulliRBMCD(
+    MeanScoreMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+):
     """A restricted Boltzmann machine of binary units, with its likelihood in nats.
 
     Hidden and visible units are connected, but not among themselves:
@@ -259,7 +263,8 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         mean, validation = mean_of(rows, weight), None
         if self.early_stopping:
-            rows, weight, *aside = self._split(rows, weight, seed)
+            fraction, rng = self.validation_fraction, generator(3, seed)
+            rows, weight, *aside = split_rows(rows, weight, fraction, rng)
         size = self._batch_size(rows.shape[0])
         state = initial_state(mean, self.n_components, min(size, rows.shape[0]), seed)
         if self.early_stopping:
@@ -386,23 +391,6 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 f"learning_rate={self.learning_rate!r} or weight_decay={self.weight_decay!r} "
                 f"is too large: {error}. Lower it."
             ) from error
-
-    def _split(self, rows: Any, weight: Array, seed: int) -> tuple[Any, Array, Any, Array]:
-        """Rows to learn from, and others to follow."""
-        order = generator(3, seed).permutation(rows.shape[0])
-        n_aside = round(self.validation_fraction * len(order))
-        if not 0 < n_aside < len(order):
-            raise ValueError(
-                f"validation_fraction={self.validation_fraction!r} of {len(order)} rows "
-                "leaves no rows on one side: change it, or set early_stopping=False."
-            )
-        aside, others = np.sort(order[:n_aside]), np.sort(order[n_aside:])
-        if not (weight[aside].any() and weight[others].any()):
-            raise ValueError(
-                "sample_weight is 0 for all rows on one side of the split of "
-                "validation_fraction: leave such rows out, or set early_stopping=False."
-            )
-        return rows[others], weight[others], rows[aside], weight[aside]
 
     def _keep(self, state: State, seed: int, n_iter: int, dtype: np.dtype) -> None:
         average = state.average.astype(dtype)
@@ -622,28 +610,6 @@ class BernoulliRBMCD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return np.concatenate(
             [pseudo_log_likelihood(params, np.rint(v).astype(float)) for v in self._blocks(X)]
         )
-
-    def score(
-        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
-    ) -> float:
-        """Return the mean log-likelihood of the rows.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            The rows.
-        y : None
-            Ignored.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        float
-            The (weighted) mean of ``score_samples(X)``, in nats per row.
-        """
-        log_lik = self.score_samples(X)
-        return float(np.average(log_lik, weights=check_weights(sample_weight, log_lik)))
 
     def gibbs(
         self,

@@ -23,13 +23,15 @@ from sklearn.base import (
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_array, check_random_state, gen_batches
 
-from skem._data import is_on_disk, working_dtype
+from skem._data import Moments, is_on_disk, moments, working_dtype
 from skem._estimator import (
     Interval,
+    MeanScoreMixin,
     StrOptions,
     check_count,
     check_is_fitted,
     check_weights,
+    split_rows,
     validate_data,
 )
 
@@ -45,7 +47,11 @@ N_FILL, N_AVERAGE = 30, 20  # steps of imputation, and how many of the last are 
 
 
 class VAEEstimator(
-    ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator
+    MeanScoreMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    DensityMixin,
+    BaseEstimator,
 ):
     """A variational autoencoder: a few numbers that redraw a row, with a bound in nats.
 
@@ -285,7 +291,8 @@ class VAEEstimator(
         training = self._training(rows, weight, going_on)
         aside = aside_weight = rows[:0]
         if self.early_stopping:
-            rows, weight, aside, aside_weight = self._split(rows, weight, training.seed)
+            fraction, rng = self.validation_fraction, np.random.default_rng([training.seed, 3])
+            rows, weight, aside, aside_weight = split_rows(rows, weight, fraction, rng)
         scores: list[float] = []
         best, best_score, n_worse = training.weights(), -math.inf, 0
         try:
@@ -353,7 +360,8 @@ class VAEEstimator(
         from skem._vae_train import Training, scaling_of
 
         device = choose_device(self.device)
-        likelihood = self.likelihood_ if going_on else self._likelihood_of(rows)
+        seen = None if going_on else moments(rows, weight)
+        likelihood = self.likelihood_ if seen is None else self._likelihood_of(seen)
         design = Design(
             n_features=rows.shape[1],
             n_components=int(self.n_components),
@@ -366,10 +374,10 @@ class VAEEstimator(
             decoder=self.decoder,
         )
         self._check_design(design)
-        if not going_on:
+        if seen is not None:
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
             network = build(design, seed, device)
-            scaling = scaling_of(rows, weight, design.gaussian)
+            scaling = scaling_of(seen, design.gaussian)
             return Training(design, network, Adam(network.flat), scaling, seed)
         if vars(design) != self._design:
             raise ValueError(
@@ -394,14 +402,16 @@ class VAEEstimator(
             else self.batch_size
         )
         n_batches = math.ceil(len(rows) / size)
-        rate: Callable[[int], float] = lambda step: self.learning_rate_init  # noqa: E731
-        beta = self.beta
+        cycle, first, beta = None, 0, self.beta
         if i is not None:
             beta *= min(1.0, (i + 1) / (self.kl_warmup * self.max_iter + 1))
             if self.learning_rate == "one_cycle" and not self.early_stopping:
                 cycle = one_cycle(self.learning_rate_init, n_batches * self.max_iter)
                 first = training.n_steps - i * n_batches
-                rate = lambda step: cycle(step - first)  # noqa: E731
+
+        def rate(step: int) -> float:
+            return cycle(step - first) if cycle else self.learning_rate_init
+
         try:
             epoch(training, rows, weight, size, rate, beta)
         except FloatingPointError as error:
@@ -409,18 +419,6 @@ class VAEEstimator(
                 f"{error}: lower learning_rate_init={self.learning_rate_init!r}, or bring the "
                 "features of X to similar scales."
             ) from error
-
-    def _split(self, rows: Array, weight: Array, seed: int) -> tuple[Array, ...]:
-        """Rows to learn from, and others to follow, with their weights."""
-        order = np.random.default_rng([seed, 3]).permutation(len(rows))
-        n_aside = round(self.validation_fraction * len(order))
-        aside, own = np.sort(order[:n_aside]), np.sort(order[n_aside:])
-        if not (weight[aside].any() and weight[own].any()):
-            raise ValueError(
-                f"validation_fraction={self.validation_fraction!r} of {len(order)} rows leaves "
-                "no rows with weight on one side: change it, or set early_stopping=False."
-            )
-        return rows[own], weight[own], rows[aside], weight[aside]
 
     def _keep(self, training: "Training", going_on: bool) -> None:
         self._design, self._scaling = vars(training.design), vars(training.scaling)
@@ -457,17 +455,13 @@ class VAEEstimator(
         )
         return rows.view(np.memmap) if on_disk else rows
 
-    def _likelihood_of(self, rows: Array) -> str:
-        low, high = math.inf, -math.inf
-        for part in gen_batches(len(rows), ROWS):
-            low = min(low, np.nanmin(rows[part], initial=math.inf))
-            high = max(high, np.nanmax(rows[part], initial=-math.inf))
-        inside = low >= 0 and high <= 1
+    def _likelihood_of(self, seen: Moments) -> str:
+        inside = seen.low >= 0 and seen.high <= 1
         if self.likelihood == "bernoulli" and not inside:
             raise ValueError(
                 f"likelihood='bernoulli' needs values between 0 and 1, but X has values from "
-                f"{low:.3g} to {high:.3g}: scale X, by MinMaxScaler for example, or use "
-                "likelihood='gaussian'."
+                f"{seen.low:.3g} to {seen.high:.3g}: scale X, by MinMaxScaler for example, "
+                "or use likelihood='gaussian'."
             )
         if self.likelihood == "auto":
             return "bernoulli" if inside else "gaussian"
@@ -631,28 +625,6 @@ class VAEEstimator(
             seen = rows[part]
             filled = self._completed(seen, one)
             yield bounds(one.network, seen, filled, one.scaling, draws, n, dtype)
-
-    def score(
-        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
-    ) -> float:
-        """Return the mean bound of the rows.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-        y : None
-            Ignored.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        float
-            The (weighted) mean of ``score_samples(X)``, in nats per row.
-        """
-        each = self.score_samples(X)
-        return float(np.average(each, weights=check_weights(sample_weight, each)))
 
     def sample(
         self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
