@@ -9,9 +9,10 @@ The decoder returns the logits l or the means m; the noise variances s are learn
 that are missing are left out of the sums.
 """
 
+import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -58,13 +59,16 @@ class Network:
     log_variance: nn.Parameter  # log s, (D,) or, for Bernoulli, (0,)
     flat: Flat
     by_hand: bool  # whether the gradient is that of ``dense_gradient``
+    dtype: torch.dtype = torch.float32
+    half: "Network | None" = None  # a copy in bfloat16, where products are computed
+    compiled: Callable[..., float] | None = None  # that of ``_vae_kernel``
 
     def convert(self, dtype: Any) -> None:
         """For inference in another dtype; training is in float32."""
-        kind = torch.float64 if np.dtype(dtype) == np.float64 else torch.float32
-        self.encoder.to(kind)
-        self.decoder.to(kind)
-        self.log_variance.data = self.log_variance.data.to(kind)
+        self.dtype = torch.float64 if np.dtype(dtype) == np.float64 else torch.float32
+        self.encoder.to(self.dtype)
+        self.decoder.to(self.dtype)
+        self.log_variance.data = self.log_variance.data.to(self.dtype)
 
 
 def build(design: Design, seed: int, device: torch.device) -> Network:
@@ -90,6 +94,14 @@ def build(design: Design, seed: int, device: torch.device) -> Network:
         for module in (encoder, decoder)
     )
     return Network(encoder, decoder, log_variance, flat, by_hand)
+
+
+def in_half(network: Network) -> Network:
+    """A copy in bfloat16, but for the noise variances, which it shares."""
+    encoder = copy.deepcopy(network.encoder).to(torch.bfloat16)
+    decoder = copy.deepcopy(network.decoder).to(torch.bfloat16)
+    flat = flatten([*encoder.parameters(), *decoder.parameters()], network.flat.values.device)
+    return replace(network, encoder=encoder, decoder=decoder, flat=flat, dtype=torch.bfloat16)
 
 
 def _dense(n_in: int, design: Design, n_out: int, flip: bool = False) -> nn.Sequential:
@@ -164,13 +176,19 @@ def _deconvolutions(design: Design) -> nn.Sequential:
 
 def encode(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
     """mu and log sigma^2, (n, d) each."""
-    mean, log_variance = network.encoder(x).chunk(2, dim=1)
+    mean, log_variance = network.encoder(x.to(network.dtype)).to(x.dtype).chunk(2, dim=1)
     return mean, log_variance.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
+
+
+def decode(network: Network, z: Tensor) -> Tensor:
+    """Logits or means, (n, D)."""
+    output: Tensor = network.decoder(z.to(network.dtype)).to(z.dtype)
+    return output
 
 
 def expected(network: Network, z: Tensor) -> Tensor:
     """E[x | z], (n, D)."""
-    output = network.decoder(z)
+    output = decode(network, z)
     return output if len(network.log_variance) else output.sigmoid()
 
 
@@ -198,13 +216,22 @@ def gradient(
     beta: float,
 ) -> tuple[float, float]:
     """Set the gradient of sum weight (-log p(x|z) + beta KL); the sums of the two terms."""
+    half = network.half
+    if half is not None:
+        n = len(half.flat.values)  # the noise variances are after them
+        half.flat.values.detach().copy_(network.flat.values.detach()[:n])
+        terms = gradient(half, x, seen, weight, noise, beta)
+        network.flat.gradient[:n].copy_(half.flat.gradient)
+        return terms
     if network.by_hand:
         return dense_gradient(network, x, seen, weight, noise, beta)
     network.flat.gradient.zero_()
+    if network.log_variance.grad is not None:  # in half precision it is not of that vector
+        network.log_variance.grad.zero_()
     with torch.enable_grad():
         mean, log_variance = encode(network, x)
         z = mean + (0.5 * log_variance).exp() * noise
-        distortion = -(weight * log_likelihood(network, x, seen, network.decoder(z))).sum()
+        distortion = -(weight * log_likelihood(network, x, seen, decode(network, z))).sum()
         rate = (weight * divergence(mean, log_variance)).sum()
         (distortion + beta * rate).backward()
     return distortion.item(), rate.item()
@@ -221,30 +248,36 @@ def dense_gradient(
 ) -> tuple[float, float]:
     """The same for dense networks, written out: no graph is built, and nothing is kept."""
     encoder, decoder = list(network.encoder.children()), list(network.decoder.children())
-    inner = _forward(encoder, x)
-    mean, raw = inner[-1].chunk(2, dim=1)
+    inner = _forward(encoder, x.to(network.dtype))
+    mean, raw = inner[-1].to(x.dtype).chunk(2, dim=1)
     log_variance = raw.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
     scale = (0.5 * log_variance).exp_()
-    outer = _forward(decoder, torch.addcmul(mean, scale, noise))
-    distortion = -(weight @ log_likelihood(network, x, seen, outer[-1]))
-    grad = _output_gradient(network, x, seen, weight[:, None], outer[-1])
-    grad = _backward(decoder, outer, grad, to_input=True)
+    outer = _forward(decoder, torch.addcmul(mean, scale, noise).to(network.dtype))
+    distortion, grad = _output_gradient(network, x, seen, weight, outer[-1].to(x.dtype))
+    grad = _backward(decoder, outer, grad.to(network.dtype), to_input=True).to(x.dtype)
     variance, share = scale * scale, beta * weight[:, None]
     d_mean = torch.addcmul(grad, share, mean)
     d_log_variance = 0.5 * (grad * noise * scale + share * (variance - 1))
     d_log_variance *= raw.abs() <= LOG_VARIANCE_LIMIT
-    _backward(encoder, inner, torch.cat([d_mean, d_log_variance], 1), to_input=False)
-    rate = weight @ divergence(mean, log_variance)
-    return distortion.item(), rate.item()
+    d_code = torch.cat([d_mean, d_log_variance], 1).to(network.dtype)
+    _backward(encoder, inner, d_code, to_input=False)
+    return distortion, (weight @ divergence(mean, log_variance)).item()
 
 
 def _output_gradient(
     network: Network, x: Tensor, seen: Tensor | None, weight: Tensor, output: Tensor
-) -> Tensor:
-    """Of minus the log-likelihood, and, for a Gaussian, that of its noise variances."""
-    if not len(network.log_variance):
+) -> tuple[float, Tensor]:
+    """Minus the log-likelihood, and its gradient; that of noise variances is set."""
+    bernoulli = not len(network.log_variance)
+    if bernoulli and seen is None and network.compiled is not None:
+        grad = torch.empty_like(output)
+        arrays = (t.numpy() for t in (x, weight, output, grad))
+        return network.compiled(*arrays), grad
+    distortion = -(weight @ log_likelihood(network, x, seen, output)).item()
+    weight = weight[:, None]
+    if bernoulli:
         grad = output.sigmoid().sub_(x).mul_(weight)
-        return grad if seen is None else grad.mul_(seen)
+        return distortion, grad if seen is None else grad.mul_(seen)
     raw = network.log_variance.detach()
     precision = torch.exp(-raw.clamp(-FEATURE_LIMIT, FEATURE_LIMIT))
     grad = (output - x).mul_(precision)
@@ -255,7 +288,7 @@ def _output_gradient(
     inside = raw.abs() <= FEATURE_LIMIT
     assert network.log_variance.grad is not None
     network.log_variance.grad.copy_(own.sum(0) * inside)
-    return grad
+    return distortion, grad
 
 
 def _forward(layers: list[nn.Module], x: Tensor) -> list[Tensor]:
@@ -291,7 +324,7 @@ def bound(network: Network, x: Tensor, seen: Tensor | None, noise: Tensor, n: in
     total = None
     for draw in noise:
         z = mean + scale * draw
-        term = log_likelihood(network, x, seen, network.decoder(z))
+        term = log_likelihood(network, x, seen, decode(network, z))
         if n > 1:
             term = term + 0.5 * (draw**2 - z**2 + log_variance).sum(1)
             total = term if total is None else torch.logaddexp(total, term)

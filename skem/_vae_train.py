@@ -11,7 +11,7 @@ from torch import Tensor
 
 from skem._data import Moments
 from skem._torch import Adam, batches, generator
-from skem._vae_model import Design, Network, bound, encode, expected, gradient
+from skem._vae_model import Design, Network, bound, build, encode, expected, gradient, in_half
 
 Array = NDArray[np.floating]
 
@@ -25,20 +25,20 @@ class Scaling:
     scale: Array
     fill: Array  # in the units of the networks
 
-    def apply(self, rows: Array, dtype: Any, device: Any) -> tuple[Tensor, Tensor | None]:
-        """The rows, and where they were seen, if anything was not."""
-        rows = np.array(rows, dtype=dtype)  # a copy: files stay as they are
+    def apply(self, rows: Array, device: Any) -> tuple[Tensor, Tensor | None]:
+        """The rows, which are overwritten, and where they were seen, if anything was not."""
         seen = None
         if self.gaussian:
-            rows -= self.offset.astype(dtype)
-            rows /= self.scale.astype(dtype)
+            rows -= self.offset.astype(rows.dtype)
+            rows /= self.scale.astype(rows.dtype)
         missing = np.isnan(rows)
         if missing.any():
-            rows = np.where(missing, self.fill.astype(dtype), rows)
-            seen = torch.from_numpy((~missing).astype(dtype)).to(device)
+            np.copyto(rows, self.fill.astype(rows.dtype), where=missing)
+            seen = torch.from_numpy((~missing).astype(rows.dtype)).to(device)
+        x = torch.from_numpy(rows)
         if not self.gaussian:
-            np.clip(rows, 0, 1, out=rows)
-        return torch.from_numpy(rows).to(device), seen
+            x.clamp_(0, 1)
+        return x.to(device), seen
 
     def invert(self, rows: Array) -> Array:
         """Back to the units of the user."""
@@ -74,17 +74,13 @@ def scaling_of(seen: Moments, gaussian: bool) -> Scaling:
 
 
 @dataclass
-class Training:
-    """A network, its optimiser, and what happened so far."""
+class Model:
+    """A network, and what it sees of rows."""
 
     design: Design
     network: Network
-    adam: Adam
     scaling: Scaling
     seed: int
-    n_steps: int = 0
-    losses: list[float] = field(default_factory=list)
-    divergences: list[float] = field(default_factory=list)
 
     def weights(self) -> Array:
         return self.network.flat.values.detach().cpu().numpy().copy()
@@ -92,6 +88,37 @@ class Training:
     def restore(self, weights: Array) -> None:
         with torch.no_grad():
             self.network.flat.values.copy_(torch.from_numpy(weights))
+
+
+@dataclass
+class Training(Model):
+    """A model, its optimiser, and what happened so far."""
+
+    adam: Adam
+    n_steps: int = 0
+    losses: list[float] = field(default_factory=list)
+    divergences: list[float] = field(default_factory=list)
+
+
+def start(
+    design: Design,
+    scaling: Scaling,
+    seed: int,
+    device: torch.device,
+    *,
+    half: bool,
+    fast: bool,
+    adam: dict[str, Any] | None = None,
+) -> Training:
+    """Random weights; with ``half``, products in bfloat16, with ``fast``, loops in numba."""
+    network, step = build(design, seed, device), None
+    if fast:
+        from skem import _vae_kernel
+
+        network.compiled, step = _vae_kernel.bernoulli, _vae_kernel.adam
+    if half:
+        network.half = in_half(network)
+    return Training(design, network, scaling, seed, Adam(network.flat, adam, step))
 
 
 def epoch(
@@ -106,16 +133,16 @@ def epoch(
     network, scaling = training.network, training.scaling
     device = network.flat.values.device
     random = generator(training.seed, 2, training.n_steps)
-    n_codes = training.design.n_components
+    n_codes, mean_weight = training.design.n_components, weight.mean()
     loss = kl = total = 0.0
     for chosen in batches(len(rows), batch_size, random):
-        x, seen = scaling.apply(rows[chosen], np.float32, device)
+        x, seen = scaling.apply(np.asarray(rows[chosen], np.float32), device)
         own = weight[chosen]
         noise = torch.randn((len(chosen), n_codes), generator=random).to(device)
         if not own.any():
             continue
         # light batches take short steps, for any size of a batch
-        relative = own / (weight.mean() * len(own))
+        relative = own / (mean_weight * len(own))
         share = torch.from_numpy(relative.astype(np.float32)).to(device)
         distortion, divergence = gradient(network, x, seen, share, noise, beta)
         training.adam.step(rate(training.n_steps))
@@ -131,25 +158,24 @@ def epoch(
 
 
 @torch.no_grad()
-def codes(network: Network, rows: Array, scaling: Scaling) -> Array:
+def codes(model: Model, rows: Array) -> Array:
     """Posterior means of complete rows."""
-    x, _ = scaling.apply(rows, rows.dtype, network.flat.values.device)
-    return encode(network, x)[0].cpu().numpy()
+    x, _ = model.scaling.apply(rows.copy(), model.network.flat.values.device)
+    return encode(model.network, x)[0].cpu().numpy()
 
 
 @torch.no_grad()
-def decoded(network: Network, z: Array, scaling: Scaling) -> Array:
+def decoded(model: Model, z: Array) -> Array:
     """Expected rows of codes, in the units of the rows."""
-    z_tensor = torch.from_numpy(np.array(z)).to(network.flat.values.device)
-    return scaling.invert(expected(network, z_tensor).cpu().numpy())
+    z_tensor = torch.from_numpy(np.array(z)).to(model.network.flat.values.device)
+    return model.scaling.invert(expected(model.network, z_tensor).cpu().numpy())
 
 
 @torch.no_grad()
-def completed(
-    network: Network, rows: Array, scaling: Scaling, draws: Array, n_average: int
-) -> Array:
+def completed(model: Model, rows: Array, draws: Array, n_average: int) -> Array:
     """Rows whose holes are filled by codes and expected rows in turn."""
-    x, seen = scaling.apply(rows, rows.dtype, network.flat.values.device)
+    network = model.network
+    x, seen = model.scaling.apply(rows.copy(), network.flat.values.device)
     assert seen is not None
     known, total = x, torch.zeros_like(x)
     for i, draw in enumerate(torch.from_numpy(draws.astype(rows.dtype)).to(x.device)):
@@ -158,24 +184,18 @@ def completed(
         x = torch.where(seen > 0, known, output)
         if i >= len(draws) - n_average:
             total += output
-    filled = scaling.invert((total / n_average).cpu().numpy())
+    filled = model.scaling.invert((total / n_average).cpu().numpy())
     return np.where(np.isnan(rows), filled, rows)
 
 
 def bounds(
-    network: Network,
-    rows: Array,
-    filled: Array,
-    scaling: Scaling,
-    draws: Array,
-    n_importance: int,
-    dtype: Any,
+    model: Model, rows: Array, filled: Array, draws: Array, n_importance: int, dtype: Any
 ) -> Array:
     """A lower bound of log p of what is seen of each row, in the units of the rows."""
-    device = network.flat.values.device
-    x, _ = scaling.apply(filled, dtype, device)
+    device = model.network.flat.values.device
+    x, _ = model.scaling.apply(np.array(filled, dtype), device)
     missing = np.isnan(rows)
     seen = torch.from_numpy((~missing).astype(dtype)).to(device) if missing.any() else None
     noise = torch.from_numpy(draws.astype(dtype)).to(device)
-    found = bound(network, x, seen, noise, n_importance).cpu().numpy()
-    return found - scaling.log_volumes(rows).astype(dtype)
+    found = bound(model.network, x, seen, noise, n_importance).cpu().numpy()
+    return found - model.scaling.log_volumes(rows).astype(dtype)

@@ -37,10 +37,11 @@ from skem._estimator import (
 
 if TYPE_CHECKING:
     from skem._vae_model import Design
-    from skem._vae_train import Scaling, Training
+    from skem._vae_train import Model, Scaling, Training
 
 Array = NDArray[np.floating]
 
+MIN_FAST = 3e8  # values read in training, from which numba is worth its import
 ROWS = 1000  # rows of a block, where all at once would take too much memory
 N_DRAWS = 64  # quasi-random draws of the code for the ELBO
 N_FILL, N_AVERAGE = 30, 20  # steps of imputation, and how many of the last are averaged
@@ -118,6 +119,9 @@ class VAEEstimator(
         The share of the rows kept aside.
     n_iter_no_change : int, default=10
         Passes without a rise of ``tol`` after which to stop.
+    precision : {"float32", "bfloat16"}, default="float32"
+        Of the products in training; all else is in float32. "bfloat16" is faster where the
+        processor multiplies it, and slower elsewhere.
     device : str, default="auto"
         "cpu", "cuda", "cuda:1" and so on; "auto" is "cuda" where there is one.
     random_state : int, RandomState or None, default=None
@@ -206,6 +210,7 @@ class VAEEstimator(
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "precision": [StrOptions({"float32", "bfloat16"})],
         "device": [str],
         "random_state": ["random_state"],
         "warm_start": ["boolean"],
@@ -234,6 +239,7 @@ class VAEEstimator(
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
+        precision: Literal["float32", "bfloat16"] = "float32",
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         warm_start: bool = False,
@@ -258,6 +264,7 @@ class VAEEstimator(
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.precision = precision
         self.device = device
         self.random_state = random_state
         self.warm_start = warm_start
@@ -288,7 +295,7 @@ class VAEEstimator(
         rows = self._check_rows(X, reset=True)
         weight: Array = check_weights(sample_weight, rows)
         going_on = self.warm_start and hasattr(self, "_weights")
-        training = self._training(rows, weight, going_on)
+        training = self._training(rows, weight, going_on, self.max_iter)
         aside = aside_weight = rows[:0]
         if self.early_stopping:
             fraction, rng = self.validation_fraction, np.random.default_rng([training.seed, 3])
@@ -346,20 +353,29 @@ class VAEEstimator(
         going_on = hasattr(self, "_weights")
         rows = self._check_rows(X, reset=not going_on)
         weight: Array = check_weights(sample_weight, rows)
-        training = self._training(rows, weight, going_on)
+        training = self._training(rows, weight, going_on, 1)
         self._pass(training, rows, weight, None)
         self._keep(training, going_on)
         return self
 
-    def _training(self, rows: Array, weight: Array, going_on: bool) -> "Training":
+    def _training(
+        self, rows: Array, weight: Array, going_on: bool, n_passes: int
+    ) -> "Training":
         """The beginning, or a copy of where an earlier fit has come to."""
         if find_spec("torch") is None:
             raise ImportError("VAEEstimator needs torch: pip install 'skem[torch]'.")
-        from skem._torch import Adam, choose_device
-        from skem._vae_model import Design, build
-        from skem._vae_train import Training, scaling_of
+        from skem._torch import choose_device
+        from skem._vae_model import Design
+        from skem._vae_train import scaling_of, start
 
         device = choose_device(self.device)
+        kind: dict[str, Any] = {
+            "device": device,
+            "half": self.precision == "bfloat16",
+            "fast": device.type == "cpu"
+            and rows.size * n_passes >= MIN_FAST
+            and find_spec("numba") is not None,
+        }
         seen = None if going_on else moments(rows, weight)
         likelihood = self.likelihood_ if seen is None else self._likelihood_of(seen)
         design = Design(
@@ -376,19 +392,16 @@ class VAEEstimator(
         self._check_design(design)
         if seen is not None:
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-            network = build(design, seed, device)
-            scaling = scaling_of(seen, design.gaussian)
-            return Training(design, network, Adam(network.flat), scaling, seed)
+            return start(design, scaling_of(seen, design.gaussian), seed, **kind)
         if vars(design) != self._design:
             raise ValueError(
                 "n_components, hidden_layer_sizes, activation, architecture, image_shape, "
                 "encoder or decoder are not what the networks were built with: set them back, "
                 "or call fit with warm_start=False."
             )
-        network = build(design, self._seed, device)
-        adam = Adam(network.flat, self._adam)
-        training = Training(design, network, adam, self._scaling_now(), self._seed, self.t_)
+        training = start(design, self._scaling_now(), self._seed, **kind, adam=self._adam)
         training.restore(self._weights)
+        training.n_steps = self.t_
         return training
 
     def _pass(self, training: "Training", rows: Array, weight: Array, i: int | None) -> None:
@@ -424,7 +437,7 @@ class VAEEstimator(
         self._design, self._scaling = vars(training.design), vars(training.scaling)
         self._weights, self._adam = training.weights(), training.adam.state()
         self._seed, self.t_ = training.seed, training.n_steps
-        self._cache: dict[str, Training] = {}
+        self._cache: dict[str, Model] = {}
         before: Any = self if going_on else None
         self.loss_curve_: list[float] = [*getattr(before, "loss_curve_", []), *training.losses]
         self.kl_curve_: list[float] = [
@@ -492,22 +505,21 @@ class VAEEstimator(
 
         return Scaling(**self._scaling)
 
-    def _fitted(self, dtype: Any) -> "Training":
+    def _fitted(self, dtype: Any) -> "Model":
         """The trained networks in this dtype, on the device of the parameter."""
-        from skem._torch import Adam, choose_device
+        from skem._torch import choose_device
         from skem._vae_model import Design, build
-        from skem._vae_train import Training
+        from skem._vae_train import Model
 
         check_is_fitted(self)
         key = f"{np.dtype(dtype)} {self.device}"
         if key not in self._cache:
             design = Design(**self._design)
             network = build(design, self._seed, choose_device(self.device))
-            adam = Adam(network.flat)
-            training = Training(design, network, adam, self._scaling_now(), self._seed)
-            training.restore(self._weights)
+            model = Model(design, network, self._scaling_now(), self._seed)
+            model.restore(self._weights)
             network.convert(dtype)
-            self._cache[key] = training
+            self._cache[key] = model
         return self._cache[key]
 
     @property
@@ -523,12 +535,12 @@ class VAEEstimator(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _blocks(self, X: ArrayLike) -> Iterator[tuple[Array, "Training"]]:
+    def _blocks(self, X: ArrayLike) -> Iterator[tuple[Array, "Model"]]:
         check_is_fitted(self)
         rows = self._check_rows(X, reset=False)
-        training = self._fitted(working_dtype(rows))
+        model = self._fitted(working_dtype(rows))
         for part in gen_batches(len(rows), ROWS):
-            yield rows[part], training
+            yield rows[part], model
 
     # -- verbs ----------------------------------------------------------------------------
 
@@ -548,10 +560,7 @@ class VAEEstimator(
         from skem._vae_train import codes
 
         return np.concatenate(
-            [
-                codes(one.network, self._completed(part, one), one.scaling)
-                for part, one in self._blocks(X)
-            ]
+            [codes(model, self._completed(part, model)) for part, model in self._blocks(X)]
         )
 
     def inverse_transform(self, X: ArrayLike) -> Array:
@@ -575,9 +584,8 @@ class VAEEstimator(
             raise ValueError(
                 f"X has {z.shape[1]} columns, but a code has {self._n_features_out}."
             )
-        one = self._fitted(z.dtype)
-        parts = gen_batches(len(z), ROWS)
-        return np.concatenate([decoded(one.network, z[part], one.scaling) for part in parts])
+        model = self._fitted(z.dtype)
+        return np.concatenate([decoded(model, z[part]) for part in gen_batches(len(z), ROWS)])
 
     def reconstruct(self, X: ArrayLike) -> Array:
         """Return the rows that the codes of X redraw.
@@ -616,15 +624,14 @@ class VAEEstimator(
         one = self._fitted(working_dtype(rows))
         return np.concatenate(list(self._bounds(one, rows, working_dtype(rows))))
 
-    def _bounds(self, one: "Training", rows: Array, dtype: Any) -> Iterator[Array]:
+    def _bounds(self, model: "Model", rows: Array, dtype: Any) -> Iterator[Array]:
         from skem._vae_train import bounds
 
         n = self.n_importance_samples
-        draws = normal_draws(n if n > 1 else N_DRAWS, one.design.n_components, one.seed)
+        draws = normal_draws(n if n > 1 else N_DRAWS, model.design.n_components, model.seed)
         for part in gen_batches(len(rows), ROWS):
             seen = rows[part]
-            filled = self._completed(seen, one)
-            yield bounds(one.network, seen, filled, one.scaling, draws, n, dtype)
+            yield bounds(model, seen, self._completed(seen, model), draws, n, dtype)
 
     def sample(
         self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
@@ -670,9 +677,9 @@ class VAEEstimator(
         ndarray of shape (n_samples, n_features)
             The rows, complete.
         """
-        return np.concatenate([self._completed(part, one) for part, one in self._blocks(X)])
+        return np.concatenate([self._completed(part, model) for part, model in self._blocks(X)])
 
-    def _completed(self, rows: Array, one: "Training") -> Array:
+    def _completed(self, rows: Array, model: "Model") -> Array:
         """The rows, filled if anything is missing."""
         from skem._vae_train import completed
 
@@ -680,9 +687,9 @@ class VAEEstimator(
         holes = np.isnan(rows).any(1)
         if not holes.any():
             return rows
-        draws = normal_draws(N_FILL, one.design.n_components, one.seed)
+        draws = normal_draws(N_FILL, model.design.n_components, model.seed)
         out = rows.astype(working_dtype(rows))
-        out[holes] = completed(one.network, rows[holes], one.scaling, draws, N_AVERAGE)
+        out[holes] = completed(model, rows[holes], draws, N_AVERAGE)
         return out
 
 

@@ -74,7 +74,8 @@ ALLOWED = {
     "rbm": {"_data", "_estimator", "_rbm_kernel", "_rbm_model", "_rbm_rows", "_rbm_train"},
     "_torch": set(),
     "_vae_model": {"_torch"},
-    "_vae_train": {"_data", "_torch", "_vae_model"},
+    "_vae_kernel": {"_vector_math"},
+    "_vae_train": {"_data", "_torch", "_vae_kernel", "_vae_model"},
     "vae": {"_data", "_estimator", "_torch", "_vae_model", "_vae_train"},
     "datasets": set(),
 }

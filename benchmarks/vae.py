@@ -1,0 +1,235 @@
+"""Time of a training row of VAEEstimator against the usual torch loop, pythae and its products.
+
+    python benchmarks/vae.py --mnist DIR [--write]
+
+The dense network 784-256-16-256-784 with ReLU, and the convolutional one with 32 codes, on
+MNIST thresholded at 0.5, on one thread. All sides run interleaved on the same rows; times are
+the least of several repeats. pythae takes part if it is installed.
+"""
+
+import argparse
+import logging
+import math
+import os
+import platform
+import tempfile
+import time
+
+import numpy as np
+import torch
+from mnist import load_mnist
+from results import write_results
+from threadpoolctl import threadpool_limits
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
+
+from skem import VAEEstimator
+from skem._vae_model import Design, build
+
+N, N_CONV, EPOCHS, REPEATS = 12_800, 2_560, 8, 4
+DENSE = {"n_components": 16, "hidden_layer_sizes": (256,), "activation": "relu"}
+CONV = {
+    "n_components": 32, "architecture": "conv", "image_shape": (28, 28), "activation": "relu"
+}  # fmt: skip
+
+
+def ours(X, batch, options, n_epochs):
+    model = VAEEstimator(**options, batch_size=batch, max_iter=n_epochs, random_state=0)
+    return lambda: model.fit(X), n_epochs * len(X)
+
+
+class Rows(Dataset):
+    """A row at a time, as most examples have it."""
+
+    def __init__(self, X):
+        self.X = X
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, i):
+        return torch.from_numpy(self.X[i])
+
+
+class Usual(nn.Module):
+    """Two layers for mean and log-variance after a shared one, and a sigmoid at the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Linear(784, 256)
+        self.mean, self.log_variance = nn.Linear(256, 16), nn.Linear(256, 16)
+        self.decoder = nn.Sequential(
+            nn.Linear(16, 256), nn.ReLU(), nn.Linear(256, 784), nn.Sigmoid()
+        )
+
+    def forward(self, x):
+        h = self.hidden(x).relu()
+        mean, log_variance = self.mean(h), self.log_variance(h)
+        z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        return self.decoder(z), mean, log_variance
+
+
+class UsualConv(nn.Module):
+    """The layers of the estimator's convolutional network, and a sigmoid at the end."""
+
+    def __init__(self):
+        super().__init__()
+        design = Design(784, 32, (), "relu", "conv", (28, 28), False, None, None)
+        network = build(design, 0, torch.device("cpu"))
+        self.encoder, self.decoder = network.encoder, network.decoder
+        for p in self.parameters():  # vectors of their own
+            p.data, p.grad = p.data.clone(), None
+
+    def forward(self, x):
+        mean, log_variance = self.encoder(x).chunk(2, 1)
+        z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        return self.decoder(z).sigmoid(), mean, log_variance
+
+
+def usual(X, batch, network):
+    """DataLoader of single rows, sigmoid and cross-entropy, Adam as it comes."""
+    loader = DataLoader(Rows(X), batch_size=batch, shuffle=True)
+    optimiser = torch.optim.Adam(network.parameters())
+
+    def run():
+        for x in loader:
+            output, mean, log_variance = network(x)
+            loss = functional.binary_cross_entropy(output, x, reduction="sum")
+            loss -= 0.5 * torch.sum(1 + log_variance - mean**2 - log_variance.exp())
+            optimiser.zero_grad()
+            (loss / len(x)).backward()
+            optimiser.step()
+
+    return run, len(X)
+
+
+def products(X, batch):
+    """The matrix products of a step: forward, and backward to weights and inputs."""
+    shapes = [(784, 256), (256, 32), (16, 256), (256, 784)]
+    x = {n: torch.rand(batch, n) for n in (784, 256, 32, 16)}
+    W = [torch.rand(b, a) for a, b in shapes]
+    dW = [torch.empty_like(w) for w in W]
+    y = {n: torch.empty(batch, n) for n in (784, 256, 32, 16)}
+
+    def run():
+        for _ in range(len(X) // batch):
+            for (a, b), w, d in zip(shapes, W, dW, strict=True):
+                torch.mm(x[a], w.T, out=y[b])
+                torch.mm(x[b].T, x[a], out=d)
+            for (a, b), w in list(zip(shapes, W, strict=True))[1:]:
+                torch.mm(x[b], w, out=y[a])
+
+    return run, len(X)
+
+
+def pythae(X, batch, folder):
+    from pythae.models import VAE, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.pipelines import TrainingPipeline
+    from pythae.trainers import BaseTrainerConfig
+
+    logging.disable(logging.CRITICAL)
+
+    class Encoder(BaseEncoder):
+        def __init__(self):
+            super().__init__()
+            self.hidden = nn.Sequential(nn.Linear(784, 256), nn.ReLU())
+            self.mean, self.log_variance = nn.Linear(256, 16), nn.Linear(256, 16)
+
+        def forward(self, x):
+            h = self.hidden(x)
+            return ModelOutput(embedding=self.mean(h), log_covariance=self.log_variance(h))
+
+    class Decoder(BaseDecoder):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(
+                nn.Linear(16, 256), nn.ReLU(), nn.Linear(256, 784), nn.Sigmoid()
+            )
+
+        def forward(self, z):
+            return ModelOutput(reconstruction=self.layers(z))
+
+    config = VAEConfig(input_dim=(784,), latent_dim=16, reconstruction_loss="bce")
+    model = VAE(config, encoder=Encoder(), decoder=Decoder())
+    training = BaseTrainerConfig(
+        output_dir=folder, num_epochs=1, learning_rate=1e-3, no_cuda=True,
+        per_device_train_batch_size=batch,
+    )  # fmt: skip
+    return lambda: TrainingPipeline(model=model, training_config=training)(X), len(X)
+
+
+def microseconds(sides):
+    """The least time of a row, of interleaved repeats."""
+    best = dict.fromkeys(sides, math.inf)
+    for _ in range(REPEATS):
+        for name, (function, n_rows) in sides.items():
+            start = time.perf_counter()
+            function()
+            best[name] = min(best[name], 1e6 * (time.perf_counter() - start) / n_rows)
+    return best
+
+
+def table(lines, title, found, base):
+    lines += [
+        "",
+        title,
+        "",
+        "| | µs per row | x usual style | x products |",
+        "|---|---|---|---|",
+    ]
+    for name, value in found.items():
+        ratio = found.get("products alone", math.nan) / value
+        cells = f"{value:.1f} | {base / value:.2f} | " + (
+            f"{1 / ratio:.2f}" if ratio > 0 else ""
+        )
+        lines.append(f"| {name} | {cells} |")
+        print(lines[-1], flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mnist", required=True, help="folder of the four idx files")
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    images, _ = load_mnist(options.mnist)
+    X = (images[:N] > 127).astype(np.float32)
+    torch.set_num_threads(1)
+    lines = [
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"torch {torch.__version__}, one thread. The usual style: a Dataset of single rows, "
+        "DataLoader, sigmoid and binary cross-entropy, Adam as it comes, batches of 64.",
+    ]
+    base = math.nan
+    with threadpool_limits(1), tempfile.TemporaryDirectory() as folder:
+        for batch in (64, 128, 256):
+            sides = {
+                "skem": ours(X, batch, DENSE, EPOCHS),
+                "products alone": products(X, batch),
+            }
+            gelu = {**DENSE, "activation": "gelu"}
+            sides["skem, GELU"] = ours(X, batch, gelu, EPOCHS)
+            sides["usual style, batches of 64"] = usual(X, 64, Usual())
+            if batch == 64:
+                try:
+                    sides["pythae's trainer"] = pythae(X, batch, folder)
+                except ImportError:
+                    print("pythae is not installed")
+            found = microseconds(sides)
+            base = found["usual style, batches of 64"]
+            table(lines, f"Dense, batches of {batch}:", found, base)
+        few = X[:N_CONV]
+        sides = {
+            "skem, batches of 64": ours(few, 64, CONV, 1),
+            "usual style, batches of 64": usual(few, 64, UsualConv()),
+        }
+        found = microseconds(sides)
+        table(lines, "Convolutional:", found, found["usual style, batches of 64"])
+    if options.write:
+        write_results("vae", lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Where a training step of the autoencoder is no matrix product: two loops in numba."""
+
+import numpy as np
+from numba import float32, njit
+
+from skem._vector_math import OPTIONS, exp, log
+
+
+@njit(**OPTIONS)
+def bernoulli(x, weight, logits, grad):
+    """The gradient of -sum weight log p(x|z) by the logits, to ``grad``; returns the sum."""
+    one, total = float32(1), 0.0
+    for n in range(x.shape[0]):
+        share, row = weight[n], float32(0)
+        for i in range(x.shape[1]):
+            logit = logits[n, i]
+            e = exp(-abs(logit))
+            p = one / (one + e)
+            row += max(logit, float32(0)) - x[n, i] * logit + log(one + e)
+            grad[n, i] = share * ((p if logit >= 0 else e * p) - x[n, i])
+        total += share * row
+    return total
+
+
+@njit(**OPTIONS)
+def adam(values, gradient, mean, square, rate, n):
+    """Step n of Adam, with its usual constants."""
+    one, keep_mean, keep_square = float32(1), float32(0.9), float32(0.999)
+    length = float32(rate / (1 - 0.9**n))
+    scale, least = float32(1 / np.sqrt(1 - 0.999**n)), float32(1e-8)
+    for i in range(len(values)):
+        g = gradient[i]
+        m = keep_mean * mean[i] + (one - keep_mean) * g
+        s = keep_square * square[i] + (one - keep_square) * g * g
+        mean[i], square[i] = m, s
+        values[i] -= length * m / (np.sqrt(s) * scale + least)
