@@ -33,28 +33,6 @@ def generator(*seeds: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
 
 
-def fill_uniform(module: nn.Sequential, random: torch.Generator) -> nn.Sequential:
-    """Weights and biases uniform within 1 / sqrt(inputs), as torch does."""
-    with torch.no_grad():
-        for layer in module.modules():
-            if not isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-                continue
-            weight = layer.weight
-            fan_in = math.prod(weight.shape[1:])
-            if isinstance(layer, nn.ConvTranspose2d):  # the first axis is that of the inputs
-                fan_in = weight.shape[0] * math.prod(weight.shape[2:])
-            assert layer.bias is not None
-            for values in (weight, layer.bias):
-                limit = 1 / math.sqrt(fan_in)
-                values.copy_(torch.rand(values.shape, generator=random) * 2 * limit - limit)
-    return module
-
-
-def new(kind: type[nn.Module], *args: Any, **keywords: Any) -> nn.Module:
-    """A layer whose values are yet to be set, so that no random numbers are drawn."""
-    return nn.utils.skip_init(kind, *args, **keywords)
-
-
 def call_factory(factory: Callable[..., nn.Module], seed: int, *args: int) -> nn.Module:
     """A module of the user's, whose random values come from the seed."""
     with _LOCK, torch.random.fork_rng():

@@ -25,12 +25,13 @@ def bernoulli(x, weight, logits, grad):
 @njit(**OPTIONS)
 def adam(values, gradient, mean, square, rate, n):
     """Step n of Adam, with its usual constants."""
-    one, keep_mean, keep_square = float32(1), float32(0.9), float32(0.999)
+    keep_mean, keep_square = float32(0.9), float32(0.999)
+    new_mean, new_square = float32(0.1), float32(0.001)
     length = float32(rate / (1 - 0.9**n))
     scale, least = float32(1 / np.sqrt(1 - 0.999**n)), float32(1e-8)
     for i in range(len(values)):
         g = gradient[i]
-        m = keep_mean * mean[i] + (one - keep_mean) * g
-        s = keep_square * square[i] + (one - keep_square) * g * g
+        m = keep_mean * mean[i] + new_mean * g
+        s = keep_square * square[i] + new_square * g * g
         mean[i], square[i] = m, s
         values[i] -= length * m / (np.sqrt(s) * scale + least)

@@ -13,7 +13,6 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,18 +20,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from skem._torch import Flat, call_factory, fill_uniform, flatten, generator, new
+from skem._networks import (
+    backward,
+    convolutions,
+    deconvolutions,
+    dense,
+    fill_uniform,
+    forward,
+)
+from skem._torch import Flat, call_factory, flatten, generator
 
 LOG_VARIANCE_LIMIT = 12.0  # of the codes; those of the features are between -10 and 10
 FEATURE_LIMIT = 10.0
-CHANNELS, WIDTH = (32, 64), 256  # of the convolutional network
-ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
-# The derivative of an activation, from that of its output, its input and its output.
-BACKWARD: dict[type, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    nn.ReLU: lambda grad, x, y: torch.ops.aten.threshold_backward(grad, x, 0),
-    nn.GELU: lambda grad, x, y: torch.ops.aten.gelu_backward(grad, x),
-    nn.Tanh: lambda grad, x, y: torch.ops.aten.tanh_backward(grad, y),
-}
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Network:
     decoder: nn.Module  # codes -> logits or means, (n, D)
     log_variance: nn.Parameter  # log s, (D,) or, for Bernoulli, (0,)
     flat: Flat
-    by_hand: bool  # whether the gradient is that of ``dense_gradient``
+    by_hand: bool  # whether ``written_gradient`` knows all layers
     dtype: torch.dtype = torch.float32
     half: "Network | None" = None  # a copy in bfloat16, where products are computed
     compiled: Callable[..., float] | None = None  # that of ``_vae_kernel``
@@ -74,26 +73,31 @@ class Network:
 def build(design: Design, seed: int, device: torch.device) -> Network:
     """Networks with random weights."""
     D, d = design.n_features, design.n_components
-    random, dense = generator(seed, 1), design.architecture == "dense"
+    random = generator(seed, 1)
     encoder = design.encoder and call_factory(design.encoder, seed, D, 2 * d)
     decoder = design.decoder and call_factory(design.decoder, seed + 1, d, D)
+    shape, hidden = _channels_first(design), list(design.hidden_layer_sizes)
     if encoder is None:
-        layers = _dense(D, design, 2 * d) if dense else _convolutions(design, 2 * d)
+        layers = (
+            dense([D, *hidden, 2 * d], design.activation)
+            if design.architecture == "dense"
+            else convolutions(shape, 2 * d, design.activation)
+        )
         encoder = fill_uniform(layers, random)
     if decoder is None:
-        layers = _dense(d, design, D, flip=True) if dense else _deconvolutions(design)
+        layers = (
+            dense([d, *hidden[::-1], D], design.activation)
+            if design.architecture == "dense"
+            else deconvolutions(d, shape, design.activation)
+        )
         decoder = fill_uniform(layers, random)
     log_variance = nn.Parameter(torch.zeros(D if design.gaussian else 0))
     parameters = [*encoder.parameters(), *decoder.parameters(), log_variance]
     flat = flatten(parameters, device)
     for module in (encoder, decoder):
         module.to(device)
-    known = (nn.Linear, *BACKWARD)
-    by_hand = all(
-        isinstance(module, nn.Sequential) and all(type(layer) in known for layer in module)
-        for module in (encoder, decoder)
-    )
-    return Network(encoder, decoder, log_variance, flat, by_hand)
+    own = design.encoder is None and design.decoder is None
+    return Network(encoder, decoder, log_variance, flat, by_hand=own)
 
 
 def in_half(network: Network) -> Network:
@@ -104,71 +108,9 @@ def in_half(network: Network) -> Network:
     return replace(network, encoder=encoder, decoder=decoder, flat=flat, dtype=torch.bfloat16)
 
 
-def _dense(n_in: int, design: Design, n_out: int, flip: bool = False) -> nn.Sequential:
-    sizes = design.hidden_layer_sizes[::-1] if flip else design.hidden_layer_sizes
-    layers: list[nn.Module] = []
-    for a, b in pairwise([n_in, *sizes]):
-        layers += [new(nn.Linear, a, b), ACTIVATIONS[design.activation]()]
-    return nn.Sequential(*layers, new(nn.Linear, [n_in, *sizes][-1], n_out))
-
-
 def _channels_first(design: Design) -> tuple[int, int, int]:
     height, width, *colours = design.image_shape or (1, design.n_features)
     return (colours[0] if colours else 1, height, width)
-
-
-class _ToImages(nn.Module):
-    """Flat rows (n, height * width * channels) to (n, channels, height, width)."""
-
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.shape = shape
-
-    def forward(self, x: Tensor) -> Tensor:
-        c, h, w = self.shape
-        return x.reshape(-1, h, w, c).permute(0, 3, 1, 2)
-
-
-class _ToRows(nn.Module):
-    """The way back."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.permute(0, 2, 3, 1).reshape(len(x), -1)
-
-
-def _convolutions(design: Design, n_out: int) -> nn.Sequential:
-    shape = _channels_first(design)
-    activation, (a, b) = ACTIVATIONS[design.activation], CHANNELS
-    size = b * (shape[1] // 4) * (shape[2] // 4)
-    return nn.Sequential(
-        _ToImages(shape),
-        new(nn.Conv2d, shape[0], a, 4, 2, 1),
-        activation(),
-        new(nn.Conv2d, a, b, 4, 2, 1),
-        activation(),
-        _ToRows(),
-        new(nn.Linear, size, WIDTH),
-        activation(),
-        new(nn.Linear, WIDTH, n_out),
-    )
-
-
-def _deconvolutions(design: Design) -> nn.Sequential:
-    c, h, w = _channels_first(design)
-    activation, (a, b) = ACTIVATIONS[design.activation], CHANNELS
-    quarter = b, h // 4, w // 4
-    odd = (h // 2 % 2, w // 2 % 2), (h % 2, w % 2)
-    return nn.Sequential(
-        new(nn.Linear, design.n_components, WIDTH),
-        activation(),
-        new(nn.Linear, WIDTH, b * quarter[1] * quarter[2]),
-        activation(),
-        _ToImages(quarter),
-        new(nn.ConvTranspose2d, b, a, 4, 2, 1, output_padding=odd[0]),
-        activation(),
-        new(nn.ConvTranspose2d, a, c, 4, 2, 1, output_padding=odd[1]),
-        _ToRows(),
-    )
 
 
 # -- the bound ------------------------------------------------------------------------------
@@ -224,7 +166,7 @@ def gradient(
         network.flat.gradient[:n].copy_(half.flat.gradient)
         return terms
     if network.by_hand:
-        return dense_gradient(network, x, seen, weight, noise, beta)
+        return written_gradient(network, x, seen, weight, noise, beta)
     network.flat.gradient.zero_()
     if network.log_variance.grad is not None:  # in half precision it is not of that vector
         network.log_variance.grad.zero_()
@@ -238,7 +180,7 @@ def gradient(
 
 
 @torch.no_grad()
-def dense_gradient(
+def written_gradient(
     network: Network,
     x: Tensor,
     seen: Tensor | None,
@@ -246,22 +188,23 @@ def dense_gradient(
     noise: Tensor,
     beta: float,
 ) -> tuple[float, float]:
-    """The same for dense networks, written out: no graph is built, and nothing is kept."""
+    """The same, written out: no graph is built, and nothing is kept."""
     encoder, decoder = list(network.encoder.children()), list(network.decoder.children())
-    inner = _forward(encoder, x.to(network.dtype))
+    inner = forward(encoder, x.to(network.dtype))
     mean, raw = inner[-1].to(x.dtype).chunk(2, dim=1)
     log_variance = raw.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
     scale = (0.5 * log_variance).exp_()
-    outer = _forward(decoder, torch.addcmul(mean, scale, noise).to(network.dtype))
+    outer = forward(decoder, torch.addcmul(mean, scale, noise).to(network.dtype))
     distortion, grad = _output_gradient(network, x, seen, weight, outer[-1].to(x.dtype))
-    grad = _backward(decoder, outer, grad.to(network.dtype), to_input=True).to(x.dtype)
+    grad = backward(decoder, outer, grad.to(network.dtype), to_input=True).to(x.dtype)
     variance, share = scale * scale, beta * weight[:, None]
     d_mean = torch.addcmul(grad, share, mean)
     d_log_variance = 0.5 * (grad * noise * scale + share * (variance - 1))
     d_log_variance *= raw.abs() <= LOG_VARIANCE_LIMIT
     d_code = torch.cat([d_mean, d_log_variance], 1).to(network.dtype)
-    _backward(encoder, inner, d_code, to_input=False)
-    return distortion, (weight @ divergence(mean, log_variance)).item()
+    backward(encoder, inner, d_code, to_input=False)
+    each = torch.addcmul(variance, mean, mean).sub_(log_variance).sum(1).sub_(mean.shape[1])
+    return distortion, 0.5 * (weight @ each).item()
 
 
 def _output_gradient(
@@ -289,28 +232,6 @@ def _output_gradient(
     assert network.log_variance.grad is not None
     network.log_variance.grad.copy_(own.sum(0) * inside)
     return distortion, grad
-
-
-def _forward(layers: list[nn.Module], x: Tensor) -> list[Tensor]:
-    """The input of every layer, and the output of the last."""
-    values = [x]
-    for layer in layers:
-        values.append(layer(values[-1]))
-    return values
-
-
-def _backward(layers: list[Any], values: list[Tensor], grad: Tensor, to_input: bool) -> Tensor:
-    """Set the gradients of the layers; that of the input, if it is wanted."""
-    for i in range(len(layers) - 1, -1, -1):
-        layer, x, y = layers[i], values[i], values[i + 1]
-        if not isinstance(layer, nn.Linear):
-            grad = BACKWARD[type(layer)](grad, x, y)
-            continue
-        torch.mm(grad.T, x, out=layer.weight.grad)
-        torch.sum(grad, 0, out=layer.bias.grad)
-        if i or to_input:
-            grad = grad @ layer.weight
-    return grad
 
 
 @torch.no_grad()

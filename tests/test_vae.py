@@ -1,5 +1,6 @@
 """VAEEstimator against closed forms and autograd, and as its users meet it."""
 
+import math
 import pickle
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import skops.io
 import torch
 from scipy.stats import multivariate_normal
+from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
@@ -16,7 +18,8 @@ from torch import nn
 
 from skem import VAEEstimator
 from skem import _vae_model as vae
-from skem._torch import flatten
+from skem._networks import DoubleToGrey
+from skem._torch import Adam, flatten
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +33,10 @@ def fitted(digits):
     return VAEEstimator(3, max_iter=8, random_state=0).fit(digits[:1500])
 
 
-def network(gaussian=False, activation="gelu", sizes=(5, 4), n_features=6, n_components=2):
+def network(gaussian=False, activation="gelu", sizes=(5, 4), n_features=6, image_shape=None):
+    architecture = "dense" if image_shape is None else "conv"
     design = vae.Design(
-        n_features, n_components, sizes, activation, "dense", None, gaussian, None, None
+        n_features, 2, sizes, activation, architecture, image_shape, gaussian, None, None
     )
     net = vae.build(design, 0, torch.device("cpu"))
     net.convert(float)
@@ -45,16 +49,20 @@ def network(gaussian=False, activation="gelu", sizes=(5, 4), n_features=6, n_com
 
 
 @pytest.mark.parametrize("missing", [False, True])
-@pytest.mark.parametrize("activation", ["relu", "gelu", "tanh"])
+@pytest.mark.parametrize(
+    ("activation", "image_shape"),
+    [("relu", None), ("gelu", None), ("tanh", None), ("gelu", (9, 10)), ("relu", (8, 7, 3))],
+)
 @pytest.mark.parametrize("gaussian", [False, True])
-def test_the_written_gradient_is_that_of_autograd(gaussian, activation, missing):
-    net = network(gaussian, activation)
+def test_the_written_gradient_is_that_of_autograd(gaussian, activation, image_shape, missing):
+    D = 6 if image_shape is None else math.prod(image_shape)
+    net = network(gaussian, activation, n_features=D, image_shape=image_shape)
     random = torch.Generator().manual_seed(0)
     with torch.no_grad():
         net.log_variance += 0.3 * torch.arange(len(net.log_variance)) - 0.5
         net.encoder[-1].bias[3] = 13.0  # a log-variance beyond its limit
-    x = torch.rand((7, 6), generator=random, dtype=torch.float64)
-    seen = (torch.rand((7, 6), generator=random) < 0.6).double() if missing else None
+    x = torch.rand((7, D), generator=random, dtype=torch.float64)
+    seen = (torch.rand((7, D), generator=random) < 0.6).double() if missing else None
     weight = torch.rand(7, generator=random, dtype=torch.float64)
     noise = torch.randn((7, 2), generator=random, dtype=torch.float64)
     assert net.by_hand
@@ -63,8 +71,54 @@ def test_the_written_gradient_is_that_of_autograd(gaussian, activation, missing)
     net.by_hand = False
     expected = vae.gradient(net, x, seen, weight, noise, 0.7)
     np.testing.assert_allclose(written, expected, rtol=1e-10)
-    np.testing.assert_allclose(own, net.flat.gradient, atol=1e-11)
+    np.testing.assert_allclose(own, net.flat.gradient, rtol=1e-9, atol=1e-11)
     assert own.abs().max() > 1e-3
+
+
+def test_the_grey_deconvolution_is_that_of_torch():
+    ours = DoubleToGrey(5, 1, 4, 2, 1, output_padding=(1, 0)).double()
+    torchs = torch.nn.ConvTranspose2d(5, 1, 4, 2, 1, output_padding=(1, 0)).double()
+    torchs.load_state_dict(ours.state_dict())
+    x = torch.rand(3, 5, 4, 6, dtype=torch.float64)
+    np.testing.assert_allclose(ours(x).detach(), torchs(x).detach(), atol=1e-12)
+
+
+def test_the_compiled_loops_do_what_torch_does():
+    kernel = pytest.importorskip("skem._vae_kernel")
+    random = torch.Generator().manual_seed(0)
+    logits = 30 * torch.randn((9, 21), generator=random)
+    x, weight = torch.rand((9, 21), generator=random), torch.rand(9, generator=random)
+    grad = torch.empty_like(logits)
+    loss = kernel.bernoulli(x.numpy(), weight.numpy(), logits.numpy(), grad.numpy())
+    exact = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits.double(), x.double(), reduction="none"
+    )
+    assert loss == pytest.approx(float(weight.double() @ exact.sum(1)), rel=1e-5)
+    expected = (logits.sigmoid() - x) * weight[:, None]
+    np.testing.assert_allclose(grad, expected, atol=1e-6)
+    flats = [flatten([torch.nn.Parameter(torch.ones(50))], torch.device("cpu")) for _ in "ab"]
+    adams = [Adam(flats[0]), Adam(flats[1], None, kernel.adam)]
+    for i in range(5):
+        grad = torch.randn(50, generator=random) * 10.0 ** (i - 2)
+        for flat, adam in zip(flats, adams, strict=True):
+            flat.gradient.copy_(grad)
+            adam.step(0.01)
+    np.testing.assert_allclose(*(flat.values.detach() for flat in flats), rtol=1e-5)
+    for name, value in adams[0].state().items():
+        np.testing.assert_allclose(adams[1].state()[name], value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"architecture": "conv", "image_shape": (8, 8)}])
+def test_products_in_half_precision_learn_as_well(options, digits, monkeypatch):
+    monkeypatch.setattr("skem.vae.MIN_FAST", 0)
+    model = VAEEstimator(4, max_iter=8, random_state=0, **options)
+    half = clone(model).set_params(precision="bfloat16")
+    scores = [m.fit(digits[:1500]).score(digits[1500:]) for m in (model, half)]
+    assert scores[1] == pytest.approx(scores[0], abs=0.5)
+    assert half._weights.dtype == np.float32
+    gaussian = clone(half).set_params(likelihood="gaussian").fit(5 * digits[:300])
+    exact = clone(gaussian).set_params(precision="float32").fit(5 * digits[:300])
+    assert gaussian.score(5 * digits) == pytest.approx(exact.score(5 * digits), rel=0.05)
 
 
 def test_divergence_is_the_integral():

@@ -1,0 +1,174 @@
+"""Dense and convolutional networks, and their gradients written out.
+
+A gradient written out builds no graph, and writes into the vector of all gradients.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+CHANNELS, WIDTH = (32, 64), 256  # of the convolutional networks
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
+
+
+def new(kind: type[nn.Module], *args: Any, **keywords: Any) -> nn.Module:
+    """A layer whose values are yet to be set, so that no random numbers are drawn."""
+    return nn.utils.skip_init(kind, *args, **keywords)
+
+
+def fill_uniform(module: nn.Sequential, random: torch.Generator) -> nn.Sequential:
+    """Weights and biases uniform within 1 / sqrt(inputs), as torch does."""
+    with torch.no_grad():
+        for layer in module.modules():
+            if not isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                continue
+            weight = layer.weight
+            fan_in = math.prod(weight.shape[1:])
+            if isinstance(layer, nn.ConvTranspose2d):  # the first axis is that of the inputs
+                fan_in = weight.shape[0] * math.prod(weight.shape[2:])
+            assert layer.bias is not None
+            for values in (weight, layer.bias):
+                limit = 1 / math.sqrt(fan_in)
+                values.copy_(torch.rand(values.shape, generator=random) * 2 * limit - limit)
+    return module
+
+
+class ToImages(nn.Module):
+    """Flat rows (n, height * width * channels) to (n, channels, height, width)."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        c, h, w = self.shape
+        return x.reshape(-1, h, w, c).permute(0, 3, 1, 2)
+
+
+class ToRows(nn.Module):
+    """The way back."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1).reshape(len(x), -1)
+
+
+class DoubleToGrey(nn.ConvTranspose2d):
+    """Transposed convolution to one channel, as a product and sums of patches.
+
+    Of kernel 4, stride 2 and padding 1; faster than the general one.
+    """
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        more, less = self.output_padding
+        size = 2 * x.shape[2] + more, 2 * x.shape[3] + less
+        patches = self.weight.flatten(1).T @ x.flatten(2)
+        image = functional.fold(patches, size, 4, padding=1, stride=2)
+        assert self.bias is not None
+        return image + self.bias[:, None, None]
+
+
+def dense(sizes: Sequence[int], activation: str) -> nn.Sequential:
+    """Linear layers with activations between them."""
+    layers: list[nn.Module] = []
+    for a, b in pairwise(sizes):
+        layers += [new(nn.Linear, a, b), ACTIVATIONS[activation]()]
+    return nn.Sequential(*layers[:-1])
+
+
+def convolutions(shape: tuple[int, int, int], n_out: int, activation: str) -> nn.Sequential:
+    """From rows of images of (channels, height, width)."""
+    activate, (a, b) = ACTIVATIONS[activation], CHANNELS
+    size = b * (shape[1] // 4) * (shape[2] // 4)
+    return nn.Sequential(
+        ToImages(shape),
+        new(nn.Conv2d, shape[0], a, 4, 2, 1),
+        activate(),
+        new(nn.Conv2d, a, b, 4, 2, 1),
+        activate(),
+        ToRows(),
+        new(nn.Linear, size, WIDTH),
+        activate(),
+        new(nn.Linear, WIDTH, n_out),
+    )
+
+
+def deconvolutions(n_in: int, shape: tuple[int, int, int], activation: str) -> nn.Sequential:
+    """To rows of images of (channels, height, width)."""
+    c, h, w = shape
+    activate, (a, b) = ACTIVATIONS[activation], CHANNELS
+    quarter = b, h // 4, w // 4
+    odd = (h // 2 % 2, w // 2 % 2), (h % 2, w % 2)
+    last = DoubleToGrey if c == 1 else nn.ConvTranspose2d
+    return nn.Sequential(
+        new(nn.Linear, n_in, WIDTH),
+        activate(),
+        new(nn.Linear, WIDTH, b * quarter[1] * quarter[2]),
+        activate(),
+        ToImages(quarter),
+        new(nn.ConvTranspose2d, b, a, 4, 2, 1, output_padding=odd[0]),
+        activate(),
+        new(last, a, c, 4, 2, 1, output_padding=odd[1]),
+        ToRows(),
+    )
+
+
+# -- gradients ------------------------------------------------------------------------------
+
+
+def forward(layers: list[nn.Module], x: Tensor) -> list[Tensor]:
+    """The input of every layer, and the output of the last."""
+    values = [x]
+    for layer in layers:
+        values.append(layer(values[-1]))
+    return values
+
+
+def backward(layers: list[Any], values: list[Tensor], grad: Tensor, to_input: bool) -> Tensor:
+    """Set the gradients of the layers; return that of the input, if it is wanted."""
+    first = next(i for i, layer in enumerate(layers) if hasattr(layer, "weight"))
+    for i in range(len(layers) - 1, -1, -1):
+        wanted = to_input or i > first
+        grad = BACKWARD[type(layers[i])](layers[i], grad, values[i], values[i + 1], wanted)
+    return grad
+
+
+def _linear(layer: Any, grad: Tensor, x: Tensor, y: Tensor, wanted: bool) -> Tensor:
+    torch.mm(grad.T, x, out=layer.weight.grad)
+    torch.sum(grad, 0, out=layer.bias.grad)
+    return grad @ layer.weight if wanted else grad
+
+
+def _convolution(layer: Any, grad: Tensor, x: Tensor, y: Tensor, wanted: bool) -> Tensor:
+    d_x, d_weight, d_bias = torch.ops.aten.convolution_backward(
+        grad, x, layer.weight, [len(layer.bias)], layer.stride, layer.padding, layer.dilation,
+        isinstance(layer, nn.ConvTranspose2d), layer.output_padding, 1, [wanted, True, True],
+    )  # fmt: skip
+    layer.weight.grad.copy_(d_weight)
+    layer.bias.grad.copy_(d_bias)
+    return d_x if wanted else grad
+
+
+def _double_to_grey(layer: Any, grad: Tensor, x: Tensor, y: Tensor, wanted: bool) -> Tensor:
+    patches = functional.unfold(grad, 4, padding=1, stride=2)
+    layer.weight.grad.flatten(1).copy_((x.flatten(2) @ patches.mT).sum(0))
+    torch.sum(grad, (0, 2, 3), out=layer.bias.grad)
+    return (layer.weight.flatten(1) @ patches).view(x.shape)
+
+
+# The gradient by the input, from that by the output, the input, and the output.
+BACKWARD: dict[type, Callable[[Any, Tensor, Tensor, Tensor, bool], Tensor]] = {
+    nn.Linear: _linear,
+    nn.Conv2d: _convolution,
+    nn.ConvTranspose2d: _convolution,
+    DoubleToGrey: _double_to_grey,
+    nn.ReLU: lambda layer, grad, x, y, _: torch.ops.aten.threshold_backward(grad, x, 0),
+    nn.GELU: lambda layer, grad, x, y, _: torch.ops.aten.gelu_backward(grad, x),
+    nn.Tanh: lambda layer, grad, x, y, _: torch.ops.aten.tanh_backward(grad, y),
+    ToImages: lambda layer, grad, x, y, _: ToRows()(grad),
+    ToRows: lambda layer, grad, x, y, _: ToImages((x.shape[1], x.shape[2], x.shape[3]))(grad),
+}
