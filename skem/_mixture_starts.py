@@ -27,6 +27,7 @@ MIN_SHARE = 1e-3
 # The share of the rows that a cluster without rows counts for, and the share of an average
 # cluster that the covariance within all clusters does.
 MIN_COUNT, STEADY = 1e-6, 0.05
+DECIMALS = 9  # of objectives, in nats per row, that tell starts apart
 
 logger = logging.getLogger("skem")
 
@@ -171,7 +172,8 @@ def search(
     trials = parallel(
         delayed(run_start)(model, X, weight, new_start, seed, options) for seed in seeds
     )
-    kept = sorted((t for t in trials if t is not None), key=lambda trial: -trial.objective)
+    # starts that lead to the same mode differ by rounding, which must not choose: the first wins
+    kept = sorted((t for t in trials if t), key=lambda trial: -round(trial.objective, DECIMALS))
     logger.debug("starts: %s nats per row", [trial.objective for trial in kept])
     return kept
 

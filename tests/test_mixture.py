@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from skem import BayesianGMM_MAP
 from skem._covariances import Layout
 from skem._data import merge_equal_pixels
 from skem._mixture_model import fast_pays
+from skem._mixture_starts import search
 
 TYPES = ["full", "tied", "diag", "spherical"]
 STARTS = ["kmeans", "k-means++", "random", "random_from_data"]
@@ -272,6 +274,23 @@ def test_weights_are_repeats(data, kind, prior):
     np.testing.assert_allclose(one.lower_bound_, two.lower_bound_)
     repeated = two.score(np.repeat(X, counts, axis=0))
     np.testing.assert_allclose(one.score(X, sample_weight=counts), repeated)
+
+
+def test_rounding_does_not_choose_among_starts(data):
+    X, _ = data
+    model = BayesianGMM_MAP(3, random_state=0).fit(X)
+    maths, start = model._fitted_model(), model._params(model._fitted_model())
+    mirrored = replace(
+        start,
+        weights=start.weights[::-1].copy(),
+        means=start.means[::-1].copy(),
+        covariances=start.covariances[::-1].copy(),
+    )
+    new_start = {0: start, 1: mirrored}.__getitem__
+    options = {"n_jobs": None, "max_iter": 5, "tol": 0}
+    for seeds in ([0, 1], [1, 0]):
+        first = search(maths, X, np.ones(len(X)), new_start, seeds, **options)[0]
+        assert first.start is new_start(seeds[0])
 
 
 @pytest.mark.parametrize("kind", TYPES)
