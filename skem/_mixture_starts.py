@@ -172,7 +172,7 @@ def search(
     trials = parallel(
         delayed(run_start)(model, X, weight, new_start, seed, options) for seed in seeds
     )
-    # starts that lead to the same mode differ by rounding, which must not choose: the first wins
+    # starts that lead to the same mode differ by rounding, and then the first wins
     kept = sorted((t for t in trials if t), key=lambda trial: -round(trial.objective, DECIMALS))
     logger.debug("starts: %s nats per row", [trial.objective for trial in kept])
     return kept
