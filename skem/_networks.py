@@ -13,7 +13,33 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 CHANNELS, WIDTH = (32, 64), 256  # of the convolutional networks
+MIN_ONEDNN = 2e6  # multiplications, from which its start does not matter
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
+
+
+# oneDNN's product in float32. It has twice the speed of MKL on processors that are not
+# Intel's; torch has it under a private name, and calls MKL elsewhere.
+_onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+if not torch.backends.mkldnn.is_available():
+    _onednn = None
+
+
+def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """a @ b.T + bias, without a graph, (n, m) for (n, k) and (m, k)."""
+    large = a.shape[0] * a.shape[1] * b.shape[0] >= MIN_ONEDNN
+    if large and _onednn is not None and a.dtype == torch.float32 and a.device.type == "cpu":
+        found: Tensor = _onednn(a, b, bias, "none", [], "")
+        return found
+    return a @ b.T if bias is None else torch.addmm(bias, a, b.T)
+
+
+class Dense(nn.Linear):
+    """A linear layer that calls ``product`` where no graph is built."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return super().forward(x)
+        return product(x, self.weight, self.bias)
 
 
 def new(kind: type[nn.Module], *args: Any, **keywords: Any) -> nn.Module:
@@ -76,7 +102,7 @@ def dense(sizes: Sequence[int], activation: str) -> nn.Sequential:
     """Linear layers with activations between them."""
     layers: list[nn.Module] = []
     for a, b in pairwise(sizes):
-        layers += [new(nn.Linear, a, b), ACTIVATIONS[activation]()]
+        layers += [new(Dense, a, b), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers[:-1])
 
 
@@ -91,9 +117,9 @@ def convolutions(shape: tuple[int, int, int], n_out: int, activation: str) -> nn
         new(nn.Conv2d, a, b, 4, 2, 1),
         activate(),
         ToRows(),
-        new(nn.Linear, size, WIDTH),
+        new(Dense, size, WIDTH),
         activate(),
-        new(nn.Linear, WIDTH, n_out),
+        new(Dense, WIDTH, n_out),
     )
 
 
@@ -105,9 +131,9 @@ def deconvolutions(n_in: int, shape: tuple[int, int, int], activation: str) -> n
     odd = (h // 2 % 2, w // 2 % 2), (h % 2, w % 2)
     last = DoubleToGrey if c == 1 else nn.ConvTranspose2d
     return nn.Sequential(
-        new(nn.Linear, n_in, WIDTH),
+        new(Dense, n_in, WIDTH),
         activate(),
-        new(nn.Linear, WIDTH, b * quarter[1] * quarter[2]),
+        new(Dense, WIDTH, b * quarter[1] * quarter[2]),
         activate(),
         ToImages(quarter),
         new(nn.ConvTranspose2d, b, a, 4, 2, 1, output_padding=odd[0]),
@@ -138,9 +164,9 @@ def backward(layers: list[Any], values: list[Tensor], grad: Tensor, to_input: bo
 
 
 def _linear(layer: Any, grad: Tensor, x: Tensor, y: Tensor, wanted: bool) -> Tensor:
-    torch.mm(grad.T, x, out=layer.weight.grad)
+    layer.weight.grad.copy_(product(grad.T, x.T))
     torch.sum(grad, 0, out=layer.bias.grad)
-    return grad @ layer.weight if wanted else grad
+    return product(grad, layer.weight.T) if wanted else grad
 
 
 def _convolution(layer: Any, grad: Tensor, x: Tensor, y: Tensor, wanted: bool) -> Tensor:
@@ -162,7 +188,7 @@ def _double_to_grey(layer: Any, grad: Tensor, x: Tensor, y: Tensor, wanted: bool
 
 # The gradient by the input, from that by the output, the input, and the output.
 BACKWARD: dict[type, Callable[[Any, Tensor, Tensor, Tensor, bool], Tensor]] = {
-    nn.Linear: _linear,
+    Dense: _linear,
     nn.Conv2d: _convolution,
     nn.ConvTranspose2d: _convolution,
     DoubleToGrey: _double_to_grey,
