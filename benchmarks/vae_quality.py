@@ -4,7 +4,7 @@
 
 Training and test rows are binarised once, each pixel set with the probability of its grey
 value. The estimator's own defaults are used: only n_components and max_iter are given. Nats
-are minus the mean bound of log p over all test rows; smaller is better. About an hour.
+are minus the mean bound of log p over all test rows; smaller is better. Half an hour.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from skem import VAEEstimator
 
-CODES, N_ITER, SEEDS, N_IMPUTED, CLIP = (2, 8, 16), 30, (0, 1, 2), 1000, 0.01
+CODES, N_ITER, SEEDS, N_IMPUTED, CLIP = (2, 8, 16), 60, (0, 1, 2), 1000, 0.01
 SOURCE = {
     "hidden_layer_sizes": (256,), "activation": "relu", "batch_size": 64, "kl_warmup": 0,
     "learning_rate": "constant", "learning_rate_init": 1e-3,

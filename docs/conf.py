@@ -37,6 +37,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
+    "matplotlib_animations": True,
 }
 
 html_theme = "pydata_sphinx_theme"

@@ -4,6 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from skem.code_display import (
+        EmbeddingDisplay,
+        LatentGridDisplay,
+        MorphDisplay,
+        ReconstructionDisplay,
+        morph,
+    )
     from skem.display import ObjectiveDisplay, TemplateDisplay
     from skem.image_display import ChainsDisplay, FiltersDisplay, ImputationDisplay
     from skem.mixture import BayesianGMM_MAP
@@ -19,28 +26,38 @@ _MODULE_OF = {
     "BayesianGMM_MAP": "skem.mixture",
     "BernoulliRBMCD": "skem.rbm",
     "ChainsDisplay": "skem.image_display",
+    "EmbeddingDisplay": "skem.code_display",
     "FiltersDisplay": "skem.image_display",
     "ImputationDisplay": "skem.image_display",
+    "LatentGridDisplay": "skem.code_display",
     "MixtureDisplay": "skem.mixture_display",
+    "MorphDisplay": "skem.code_display",
     "ObjectiveDisplay": "skem.display",
+    "ReconstructionDisplay": "skem.code_display",
     "SegmentationDisplay": "skem.mixture_display",
     "ShiftedTemplateEM": "skem.template",
     "TemplateDisplay": "skem.display",
     "VAEEstimator": "skem.vae",
+    "morph": "skem.code_display",
 }
 
 __all__ = [
     "BayesianGMM_MAP",
     "BernoulliRBMCD",
     "ChainsDisplay",
+    "EmbeddingDisplay",
     "FiltersDisplay",
     "ImputationDisplay",
+    "LatentGridDisplay",
     "MixtureDisplay",
+    "MorphDisplay",
     "ObjectiveDisplay",
+    "ReconstructionDisplay",
     "SegmentationDisplay",
     "ShiftedTemplateEM",
     "TemplateDisplay",
     "VAEEstimator",
+    "morph",
 ]
 
 

@@ -23,6 +23,7 @@ class ImageGrid:
     row_names: Sequence[str] = ()
     column_names: Sequence[str] = ()
     title = ""
+    gap = 1  # pixels between images
     style: dict[str, Any]
 
     def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
@@ -43,23 +44,23 @@ class ImageGrid:
         import matplotlib as mpl
         import matplotlib.pyplot as plt
 
-        n_rows, n_columns, height, width = self.images.shape
+        n_rows, n_columns, height, width = self.images.shape[:4]
         if ax is None:
             size = CELL * n_columns + 1.2, CELL * n_rows * height / width + 0.5
             _, ax = plt.subplots(figsize=size, layout="constrained")
-        options = {**self.style, **kwargs}
+        gap, options = self.gap, {**self.style, **kwargs}
         colours = mpl.colormaps[options["cmap"]].with_extremes(bad="cornflowerblue")
         for row in range(n_rows):
             for column in range(n_columns):
-                left, top = column * (width + 1), row * (height + 1)
+                left, top = column * (width + gap), row * (height + gap)
                 ax.imshow(
-                    self.images[row, column],
+                    as_colours(self.images[row, column], options),
                     **{**options, "cmap": colours},
                     extent=(left, left + width, top + height, top),
                 )
-        ax.set(xlim=(-1, n_columns * (width + 1)), ylim=(n_rows * (height + 1), -1))
-        ax.set_xticks((np.arange(n_columns) + 0.5) * (width + 1), self._names("column"))
-        ax.set_yticks((np.arange(n_rows) + 0.5) * (height + 1), self._names("row"))
+        ax.set(xlim=(-gap, n_columns * (width + gap)), ylim=(n_rows * (height + gap), -gap))
+        ax.set_xticks((np.arange(n_columns) + 0.5) * (width + gap), self._names("column"))
+        ax.set_yticks((np.arange(n_rows) + 0.5) * (height + gap), self._names("row"))
         ax.tick_params(length=0)
         ax.set(title=self.title, facecolor="0.8", aspect="equal")
         ax.spines[:].set_visible(False)
@@ -71,17 +72,31 @@ class ImageGrid:
         return names or [""] * self.images.shape[side == "column"]
 
 
-def as_images(rows: ArrayLike, image_shape: tuple[int, int] | None) -> NDArray:
-    """(n, height, width); by default squares."""
+def as_images(rows: ArrayLike, image_shape: tuple[int, ...] | None) -> NDArray:
+    """(n, height, width[, channels]); by default squares."""
     values = np.asarray(rows, dtype=float)
     side = math.isqrt(values.shape[-1])
     shape = (side, side) if image_shape is None else tuple(image_shape)
-    if math.prod(shape) != values.shape[-1]:
+    if math.prod(shape) != values.shape[-1] or len(shape) not in (2, 3):
         raise ValueError(
             f"image_shape={image_shape!r} does not fit {values.shape[-1]} features: give the "
-            "height and width of the images."
+            "height and width of the images, and their channels if they have colours."
         )
     return values.reshape(*values.shape[:-1], *shape)
+
+
+def grey_style(images: NDArray) -> dict[str, Any]:
+    """From the darkest value to the lightest, for ``imshow``."""
+    return {"cmap": "gray", "vmin": np.nanmin(images), "vmax": np.nanmax(images)}
+
+
+def as_colours(image: NDArray, style: dict[str, Any]) -> NDArray:
+    """The same image, or one in colour as ``imshow`` takes it."""
+    if image.ndim == 2:
+        return image
+    low, high = style["vmin"], style["vmax"]
+    shown = np.clip((image - low) / ((high - low) or 1.0), 0, 1)
+    return shown[..., 0] * (high - low) + low if shown.shape[-1] == 1 else shown
 
 
 class FiltersDisplay(ImageGrid):
@@ -307,8 +322,7 @@ class ImputationDisplay(ImageGrid):
         image_shape: tuple[int, int] | None = None,
     ) -> None:
         self.images = np.stack([as_images(x, image_shape) for x in (seen, completed, true)])
-        complete = self.images[1:]
-        self.style = {"cmap": "gray", "vmin": complete.min(), "vmax": complete.max()}
+        self.style = grey_style(self.images[1:])
 
     @classmethod
     def from_estimator(

@@ -1,6 +1,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.impute import KNNImputer
 
@@ -8,13 +9,18 @@ from skem import (
     BayesianGMM_MAP,
     BernoulliRBMCD,
     ChainsDisplay,
+    EmbeddingDisplay,
     FiltersDisplay,
     ImputationDisplay,
+    LatentGridDisplay,
     MixtureDisplay,
     ObjectiveDisplay,
+    ReconstructionDisplay,
     SegmentationDisplay,
     ShiftedTemplateEM,
     TemplateDisplay,
+    VAEEstimator,
+    morph,
 )
 from skem.datasets import make_shifted_templates
 
@@ -148,3 +154,78 @@ def test_imputation(machine):
     assert ((completed[missing] > 0) & (completed[missing] < 1)).all()
     imputer = KNNImputer().fit(X[10:60])
     assert ImputationDisplay.from_estimator(imputer, X[:4], missing).images.shape[0] == 3
+
+
+@pytest.fixture(scope="module")
+def autoencoder():
+    X, y = load_digits(return_X_y=True)
+    return VAEEstimator(3, max_iter=2, random_state=0).fit(X / 16), X / 16, y
+
+
+def test_latent_grid(autoencoder):
+    model, _, _ = autoencoder
+    display = LatentGridDisplay.from_estimator(model, n_codes=5, limit=2, components=(2, 0))
+    assert display.images.shape == (5, 5, 8, 8)
+    top_right = model.inverse_transform([[2.0, 0, 2.0]])
+    np.testing.assert_allclose(display.images[0, 4].ravel(), top_right[0], atol=1e-6)
+    right_below = model.inverse_transform([[-2.0, 0, 2.0]])
+    np.testing.assert_allclose(display.images[4, 4].ravel(), right_below[0], atol=1e-6)
+    display.figure_.canvas.draw()
+    assert display.ax_.get_xlabel() == "code 2"
+    assert [t.get_text() for t in display.ax_.get_yticklabels()] == ["2", "1", "0", "-1", "-2"]
+    for wrong in ((0, 3), (1, 1)):
+        with pytest.raises(ValueError, match="components must be"):
+            LatentGridDisplay.from_estimator(model, components=wrong)
+
+
+def test_reconstructions(autoencoder):
+    model, X, _ = autoencoder
+    display = ReconstructionDisplay.from_estimator(model, X[:4], image_shape=(4, 16))
+    assert display.images.shape == (2, 4, 4, 16)
+    np.testing.assert_array_equal(display.images[0].reshape(4, 64), X[:4])
+    np.testing.assert_allclose(display.images[1].reshape(4, 64), model.reconstruct(X[:4]))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_in_colour(channels):
+    X = np.random.default_rng(0).random((30, 5, 4, channels))
+    model = VAEEstimator(2, max_iter=1, image_shape=X.shape[1:], random_state=0).fit(X)
+    display = ReconstructionDisplay.from_estimator(model, X[:3])
+    display.figure_.canvas.draw()
+    assert display.images.shape == (2, 3, 5, 4, channels)
+    LatentGridDisplay.from_estimator(model, n_codes=3).figure_.canvas.draw()
+    assert morph(model, X[:2], 3).images.shape == (6, 5, 4, channels)
+    with pytest.raises(ValueError, match="image_shape"):
+        ReconstructionDisplay.from_estimator(model, X[:3], image_shape=(2, 2))
+
+
+def test_embedding(autoencoder):
+    model, X, y = autoencoder
+    codes = model.transform(X)
+    display = EmbeddingDisplay.from_estimator(model, X, y, components=(1, 2))
+    assert [t.get_text() for t in display.ax_.get_legend().get_texts()] == list("0123456789")
+    drawn = np.asarray(display.ax_.collections[3].get_offsets())
+    np.testing.assert_array_equal(drawn, codes[y == 3][:, 1:])
+    assert display.ax_.get_ylabel() == "code 2"
+    scale = EmbeddingDisplay.from_estimator(model, X, X.sum(1)).ax_.collections[0]
+    np.testing.assert_allclose(scale.get_array(), X.sum(1))
+    plain = EmbeddingDisplay.from_estimator(model, X, s=1)
+    assert len(plain.ax_.collections) == 1
+    with pytest.raises(ValueError, match="components must be"):
+        EmbeddingDisplay.from_estimator(model, X, components=(0, 3))
+
+
+def test_morph(autoencoder, tmp_path):
+    model, X, _ = autoencoder
+    walk = morph(model, X[:3], n_steps=4)
+    assert walk.images.shape == (12, 8, 8)
+    codes = model.transform(X[:3])
+    np.testing.assert_allclose(walk.codes[[0, 4, 8]], codes)
+    np.testing.assert_allclose(walk.codes[11], 0.25 * codes[2] + 0.75 * codes[0], rtol=1e-5)
+    np.testing.assert_allclose(walk.images[4].ravel(), model.reconstruct(X[1:2])[0], atol=1e-6)
+    walk.animate(interval=100).save(tmp_path / "walk.gif", writer="pillow")
+    with Image.open(tmp_path / "walk.gif") as file:
+        assert file.n_frames >= 10  # equal neighbours are merged
+    for rows, n_steps, message in ((X[:1], 4, "two images"), (X[:2], 0, "n_steps")):
+        with pytest.raises(ValueError, match=message):
+            morph(model, rows, n_steps)

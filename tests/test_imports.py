@@ -12,6 +12,7 @@ HEAVY = {"torch", "dask", "matplotlib", "numba", "pandas", "PIL"}
 # Each module may import those named here; a module not named here, none.
 ALLOWED = {
     "__init__": {
+        "code_display",
         "image_display",
         "mixture",
         "mixture_display",
@@ -64,6 +65,7 @@ ALLOWED = {
         "_mixture_starts",
         "_potts",
     },
+    "code_display": {"image_display"},
     "display": set(),
     "image_display": set(),
     "mixture_display": set(),
