@@ -64,7 +64,7 @@ def frechet(a, b):
 
 
 def covered(points, support):
-    """The share of points that lie in the ball around one of ``support`` to its third nearest."""
+    """The share of points in a ball around one of ``support``, up to its third nearest."""
     radii = np.sort(cdist(support, support), axis=1)[:, N_NEAREST]
     return float((cdist(points, support) <= radii).any(1).mean())
 

@@ -151,7 +151,7 @@ def moments(X: NDArray, weight: NDArray) -> Moments:
 
     def of_block(start: int) -> Moments:
         values = np.array(X[start : start + size], dtype=float)
-        observed = ~np.isnan(values)
+        observed = ~np.isnan(values) & (weight[start : start + size, None] > 0)
         w = weight[start : start + size, None] * observed
         np.copyto(values, 0, where=~observed)
         total = w.sum(0)

@@ -95,14 +95,15 @@ class MeanScoreMixin:
             The (weighted) mean of ``score_samples(X)``, in nats per sample.
         """
         log_lik = self.score_samples(X)
-        return float(np.average(log_lik, weights=check_weights(sample_weight, log_lik)))
+        weight = check_weights(sample_weight, log_lik)
+        return float(np.average(log_lik, weights=weight / weight.max()))
 
 
 def split_rows(
-    rows: Any, weight: NDArray, fraction: float, rng: np.random.Generator
-) -> tuple[Any, NDArray, Any, NDArray]:
-    """Rows to learn from and their weights, and others to follow and theirs."""
-    order = rng.permutation(rows.shape[0])
+    weight: NDArray, fraction: float, rng: np.random.Generator
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The indices of rows to learn from, and of others to follow."""
+    order = rng.permutation(len(weight))
     n_aside = round(fraction * len(order))
     aside, own = np.sort(order[:n_aside]), np.sort(order[n_aside:])
     if not (weight[aside].any() and weight[own].any()):
@@ -110,7 +111,7 @@ def split_rows(
             f"validation_fraction={fraction!r} of {len(order)} rows leaves none on one side, "
             "or none with a sample_weight above 0: change it, or set early_stopping=False."
         )
-    return rows[own], weight[own], rows[aside], weight[aside]
+    return own, aside
 
 
 class EMEstimator(

@@ -44,7 +44,7 @@ class Dense(nn.Linear):
 
 def new(kind: type[nn.Module], *args: Any, **keywords: Any) -> nn.Module:
     """A layer whose values are yet to be set, so that no random numbers are drawn."""
-    return nn.utils.skip_init(kind, *args, **keywords)
+    return nn.utils.skip_init(kind, *args, **keywords, dtype=torch.float32)
 
 
 def fill_uniform(module: nn.Sequential, random: torch.Generator) -> nn.Sequential:
@@ -60,7 +60,7 @@ def fill_uniform(module: nn.Sequential, random: torch.Generator) -> nn.Sequentia
             assert layer.bias is not None
             for values in (weight, layer.bias):
                 limit = 1 / math.sqrt(fan_in)
-                values.copy_(torch.rand(values.shape, generator=random) * 2 * limit - limit)
+                values.uniform_(-limit, limit, generator=random)
     return module
 
 

@@ -1,10 +1,11 @@
 """Torch for estimators: random numbers of one's own, flat parameters, portable state.
 
-No global state of torch is read or changed, but in ``call_factory``, for modules of users.
+No global state of torch is read or changed, but in ``seeded``, for modules of users.
 """
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -22,8 +23,10 @@ def choose_device(device: str) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.zeros(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
+        probe = torch.zeros(1, device=device)
+        probe.cpu()  # fails where there are no values
+        return probe.device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device={device!r} cannot be used here: {error}") from error
 
 
@@ -33,11 +36,32 @@ def generator(*seeds: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
 
 
-def call_factory(factory: Callable[..., nn.Module], seed: int, *args: int) -> nn.Module:
-    """A module of the user's, whose random values come from the seed."""
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """For modules of users: torch's own random numbers come from the seed in here."""
     with _LOCK, torch.random.fork_rng():
         torch.manual_seed(seed)
-        return factory(*args)
+        yield
+
+
+def module_of(
+    name: str, factory: Callable[..., nn.Module], seed: int, n_in: int, n_out: int
+) -> nn.Module:
+    """A module of the user's, tried on two rows."""
+    with seeded(seed), torch.no_grad():
+        module = factory(n_in, n_out)
+        if not isinstance(module, nn.Module):
+            raise ValueError(
+                f"{name} must return a torch.nn.Module, but it returned {type(module)}."
+            )
+        module.float().eval()
+        shape = tuple(module(torch.zeros(2, n_in, dtype=torch.float32)).shape)
+    if shape != (2, n_out):
+        raise ValueError(
+            f"{name}({n_in}, {n_out}) must return a module from rows of {n_in} values to rows "
+            f"of {n_out}, but two rows came out with shape {shape}."
+        )
+    return module
 
 
 @dataclass
@@ -60,6 +84,18 @@ def flatten(parameters: list[nn.Parameter], device: torch.device) -> Flat:
     flat = nn.Parameter(values)
     flat.grad = gradient
     return Flat(flat, gradient)
+
+
+def arrays_of(tensors: list[Tensor]) -> list[NDArray]:
+    """Copies as NumPy arrays."""
+    return [t.detach().cpu().numpy().copy() for t in tensors]
+
+
+def fill(tensors: list[Tensor], arrays: list[NDArray]) -> None:
+    """The values of arrays, put into tensors."""
+    with torch.no_grad():
+        for tensor, array in zip(tensors, arrays, strict=True):
+            tensor.copy_(torch.from_numpy(array))
 
 
 class Adam:
@@ -119,11 +155,13 @@ def one_cycle(peak: float, n_steps: int) -> Callable[[int], float]:
     return rate
 
 
-def batches(n_rows: int, size: int, random: torch.Generator) -> Iterator[NDArray[np.intp]]:
-    """Indices of shuffled minibatches; a last one of a single row joins the one before."""
-    order = torch.randperm(n_rows, generator=random).numpy()
-    starts = list(range(0, n_rows, size))
-    if len(starts) > 1 and n_rows - starts[-1] == 1:
+def batches(
+    chosen: NDArray[np.intp], size: int, random: torch.Generator
+) -> Iterator[NDArray[np.intp]]:
+    """Shuffled minibatches of indices; a last one of a single row joins the one before."""
+    order = chosen[torch.randperm(len(chosen), generator=random).numpy()]
+    starts = list(range(0, len(order), size))
+    if len(starts) > 1 and len(order) - starts[-1] == 1:
         starts.pop()
-    for start, end in zip(starts, [*starts[1:], n_rows], strict=True):
+    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
         yield np.sort(order[start:end])

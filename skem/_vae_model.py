@@ -28,7 +28,7 @@ from skem._networks import (
     fill_uniform,
     forward,
 )
-from skem._torch import Flat, call_factory, flatten, generator
+from skem._torch import Flat, flatten, generator, module_of
 
 LOG_VARIANCE_LIMIT = 12.0  # of the codes; those of the features are between -10 and 10
 FEATURE_LIMIT = 10.0
@@ -74,8 +74,8 @@ def build(design: Design, seed: int, device: torch.device) -> Network:
     """Networks with random weights."""
     D, d = design.n_features, design.n_components
     random = generator(seed, 1)
-    encoder = design.encoder and call_factory(design.encoder, seed, D, 2 * d)
-    decoder = design.decoder and call_factory(design.decoder, seed + 1, d, D)
+    encoder = design.encoder and module_of("encoder", design.encoder, seed, D, 2 * d)
+    decoder = design.decoder and module_of("decoder", design.decoder, seed + 1, d, D)
     shape, hidden = _channels_first(design), list(design.hidden_layer_sizes)
     if encoder is None:
         layers = (
@@ -91,11 +91,11 @@ def build(design: Design, seed: int, device: torch.device) -> Network:
             else deconvolutions(d, shape, design.activation)
         )
         decoder = fill_uniform(layers, random)
-    log_variance = nn.Parameter(torch.zeros(D if design.gaussian else 0))
+    log_variance = nn.Parameter(torch.zeros(D if design.gaussian else 0, dtype=torch.float32))
     parameters = [*encoder.parameters(), *decoder.parameters(), log_variance]
     flat = flatten(parameters, device)
     for module in (encoder, decoder):
-        module.to(device)
+        module.to(device).eval()
     own = design.encoder is None and design.decoder is None
     return Network(encoder, decoder, log_variance, flat, by_hand=own)
 
@@ -130,7 +130,11 @@ def decode(network: Network, z: Tensor) -> Tensor:
 
 def expected(network: Network, z: Tensor) -> Tensor:
     """E[x | z], (n, D)."""
-    output = decode(network, z)
+    return as_expected(network, decode(network, z))
+
+
+def as_expected(network: Network, output: Tensor) -> Tensor:
+    """E[x | z] from the decoder's output."""
     return output if len(network.log_variance) else output.sigmoid()
 
 
@@ -147,6 +151,11 @@ def log_likelihood(network: Network, x: Tensor, seen: Tensor | None, output: Ten
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(q(z|x) || p(z)), (n,)."""
     return -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1)
+
+
+def log_ratio(draw: Tensor, z: Tensor, log_variance: Tensor) -> Tensor:
+    """log p(z) / q(z|x) of z = mu + sigma draw, (n,)."""
+    return 0.5 * (draw**2 - z**2 + log_variance).sum(1)
 
 
 def gradient(
@@ -168,8 +177,6 @@ def gradient(
     if network.by_hand:
         return written_gradient(network, x, seen, weight, noise, beta)
     network.flat.gradient.zero_()
-    if network.log_variance.grad is not None:  # in half precision it is not of that vector
-        network.log_variance.grad.zero_()
     with torch.enable_grad():
         mean, log_variance = encode(network, x)
         z = mean + (0.5 * log_variance).exp() * noise
@@ -235,23 +242,20 @@ def _output_gradient(
 
 
 @torch.no_grad()
-def bound(network: Network, x: Tensor, seen: Tensor | None, noise: Tensor, n: int) -> Tensor:
-    """A lower bound of log p of what is seen, (n,): the ELBO if n is 1, else IWAE's.
+def bound(network: Network, x: Tensor, seen: Tensor | None, noise: Tensor) -> Tensor:
+    """A lower bound of log p of what is seen, (n,): the mean over M sets of S draws.
 
-    The same draws ``noise`` (S, d) serve every row.
+    ``noise`` (M, S, d) serves every row. The bound is the ELBO if S is 1, else IWAE's.
     """
     mean, log_variance = encode(network, x)
-    scale = (0.5 * log_variance).exp()
-    total = None
-    for draw in noise:
-        z = mean + scale * draw
-        term = log_likelihood(network, x, seen, decode(network, z))
-        if n > 1:
-            term = term + 0.5 * (draw**2 - z**2 + log_variance).sum(1)
-            total = term if total is None else torch.logaddexp(total, term)
-        else:
-            total = term if total is None else total + term
-    assert total is not None
-    if n > 1:
-        return total - math.log(len(noise))
-    return total / len(noise) - divergence(mean, log_variance)
+    scale, n_draws = (0.5 * log_variance).exp(), noise.shape[1]
+    total = torch.zeros_like(mean[:, 0])
+    for draws in noise:
+        terms = []
+        for draw in draws:
+            z = mean + scale * draw
+            term = log_likelihood(network, x, seen, decode(network, z))
+            terms.append(term if n_draws == 1 else term + log_ratio(draw, z, log_variance))
+        total += torch.stack(terms).logsumexp(0) - math.log(n_draws)
+    total /= len(noise)
+    return total - divergence(mean, log_variance) if n_draws == 1 else total

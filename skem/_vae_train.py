@@ -1,6 +1,7 @@
 """Rows as the autoencoder takes them, and its training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,9 +10,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skem._data import Moments
-from skem._torch import Adam, batches, generator
-from skem._vae_model import Design, Network, bound, build, encode, expected, gradient, in_half
+from skem._data import Moments, working_dtype
+from skem._torch import Adam, arrays_of, batches, fill, generator, seeded
+from skem._vae_model import (
+    Design,
+    Network,
+    as_expected,
+    bound,
+    build,
+    decode,
+    encode,
+    expected,
+    gradient,
+    in_half,
+    log_likelihood,
+    log_ratio,
+)
 
 Array = NDArray[np.floating]
 
@@ -24,18 +38,20 @@ class Scaling:
     offset: Array
     scale: Array
     fill: Array  # in the units of the networks
+    observed: Array  # the share of rows in which a feature was seen
 
-    def apply(self, rows: Array, device: Any) -> tuple[Tensor, Tensor | None]:
-        """The rows, which are overwritten, and where they were seen, if anything was not."""
-        seen = None
-        if self.gaussian:
-            rows -= self.offset.astype(rows.dtype)
-            rows /= self.scale.astype(rows.dtype)
+    def apply(self, rows: Array, dtype: Any, device: Any) -> tuple[Tensor, Tensor | None]:
+        """A copy of the rows, and where they were seen, if anything was not."""
         missing = np.isnan(rows)
+        if self.gaussian:  # in float64: what is far from 0 would lose its digits
+            values = ((rows - self.offset) / self.scale).astype(dtype)
+        else:
+            values = np.array(rows, dtype)
+        seen = None
         if missing.any():
-            np.copyto(rows, self.fill.astype(rows.dtype), where=missing)
-            seen = torch.from_numpy((~missing).astype(rows.dtype)).to(device)
-        x = torch.from_numpy(rows)
+            np.copyto(values, self.fill.astype(dtype), where=missing)
+            seen = torch.from_numpy((~missing).astype(dtype)).to(device)
+        x = torch.from_numpy(values)
         if not self.gaussian:
             x.clamp_(0, 1)
         return x.to(device), seen
@@ -44,33 +60,36 @@ class Scaling:
         """Back to the units of the user."""
         if not self.gaussian:
             return rows
-        return rows * self.scale.astype(rows.dtype) + self.offset.astype(rows.dtype)
+        return (rows * self.scale + self.offset).astype(rows.dtype)
 
     @property
     def log_volume(self) -> float:
         """What makes the density of scaled rows that of rows in the user's units."""
-        return float(np.log(self.scale).sum()) if self.gaussian else 0.0
+        return float(self.observed @ np.log(self.scale))
 
     def log_volumes(self, rows: Array) -> Array:
         """The same for each row, of what is seen of it."""
-        if not self.gaussian:
-            return np.zeros(len(rows))
         return ~np.isnan(rows) @ np.log(self.scale)
 
 
-def scaling_of(seen: Moments, gaussian: bool) -> Scaling:
+def scaling_of(seen: Moments, weight: float, gaussian: bool) -> Scaling:
     """Standardisation of Gaussian features; Bernoulli ones stay as they are."""
     if (seen.weight == 0).any():
         raise ValueError(
             f"X has {int((seen.weight == 0).sum())} features without any observed value, the "
             f"first at index {int(np.argmin(seen.weight))}: drop or fill them."
         )
-    mean = seen.mean
+    mean, observed = seen.mean, seen.weight / weight
     if not gaussian:
-        return Scaling(False, 0 * mean, np.ones_like(mean), mean)
-    variance = seen.square / seen.weight
-    tiny = variance <= 1e-12 * (mean**2 + variance)
-    return Scaling(True, mean, np.sqrt(np.where(tiny, 1, variance)), 0 * mean)
+        return Scaling(False, 0 * mean, np.ones_like(mean), mean, observed)
+    deviation = np.sqrt(seen.square / seen.weight)
+    if not np.isfinite(deviation).all():
+        raise ValueError(
+            f"X has values from {seen.low:.3g} to {seen.high:.3g}, too large to be squared: "
+            "rescale it."
+        )
+    constant = deviation <= 1e-13 * np.abs(mean)  # but for rounding
+    return Scaling(True, mean, np.where(constant, 1, deviation), 0 * mean, observed)
 
 
 @dataclass
@@ -82,12 +101,20 @@ class Model:
     scaling: Scaling
     seed: int
 
-    def weights(self) -> Array:
-        return self.network.flat.values.detach().cpu().numpy().copy()
+    def _tensors(self) -> list[Tensor]:
+        network = self.network
+        buffers = *network.encoder.buffers(), *network.decoder.buffers()
+        return [network.flat.values, *buffers]
 
-    def restore(self, weights: Array) -> None:
-        with torch.no_grad():
-            self.network.flat.values.copy_(torch.from_numpy(weights))
+    def weights(self) -> list[NDArray]:
+        """All parameters, and the buffers of modules of users."""
+        return arrays_of(self._tensors())
+
+    def restore(self, weights: list[NDArray]) -> None:
+        fill(self._tensors(), weights)
+
+    def is_finite(self) -> bool:
+        return bool(torch.isfinite(self.network.flat.values).all())
 
 
 @dataclass
@@ -98,6 +125,21 @@ class Training(Model):
     n_steps: int = 0
     losses: list[float] = field(default_factory=list)
     divergences: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)  # of the rows kept aside
+    aside: NDArray[np.intp] | None = None
+    best: tuple[float, list[NDArray]] | None = None  # a score, and the weights that had it
+    n_worse: int = 0
+
+    @property
+    def n_passes(self) -> int:
+        return len(self.losses)
+
+    def follow(self, score: float, tol: float) -> None:
+        """Note the score of the rows kept aside, and the weights if it is the best."""
+        self.scores.append(score)
+        self.n_worse += 1
+        if self.best is None or score > self.best[0] + tol:
+            self.best, self.n_worse = (score, self.weights()), 0
 
 
 def start(
@@ -125,42 +167,61 @@ def epoch(
     training: Training,
     rows: Array,
     weight: Array,
+    chosen: NDArray[np.intp],
     batch_size: int,
     rate: Callable[[int], float],
     beta: float,
 ) -> None:
-    """One pass over the shuffled rows."""
+    """One pass over the chosen rows, shuffled."""
     network, scaling = training.network, training.scaling
     device = network.flat.values.device
     random = generator(training.seed, 2, training.n_steps)
-    n_codes, mean_weight = training.design.n_components, weight.mean()
+    n_codes, mean_weight = training.design.n_components, weight[chosen].mean()
     loss = kl = total = 0.0
-    for chosen in batches(len(rows), batch_size, random):
-        x, seen = scaling.apply(np.asarray(rows[chosen], np.float32), device)
-        own = weight[chosen]
-        noise = torch.randn((len(chosen), n_codes), generator=random).to(device)
+    for part in batches(chosen, batch_size, random):
+        x, seen = scaling.apply(np.asarray(rows[part]), np.float32, device)
+        own = weight[part]
+        noise = torch.randn((len(part), n_codes), generator=random, dtype=torch.float32)
         if not own.any():
             continue
         # light batches take short steps, for any size of a batch
         relative = own / (mean_weight * len(own))
         share = torch.from_numpy(relative.astype(np.float32)).to(device)
-        distortion, divergence = gradient(network, x, seen, share, noise, beta)
+        if network.by_hand:
+            terms = gradient(network, x, seen, share, noise.to(device), beta)
+        else:
+            with training_mode(network, int(torch.randint(2**31, (), generator=random))):
+                terms = gradient(network, x, seen, share, noise.to(device), beta)
         training.adam.step(rate(training.n_steps))
         training.n_steps += 1
-        loss += len(own) * (distortion + divergence)
-        kl += len(own) * divergence
+        loss += len(own) * sum(terms)
+        kl += len(own) * terms[1]
         total += float(relative.sum()) * len(own)
     mean = loss / total + scaling.log_volume
-    if not np.isfinite(mean) or not bool(torch.isfinite(network.flat.values).all()):
-        raise FloatingPointError(f"the loss became {mean} in pass {len(training.losses) + 1}")
+    if not np.isfinite(mean) or not training.is_finite():
+        raise FloatingPointError(f"the loss became {mean}")
     training.losses.append(mean)
     training.divergences.append(kl / total)
+
+
+@contextmanager
+def training_mode(network: Network, seed: int) -> Iterator[None]:
+    """Modules of users may drop units, and normalise batches, in training only."""
+    modules = network.encoder, network.decoder
+    try:
+        for module in modules:
+            module.train()
+        with seeded(seed):
+            yield
+    finally:
+        for module in modules:
+            module.eval()
 
 
 @torch.no_grad()
 def codes(model: Model, rows: Array) -> Array:
     """Posterior means of complete rows."""
-    x, _ = model.scaling.apply(rows.copy(), model.network.flat.values.device)
+    x, _ = model.scaling.apply(rows, working_dtype(rows), model.network.flat.values.device)
     return encode(model.network, x)[0].cpu().numpy()
 
 
@@ -172,30 +233,43 @@ def decoded(model: Model, z: Array) -> Array:
 
 
 @torch.no_grad()
-def completed(model: Model, rows: Array, draws: Array, n_average: int) -> Array:
-    """Rows whose holes are filled by codes and expected rows in turn."""
-    network = model.network
-    x, seen = model.scaling.apply(rows.copy(), network.flat.values.device)
+def completed(model: Model, rows: Array, noise: Array, n_average: int) -> Array:
+    """Rows whose holes are filled by what chains of codes expect there.
+
+    A chain starts at a draw from the prior, and draws a code given the row as it is filled, and
+    fills the row given the code, in turn. Chains count by how well their codes explain what is
+    seen: by the mean log importance weight of the last steps, of which rows are averaged.
+    ``noise`` (n_steps + 1, n_chains, d) is that of all rows.
+    """
+    network, (n_steps, n_chains, _) = model.network, noise.shape
+    dtype = working_dtype(rows)
+    x, seen = model.scaling.apply(rows, dtype, network.flat.values.device)
     assert seen is not None
-    known, total = x, torch.zeros_like(x)
-    for i, draw in enumerate(torch.from_numpy(draws.astype(rows.dtype)).to(x.device)):
+    n, known, seen = len(x), x.repeat(n_chains, 1), seen.repeat(n_chains, 1)
+    total, log_weight = torch.zeros_like(known), torch.zeros_like(known[:, 0])
+    steps = torch.from_numpy(noise.astype(dtype)).to(x.device)
+    codes = steps[0].repeat_interleave(n, 0)
+    for i in range(1, n_steps):
+        x = torch.where(seen > 0, known, expected(network, codes))
         mean, log_variance = encode(network, x)
-        output = expected(network, mean + (0.5 * log_variance).exp() * draw)
-        x = torch.where(seen > 0, known, output)
-        if i >= len(draws) - n_average:
-            total += output
-    filled = model.scaling.invert((total / n_average).cpu().numpy())
-    return np.where(np.isnan(rows), filled, rows)
+        draw = steps[i].repeat_interleave(n, 0)
+        codes = mean + (0.5 * log_variance).exp() * draw
+        if i >= n_steps - n_average:
+            output = decode(network, codes)
+            total += as_expected(network, output)
+            log_weight += log_likelihood(network, known, seen, output)
+            log_weight += log_ratio(draw, codes, log_variance)
+    share = (log_weight.view(n_chains, n) / n_average).softmax(0)
+    filled = ((total / n_average).view(n_chains, n, -1) * share[..., None]).sum(0)
+    return np.where(np.isnan(rows), model.scaling.invert(filled.cpu().numpy()), rows)
 
 
-def bounds(
-    model: Model, rows: Array, filled: Array, draws: Array, n_importance: int, dtype: Any
-) -> Array:
+def bounds(model: Model, rows: Array, filled: Array, noise: Array, dtype: Any) -> Array:
     """A lower bound of log p of what is seen of each row, in the units of the rows."""
     device = model.network.flat.values.device
-    x, _ = model.scaling.apply(np.array(filled, dtype), device)
+    x, _ = model.scaling.apply(filled, dtype, device)
     missing = np.isnan(rows)
     seen = torch.from_numpy((~missing).astype(dtype)).to(device) if missing.any() else None
-    noise = torch.from_numpy(draws.astype(dtype)).to(device)
-    found = bound(model.network, x, seen, noise, n_importance).cpu().numpy()
+    draws = torch.from_numpy(noise.astype(dtype)).to(device)
+    found = bound(model.network, x, seen, draws).cpu().numpy()
     return found - model.scaling.log_volumes(rows).astype(dtype)

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from skem.image_display import ImageGrid, as_colours, as_images, grey_style
 
@@ -110,9 +111,11 @@ class LatentGridDisplay(ImageGrid):
         LatentGridDisplay
             The display, drawn.
         """
+        estimator = _best_of(estimator)
         check_is_fitted(estimator)
         n_components = len(estimator.get_feature_names_out())
-        check_components(components, n_components)
+        _check_components(components, n_components)
+        _check_whole("n_codes", n_codes, 2)
         values = np.linspace(-limit, limit, n_codes)
         codes = np.zeros((n_codes, n_codes, n_components))
         codes[:, :, components[0]] = values
@@ -122,7 +125,7 @@ class LatentGridDisplay(ImageGrid):
             rows.reshape(n_codes, n_codes, -1),
             values,
             components=components,
-            image_shape=shape_of(estimator, image_shape),
+            image_shape=_shape_of(estimator, image_shape),
         )
         return display.plot(ax=ax, **kwargs)
 
@@ -229,8 +232,9 @@ class ReconstructionDisplay(ImageGrid):
         ReconstructionDisplay
             The display, drawn.
         """
+        estimator = _best_of(estimator)
         check_is_fitted(estimator)
-        shape = shape_of(estimator, image_shape)
+        shape = _shape_of(estimator, image_shape)
         redrawn = np.asarray(estimator.reconstruct(X))
         original = np.asarray(X, dtype=float).reshape(redrawn.shape)
         return cls(original, redrawn, image_shape=shape).plot(ax=ax, **kwargs)
@@ -276,7 +280,8 @@ class EmbeddingDisplay:
         names: tuple[str, str] = ("code 0", "code 1"),
     ) -> None:
         self.codes = np.asarray(codes)
-        self.labels = None if labels is None else np.asarray(labels)
+        self.labels = None if labels is None else column_or_1d(labels)
+        check_consistent_length(self.codes, self.labels)
         self.names = names
 
     @classmethod
@@ -314,7 +319,7 @@ class EmbeddingDisplay:
         """
         check_is_fitted(estimator)
         codes = np.asarray(estimator.transform(X))
-        check_components(components, codes.shape[1])
+        _check_components(components, codes.shape[1])
         first, second = components
         names = f"code {first}", f"code {second}"
         return cls(codes[:, [first, second]], y, names=names).plot(ax=ax, **kwargs)
@@ -339,9 +344,18 @@ class EmbeddingDisplay:
 
         if ax is None:
             _, ax = plt.subplots(figsize=(6.4, 5.4), layout="constrained")
-        options = {"s": 6, "alpha": 0.7, "linewidths": 0, **kwargs}
+        from matplotlib.cbook import normalize_kwargs
+        from matplotlib.collections import PathCollection
+
+        given = normalize_kwargs(kwargs, PathCollection)
+        options = {"s": 6, "alpha": 0.7, "linewidth": 0, **given}
         x, y = self.codes.T
         classes = np.unique(self.labels) if self.labels is not None else np.empty(0)
+        if len(classes) > MAX_CLASSES and classes.dtype.kind not in "buif":
+            raise ValueError(
+                f"labels that are not numbers may have {MAX_CLASSES} different values, but "
+                f"there are {len(classes)}."
+            )
         if self.labels is None:
             ax.scatter(x, y, **options)
         elif len(classes) > MAX_CLASSES:
@@ -359,7 +373,7 @@ class EmbeddingDisplay:
         return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MorphDisplay:
     """A walk through codes, and the image at each step of it.
 
@@ -414,10 +428,11 @@ class MorphDisplay:
             _, ax = plt.subplots(figsize=(2.4, 2.4), layout="constrained")
         ax.set_axis_off()
         style = grey_style(self.images)
-        picture = ax.imshow(as_colours(self.images[0], style), **{**style, **kwargs})
+        limits = style["vmin"], style["vmax"]
+        picture = ax.imshow(as_colours(self.images[0], *limits), **{**style, **kwargs})
 
         def draw(i: int) -> tuple[Any]:
-            picture.set_data(as_colours(self.images[i], style))
+            picture.set_data(as_colours(self.images[i], *limits))
             return (picture,)
 
         frames = len(self.images)
@@ -466,9 +481,9 @@ def morph(
     >>> walk.codes.shape
     (30, 2)
     """
+    estimator = _best_of(estimator)
     check_is_fitted(estimator)
-    if n_steps < 1:
-        raise ValueError(f"n_steps must be at least 1, but it is {n_steps}.")
+    _check_whole("n_steps", n_steps, 1)
     stops = np.asarray(estimator.transform(X))
     if len(stops) < 2:
         raise ValueError("X must hold at least two images to walk between, but it has 1.")
@@ -476,19 +491,33 @@ def morph(
     legs = zip(stops, np.roll(stops, -1, axis=0), strict=True)
     codes = np.concatenate([(1 - share) * here + share * there for here, there in legs])
     rows = np.asarray(estimator.inverse_transform(codes))
-    return MorphDisplay(codes, as_images(rows, shape_of(estimator, image_shape)))
+    return MorphDisplay(codes, as_images(rows, _shape_of(estimator, image_shape)))
 
 
-def shape_of(estimator: Any, image_shape: Sequence[int] | None) -> tuple[int, ...] | None:
-    """The given shape of an image, or that of the estimator."""
-    shape = image_shape if image_shape is not None else getattr(estimator, "image_shape", None)
-    return None if shape is None else tuple(shape)
+def _best_of(estimator: Any) -> Any:
+    """What a search has found, or the estimator itself."""
+    return getattr(estimator, "best_estimator_", estimator)
 
 
-def check_components(components: tuple[int, int], n_components: int) -> None:
+def _shape_of(estimator: Any, image_shape: Sequence[int] | None) -> tuple[int, ...] | None:
+    """The given shape of an image, or that of the last step of an estimator that has one."""
+    steps = [step for _, step in getattr(estimator, "steps", [("", estimator)])]
+    shapes = [getattr(step, "image_shape", None) for step in steps]
+    known = [shape for shape in (*shapes, image_shape) if shape is not None]
+    return tuple(known[-1]) if known else None
+
+
+def _check_components(components: tuple[int, int], n_components: int) -> None:
     """Two different numbers of a code."""
+    if n_components < 2:
+        raise ValueError("a code of one number is no point: n_components must be at least 2.")
     if len(set(components)) != 2 or not all(0 <= c < n_components for c in components):
         raise ValueError(
             f"components must be two different numbers below {n_components}, the numbers in "
             f"a code, but it is {components!r}."
         )
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, but it is {value!r}.")

@@ -49,12 +49,15 @@ class ImageGrid:
             size = CELL * n_columns + 1.2, CELL * n_rows * height / width + 0.5
             _, ax = plt.subplots(figsize=size, layout="constrained")
         gap, options = self.gap, {**self.style, **kwargs}
-        colours = mpl.colormaps[options["cmap"]].with_extremes(bad="cornflowerblue")
+        limits = options["vmin"], options["vmax"]
+        if "norm" in kwargs:
+            del options["vmin"], options["vmax"]
+        colours = mpl.colormaps.get_cmap(options["cmap"]).with_extremes(bad="cornflowerblue")
         for row in range(n_rows):
             for column in range(n_columns):
                 left, top = column * (width + gap), row * (height + gap)
                 ax.imshow(
-                    as_colours(self.images[row, column], options),
+                    as_colours(self.images[row, column], *limits),
                     **{**options, "cmap": colours},
                     extent=(left, left + width, top + height, top),
                 )
@@ -90,11 +93,10 @@ def grey_style(images: NDArray) -> dict[str, Any]:
     return {"cmap": "gray", "vmin": np.nanmin(images), "vmax": np.nanmax(images)}
 
 
-def as_colours(image: NDArray, style: dict[str, Any]) -> NDArray:
+def as_colours(image: NDArray, low: float, high: float) -> NDArray:
     """The same image, or one in colour as ``imshow`` takes it."""
     if image.ndim == 2:
         return image
-    low, high = style["vmin"], style["vmax"]
     shown = np.clip((image - low) / ((high - low) or 1.0), 0, 1)
     return shown[..., 0] * (high - low) + low if shown.shape[-1] == 1 else shown
 

@@ -264,7 +264,9 @@ class BernoulliRBMCD(
         mean, validation = mean_of(rows, weight), None
         if self.early_stopping:
             fraction, rng = self.validation_fraction, generator(3, seed)
-            rows, weight, *aside = split_rows(rows, weight, fraction, rng)
+            own, kept = split_rows(weight, fraction, rng)
+            aside = rows[kept], weight[kept]
+            rows, weight = rows[own], weight[own]
         size = self._batch_size(rows.shape[0])
         state = initial_state(mean, self.n_components, min(size, rows.shape[0]), seed)
         if self.early_stopping:

@@ -4,7 +4,6 @@ The networks, the bound and its gradient are in ``_vae_model``; this file is the
 """
 
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from numbers import Integral, Real
@@ -14,46 +13,32 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 from scipy.stats import qmc
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    DensityMixin,
-    TransformerMixin,
-)
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import Tags, check_array, check_random_state, gen_batches
+from sklearn.utils import check_array, check_random_state, gen_batches
 
-from skem._data import Moments, is_on_disk, moments, working_dtype
+from skem._data import Moments, moments, working_dtype
 from skem._estimator import (
     Interval,
-    MeanScoreMixin,
     StrOptions,
     check_count,
     check_is_fitted,
-    check_weights,
     split_rows,
-    validate_data,
+    with_callbacks,
 )
+from skem._network_estimator import NetworkEstimator
 
 if TYPE_CHECKING:
-    from skem._vae_model import Design
-    from skem._vae_train import Model, Scaling, Training
+    from skem._vae_train import Model, Training
 
 Array = NDArray[np.floating]
 
 MIN_FAST = 3e8  # values read in training, from which numba is worth its import
 ROWS = 1000  # rows of a block, where all at once would take too much memory
 N_DRAWS = 64  # quasi-random draws of the code for the ELBO
-N_FILL, N_AVERAGE = 30, 20  # steps of imputation, and how many of the last are averaged
+# Chains of imputation, their steps, and how many of the last are averaged.
+N_CHAINS, N_FILL, N_AVERAGE = 8, 30, 20
 
 
-class VAEEstimator(
-    MeanScoreMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    DensityMixin,
-    BaseEstimator,
-):
+class VAEEstimator(NetworkEstimator):
     """A variational autoencoder: a few numbers that redraw a row, with a bound in nats.
 
     A decoder turns a standard normal code into a distribution of rows, and an encoder
@@ -100,7 +85,8 @@ class VAEEstimator(
         The share of ``max_iter`` during which the KL divergence is phased in.
     n_importance_samples : int, default=1
         With more than 1, ``score_samples`` is the importance-weighted bound [2]_ with that
-        many draws, which is tighter and slower.
+        many draws, which is tighter and slower. The draws are the same for every row, and at
+        least 64 in sets of that many, so that a mean score is right to a few hundredths.
     batch_size : "auto" or int, default="auto"
         Rows in a minibatch. "auto" is a hundredth of the rows, at least 16 and at most 128.
     learning_rate : {"one_cycle", "constant"}, default="one_cycle"
@@ -129,7 +115,7 @@ class VAEEstimator(
     warm_start : bool, default=False
         Whether ``fit`` starts from the weights of the fit before.
     verbose : int, default=0
-        1 prints a line after each pass.
+        1 prints a line after each pass, 10 after every tenth.
 
     Attributes
     ----------
@@ -140,7 +126,8 @@ class VAEEstimator(
     kl_curve_ : list of float
         The part of it that is the KL divergence.
     validation_scores_ : list of float
-        With ``early_stopping``, the mean ELBO of the rows kept aside, after each pass.
+        With ``early_stopping``, the mean ELBO of the rows kept aside, after each pass of the
+        last fit.
     likelihood_ : str
         "bernoulli" or "gaussian".
     n_iter_ : int
@@ -191,7 +178,7 @@ class VAEEstimator(
     """
 
     _parameter_constraints: dict = {
-        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "n_components": [Interval(Integral, 1, qmc.Sobol.MAXDIM, closed="both")],
         "hidden_layer_sizes": ["array-like"],
         "activation": [StrOptions({"gelu", "relu", "tanh"})],
         "likelihood": [StrOptions({"auto", "bernoulli", "gaussian"})],
@@ -272,6 +259,7 @@ class VAEEstimator(
 
     # -- fitting --------------------------------------------------------------------------
 
+    @with_callbacks
     def fit(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
     ) -> Self:
@@ -279,7 +267,7 @@ class VAEEstimator(
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like of shape (n_samples, n_features), or a stack of images
             The rows; NaN marks a missing value. A ``numpy.memmap`` is read batch by batch.
         y : None
             Ignored.
@@ -291,43 +279,7 @@ class VAEEstimator(
         VAEEstimator
             The fitted estimator.
         """
-        self._validate_params()
-        rows = self._check_rows(X, reset=True)
-        weight: Array = check_weights(sample_weight, rows)
-        going_on = self.warm_start and hasattr(self, "_weights")
-        training = self._training(rows, weight, going_on, self.max_iter)
-        aside = aside_weight = rows[:0]
-        if self.early_stopping:
-            fraction, rng = self.validation_fraction, np.random.default_rng([training.seed, 3])
-            rows, weight, aside, aside_weight = split_rows(rows, weight, fraction, rng)
-        scores: list[float] = []
-        best, best_score, n_worse = training.weights(), -math.inf, 0
-        try:
-            for i in range(self.max_iter):
-                self._pass(training, rows, weight, i)
-                line = f"loss {training.losses[-1]:.3f} nats per row"
-                if self.early_stopping:
-                    each = np.concatenate(list(self._bounds(training, aside, np.float32)))
-                    scores.append(float(np.average(each, weights=aside_weight)))
-                    line += f", validation score {scores[-1]:.3f}"
-                    n_worse += 1
-                    if scores[-1] > best_score + self.tol:
-                        best, best_score, n_worse = training.weights(), scores[-1], 0
-                if self.verbose:
-                    print(f"[{type(self).__name__}] pass {i + 1} of {self.max_iter}: {line}")
-                if n_worse >= self.n_iter_no_change:
-                    break
-        except KeyboardInterrupt:
-            warnings.warn(
-                f"fit was interrupted after {len(training.losses)} passes; what it had learnt "
-                "is kept.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-        if scores:
-            training.restore(best)
-        self.validation_scores_ = scores
-        self._keep(training, going_on)
+        self._fit(X, sample_weight)
         return self
 
     def partial_fit(
@@ -335,9 +287,12 @@ class VAEEstimator(
     ) -> Self:
         """Train for one more pass over these rows, at a constant step size.
 
+        The first rows decide between "bernoulli" and "gaussian", and, for the latter, what
+        features are standardised by: they should be like those that follow.
+
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like of shape (n_samples, n_features), or a stack of images
             The rows.
         y : None
             Ignored.
@@ -349,25 +304,21 @@ class VAEEstimator(
         VAEEstimator
             The updated estimator.
         """
-        self._validate_params()
-        going_on = hasattr(self, "_weights")
-        rows = self._check_rows(X, reset=not going_on)
-        weight: Array = check_weights(sample_weight, rows)
-        training = self._training(rows, weight, going_on, 1)
-        self._pass(training, rows, weight, None)
-        self._keep(training, going_on)
+        self._partial_fit(X, sample_weight)
         return self
 
-    def _training(
-        self, rows: Array, weight: Array, going_on: bool, n_passes: int
-    ) -> "Training":
+    def _start(self, rows: Array, weight: Array, going_on: bool, n_passes: int) -> "Training":
         """The beginning, or a copy of where an earlier fit has come to."""
-        if find_spec("torch") is None:
-            raise ImportError("VAEEstimator needs torch: pip install 'skem[torch]'.")
         from skem._torch import choose_device
         from skem._vae_model import Design
-        from skem._vae_train import scaling_of, start
+        from skem._vae_train import Scaling, scaling_of, start
 
+        own = self.encoder is None and self.decoder is None
+        if self.precision == "bfloat16" and not own:
+            raise ValueError(
+                "precision='bfloat16' is for the built-in networks: leave encoder and decoder "
+                "out, or use precision='float32'."
+            )
         device = choose_device(self.device)
         kind: dict[str, Any] = {
             "device": device,
@@ -376,8 +327,7 @@ class VAEEstimator(
             and rows.size * n_passes >= MIN_FAST
             and find_spec("numba") is not None,
         }
-        seen = None if going_on else moments(rows, weight)
-        likelihood = self.likelihood_ if seen is None else self._likelihood_of(seen)
+        seen = moments(rows, weight)
         design = Design(
             n_features=rows.shape[1],
             n_components=int(self.n_components),
@@ -385,36 +335,77 @@ class VAEEstimator(
             activation=self.activation,
             architecture=self.architecture,
             image_shape=None if self.image_shape is None else tuple(self.image_shape),
-            gaussian=likelihood == "gaussian",
+            gaussian=self._likelihood_of(seen, going_on) == "gaussian",
             encoder=self.encoder,
             decoder=self.decoder,
         )
-        self._check_design(design)
-        if seen is not None:
+        if not going_on:
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-            return start(design, scaling_of(seen, design.gaussian), seed, **kind)
+            return start(design, scaling_of(seen, weight.sum(), design.gaussian), seed, **kind)
         if vars(design) != self._design:
             raise ValueError(
                 "n_components, hidden_layer_sizes, activation, architecture, image_shape, "
-                "encoder or decoder are not what the networks were built with: set them back, "
-                "or call fit with warm_start=False."
+                "likelihood, encoder or decoder are not what the networks were built with: set "
+                "them back, or call fit with warm_start=False."
             )
-        training = start(design, self._scaling_now(), self._seed, **kind, adam=self._adam)
+        scaling = Scaling(**self._scaling)
+        training = start(design, scaling, self._seed, **kind, adam=self._adam)
         training.restore(self._weights)
         training.n_steps = self.t_
         return training
 
-    def _pass(self, training: "Training", rows: Array, weight: Array, i: int | None) -> None:
-        """Pass i of ``fit``, or that of ``partial_fit``."""
+    def _likelihood_of(self, seen: Moments, going_on: bool) -> str:
+        inside = seen.low >= 0 and seen.high <= 1
+        likelihood = self.likelihood
+        if likelihood == "auto":
+            likelihood = "bernoulli" if inside else "gaussian"
+            likelihood = self.likelihood_ if going_on else likelihood
+        if likelihood == "bernoulli" and not inside:
+            raise ValueError(
+                f"likelihood='bernoulli' needs values between 0 and 1, but X has values from "
+                f"{seen.low:.3g} to {seen.high:.3g}: scale X, by MinMaxScaler for example, "
+                "or use likelihood='gaussian'."
+            )
+        return likelihood
+
+    def _set_aside(
+        self, training: "Training", rows: Array, weight: Array, going_on: bool
+    ) -> NDArray[np.intp]:
+        if not self.early_stopping:
+            return super()._set_aside(training, rows, weight, going_on)
+        rng = np.random.default_rng([training.seed, 3])
+        own, training.aside = split_rows(weight, self.validation_fraction, rng)
+        if going_on:  # worse weights than the first are not to be kept
+            training.best = self._held_out(training, rows, weight), training.weights()
+        return own
+
+    def _held_out(self, training: "Training", rows: Array, weight: Array) -> float:
+        """The mean ELBO of the rows kept aside."""
+        assert training.aside is not None
+        each = self._bounds(training, rows, training.aside, 1, np.float32)
+        return float(np.average(each, weights=weight[training.aside]))
+
+    def _follow(self, training: "Training", rows: Array, weight: Array) -> tuple[bool, str]:
+        line = f"loss {training.losses[-1]:.3f} nats per sample"
+        if training.aside is None:
+            return False, line
+        training.follow(self._held_out(training, rows, weight), self.tol)
+        stop = training.n_worse >= self.n_iter_no_change
+        return stop, f"{line}, validation score {training.scores[-1]:.3f}"
+
+    def _step(
+        self,
+        training: "Training",
+        rows: Array,
+        weight: Array,
+        chosen: NDArray[np.intp],
+        i: int | None,
+    ) -> float:
         from skem._torch import one_cycle
         from skem._vae_train import epoch
 
-        size = (
-            min(128, max(16, len(rows) // 100))
-            if self.batch_size == "auto"
-            else self.batch_size
-        )
-        n_batches = math.ceil(len(rows) / size)
+        size = self._n_batch(len(chosen))
+        n_batches = math.ceil(len(chosen) / size)
         cycle, first, beta = None, 0, self.beta
         if i is not None:
             beta *= min(1.0, (i + 1) / (self.kl_warmup * self.max_iter + 1))
@@ -425,98 +416,41 @@ class VAEEstimator(
         def rate(step: int) -> float:
             return cycle(step - first) if cycle else self.learning_rate_init
 
-        try:
-            epoch(training, rows, weight, size, rate, beta)
-        except FloatingPointError as error:
-            raise ValueError(
-                f"{error}: lower learning_rate_init={self.learning_rate_init!r}, or bring the "
-                "features of X to similar scales."
-            ) from error
+        epoch(training, rows, weight, chosen, size, rate, beta)
+        return -training.losses[-1]
 
-    def _keep(self, training: "Training", going_on: bool) -> None:
-        self._design, self._scaling = vars(training.design), vars(training.scaling)
-        self._weights, self._adam = training.weights(), training.adam.state()
-        self._seed, self.t_ = training.seed, training.n_steps
-        self._cache: dict[str, Model] = {}
+    def _attributes(self, training: "Training", going_on: bool) -> dict[str, Any]:
         before: Any = self if going_on else None
-        self.loss_curve_: list[float] = [*getattr(before, "loss_curve_", []), *training.losses]
-        self.kl_curve_: list[float] = [
-            *getattr(before, "kl_curve_", []),
-            *training.divergences,
-        ]
-        self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else math.nan
-        self.n_iter_ = len(self.loss_curve_)
-        self.likelihood_ = "gaussian" if training.design.gaussian else "bernoulli"
-        self.device_ = str(training.network.flat.values.device)
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        return {**state, "_cache": {}} if "_cache" in state else state
-
-    # -- input ----------------------------------------------------------------------------
-
-    def _check_rows(self, X: Any, *, reset: bool) -> Array:
-        on_disk = is_on_disk(X)
-        if isinstance(X, np.ndarray) and X.ndim in (3, 4) and self.image_shape is not None:
-            X = X.reshape(len(X), -1)
-        rows = validate_data(
-            self,
-            X,
-            reset=reset,
-            dtype=[np.float64, np.float32],
-            ensure_all_finite="allow-nan",
-        )
-        return rows.view(np.memmap) if on_disk else rows
-
-    def _likelihood_of(self, seen: Moments) -> str:
-        inside = seen.low >= 0 and seen.high <= 1
-        if self.likelihood == "bernoulli" and not inside:
-            raise ValueError(
-                f"likelihood='bernoulli' needs values between 0 and 1, but X has values from "
-                f"{seen.low:.3g} to {seen.high:.3g}: scale X, by MinMaxScaler for example, "
-                "or use likelihood='gaussian'."
-            )
-        if self.likelihood == "auto":
-            return "bernoulli" if inside else "gaussian"
-        return self.likelihood
-
-    def _check_design(self, design: "Design") -> None:
-        if any(size < 1 for size in design.hidden_layer_sizes):
-            raise ValueError(
-                "hidden_layer_sizes must hold positive integers, but it is "
-                f"{self.hidden_layer_sizes!r}."
-            )
-        shape = design.image_shape
-        if shape is not None and (
-            len(shape) not in (2, 3) or math.prod(shape) != design.n_features
-        ):
-            raise ValueError(
-                f"image_shape={shape!r} does not fit the {design.n_features} features of X: "
-                "give (height, width) or (height, width, channels)."
-            )
-        if design.architecture == "conv" and (shape is None or min(shape[:2]) < 4):
-            raise ValueError(
-                "architecture='conv' needs image_shape of at least 4 x 4 pixels, but it is "
-                f"{shape!r}."
-            )
-
-    def _scaling_now(self) -> "Scaling":
-        from skem._vae_train import Scaling
-
-        return Scaling(**self._scaling)
+        losses = [*getattr(before, "loss_curve_", []), *training.losses]
+        return {
+            "loss_curve_": losses,
+            "kl_curve_": [*getattr(before, "kl_curve_", []), *training.divergences],
+            "validation_scores_": list(training.scores),
+            "loss_": losses[-1] if losses else math.nan,
+            "n_iter_": len(losses),
+            "t_": training.n_steps,
+            "likelihood_": "gaussian" if training.design.gaussian else "bernoulli",
+            "device_": str(training.network.flat.values.device),
+            "_design": vars(training.design),
+            "_scaling": vars(training.scaling),
+            "_weights": training.best[1] if training.best else training.weights(),
+            "_adam": training.adam.state(),
+            "_seed": training.seed,
+            "_cache": {},
+        }
 
     def _fitted(self, dtype: Any) -> "Model":
         """The trained networks in this dtype, on the device of the parameter."""
         from skem._torch import choose_device
         from skem._vae_model import Design, build
-        from skem._vae_train import Model
+        from skem._vae_train import Model, Scaling
 
         check_is_fitted(self)
         key = f"{np.dtype(dtype)} {self.device}"
         if key not in self._cache:
             design = Design(**self._design)
             network = build(design, self._seed, choose_device(self.device))
-            model = Model(design, network, self._scaling_now(), self._seed)
+            model = Model(design, network, Scaling(**self._scaling), self._seed)
             model.restore(self._weights)
             network.convert(dtype)
             self._cache[key] = model
@@ -526,21 +460,12 @@ class VAEEstimator(
     def _n_features_out(self) -> int:
         return int(self._design["n_components"])
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_weights")
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
-
     def _blocks(self, X: ArrayLike) -> Iterator[tuple[Array, "Model"]]:
         check_is_fitted(self)
         rows = self._check_rows(X, reset=False)
         model = self._fitted(working_dtype(rows))
         for part in gen_batches(len(rows), ROWS):
-            yield rows[part], model
+            yield np.asarray(rows[part], working_dtype(rows)), model
 
     # -- verbs ----------------------------------------------------------------------------
 
@@ -619,19 +544,26 @@ class VAEEstimator(
             The ELBO, or with ``n_importance_samples`` above 1 the importance-weighted bound,
             in nats. For Gaussian features it bounds a density in the units of X.
         """
+        self._validate_params()
         check_is_fitted(self)
         rows = self._check_rows(X, reset=False)
-        one = self._fitted(working_dtype(rows))
-        return np.concatenate(list(self._bounds(one, rows, working_dtype(rows))))
+        dtype = working_dtype(rows)
+        every, n = np.arange(len(rows)), int(self.n_importance_samples)
+        return self._bounds(self._fitted(dtype), rows, every, n, dtype)
 
-    def _bounds(self, model: "Model", rows: Array, dtype: Any) -> Iterator[Array]:
+    def _bounds(
+        self, model: "Model", rows: Array, chosen: NDArray[np.intp], n: int, dtype: Any
+    ) -> Array:
+        """The bounds of n importance samples of chosen rows, means over at least 64 draws."""
         from skem._vae_train import bounds
 
-        n = self.n_importance_samples
-        draws = normal_draws(n if n > 1 else N_DRAWS, model.design.n_components, model.seed)
-        for part in gen_batches(len(rows), ROWS):
-            seen = rows[part]
-            yield bounds(model, seen, self._completed(seen, model), draws, n, dtype)
+        d, n_sets = model.design.n_components, -(-N_DRAWS // n)
+        noise = normal_draws(n_sets * n, d, model.seed).reshape(n_sets, n, d)
+        found = []
+        for part in gen_batches(len(chosen), ROWS):
+            seen = np.asarray(rows[chosen[part]], dtype)
+            found.append(bounds(model, seen, self._completed(seen, model), noise, dtype))
+        return np.concatenate(found)
 
     def sample(
         self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
@@ -664,8 +596,9 @@ class VAEEstimator(
     def impute(self, X: ArrayLike) -> Array:
         """Return X with missing values filled by what is expected of them.
 
-        Codes are drawn given the row as it is filled, and the row is filled given the code,
-        in turn; the last decoded means are averaged.
+        Chains draw a code given the row as it is filled, and fill the row given the code, in
+        turn. The decoded means of their last steps are averaged, with more weight on the
+        chains whose codes explain better what is seen.
 
         Parameters
         ----------
@@ -684,12 +617,16 @@ class VAEEstimator(
         from skem._vae_train import completed
 
         rows = np.asarray(rows)
-        holes = np.isnan(rows).any(1)
+        holes = np.asarray(np.isnan(rows).any(axis=1))
         if not holes.any():
             return rows
-        draws = normal_draws(N_FILL, model.design.n_components, model.seed)
+        rng = np.random.default_rng([model.seed, 4])
+        noise = rng.standard_normal((N_FILL + 1, N_CHAINS, model.design.n_components))
         out = rows.astype(working_dtype(rows))
-        out[holes] = completed(model, rows[holes], draws, N_AVERAGE)
+        for part in gen_batches(len(rows), ROWS // N_CHAINS):
+            some = holes[part]
+            if some.any():
+                out[part][some] = completed(model, rows[part][some], noise, N_AVERAGE)
         return out
 
 
@@ -697,4 +634,5 @@ def normal_draws(n: int, n_components: int, seed: int) -> Array:
     """Quasi-random standard normal codes, which every row shares, (n, n_components)."""
     sobol = qmc.Sobol(n_components, rng=np.random.default_rng(seed))
     uniform = sobol.random_base2(math.ceil(math.log2(n)))[:n]
-    return ndtri(uniform.clip(1e-9, 1 - 1e-9))
+    draws: Array = ndtri(uniform.clip(1e-9, 1 - 1e-9))
+    return draws

@@ -4,6 +4,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.impute import KNNImputer
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
 
 from skem import (
     BayesianGMM_MAP,
@@ -176,6 +179,20 @@ def test_latent_grid(autoencoder):
     for wrong in ((0, 3), (1, 1)):
         with pytest.raises(ValueError, match="components must be"):
             LatentGridDisplay.from_estimator(model, components=wrong)
+    for wrong in (1, 2.5):
+        with pytest.raises(ValueError, match="n_codes must be"):
+            LatentGridDisplay.from_estimator(model, n_codes=wrong)
+
+
+def test_displays_of_searches_and_pipelines():
+    X = np.random.default_rng(0).random((60, 12))
+    model = VAEEstimator(2, max_iter=1, image_shape=(2, 6), random_state=0)
+    pipeline = make_pipeline(MinMaxScaler(clip=True), model)
+    search = GridSearchCV(pipeline, {"vaeestimator__n_components": [2]}, cv=2).fit(X)
+    display = LatentGridDisplay.from_estimator(search, n_codes=3, cmap=plt.cm.viridis)
+    assert display.images.shape == (3, 3, 2, 6)
+    assert morph(search.best_estimator_, X[:2], 3).images.shape == (6, 2, 6)
+    EmbeddingDisplay.from_estimator(search, X, X[:, :1], linewidth=1)
 
 
 def test_reconstructions(autoencoder):
@@ -213,6 +230,10 @@ def test_embedding(autoencoder):
     assert len(plain.ax_.collections) == 1
     with pytest.raises(ValueError, match="components must be"):
         EmbeddingDisplay.from_estimator(model, X, components=(0, 3))
+    with pytest.raises(ValueError, match="not numbers may have 20"):
+        EmbeddingDisplay.from_estimator(model, X, [f"row {i}" for i in range(len(X))])
+    with pytest.raises(ValueError, match="inconsistent"):
+        EmbeddingDisplay.from_estimator(model, X, y[:5])
 
 
 def test_morph(autoencoder, tmp_path):
@@ -226,6 +247,7 @@ def test_morph(autoencoder, tmp_path):
     walk.animate(interval=100).save(tmp_path / "walk.gif", writer="pillow")
     with Image.open(tmp_path / "walk.gif") as file:
         assert file.n_frames >= 10  # equal neighbours are merged
-    for rows, n_steps, message in ((X[:1], 4, "two images"), (X[:2], 0, "n_steps")):
+    wrong = ((X[:1], 4, "two images"), (X[:2], 0, "n_steps"), (X[:2], 2.5, "n_steps"))
+    for rows, n_steps, message in wrong:
         with pytest.raises(ValueError, match=message):
             morph(model, rows, n_steps)

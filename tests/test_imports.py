@@ -79,7 +79,15 @@ ALLOWED = {
     "_vae_model": {"_networks", "_torch"},
     "_vae_kernel": {"_vector_math"},
     "_vae_train": {"_data", "_torch", "_vae_kernel", "_vae_model"},
-    "vae": {"_data", "_estimator", "_torch", "_vae_model", "_vae_train"},
+    "_network_estimator": {"_data", "_estimator", "_loop"},
+    "vae": {
+        "_data",
+        "_estimator",
+        "_network_estimator",
+        "_torch",
+        "_vae_model",
+        "_vae_train",
+    },
     "datasets": set(),
 }
 

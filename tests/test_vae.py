@@ -1,7 +1,9 @@
 """VAEEstimator against closed forms and autograd, and as its users meet it."""
 
+import copy
 import math
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -115,7 +117,7 @@ def test_products_in_half_precision_learn_as_well(options, digits, monkeypatch):
     half = clone(model).set_params(precision="bfloat16")
     scores = [m.fit(digits[:1500]).score(digits[1500:]) for m in (model, half)]
     assert scores[1] == pytest.approx(scores[0], abs=0.5)
-    assert half._weights.dtype == np.float32
+    assert half._weights[0].dtype == np.float32
     gaussian = clone(half).set_params(likelihood="gaussian").fit(5 * digits[:300])
     exact = clone(gaussian).set_params(precision="float32").fit(5 * digits[:300])
     assert gaussian.score(5 * digits) == pytest.approx(exact.score(5 * digits), rel=0.05)
@@ -161,10 +163,10 @@ def normal(n, seed=0):
 def test_the_bound_is_exact_where_the_posterior_is():
     net, x, exact = linear_gaussian(exact=True)
     for n in (3, 50):  # every importance weight is p(x)
-        np.testing.assert_allclose(vae.bound(net, x, None, normal(n), n), exact, rtol=1e-9)
+        np.testing.assert_allclose(vae.bound(net, x, None, normal(n)[None]), exact, rtol=1e-9)
     draws = normal(200_000)
     draws = (draws - draws.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(draws.T.cov())).T
-    found = vae.bound(net, x, None, draws[:2000], 1)
+    found = vae.bound(net, x, None, draws[:2000, None])
     np.testing.assert_allclose(found, exact, atol=0.35)
     np.testing.assert_allclose(found.mean(), exact.mean(), atol=0.1)
 
@@ -173,8 +175,7 @@ def test_importance_weights_tighten_the_bound():
     net, x, exact = linear_gaussian(exact=False)
     means, draws = [], normal(4000)
     for n in (1, 2, 10, 50, 1000):
-        each = [vae.bound(net, x, None, part, max(n, 2)) for part in draws.split(n)]
-        means.append(float(torch.stack(each).mean()))
+        means.append(float(vae.bound(net, x, None, draws.view(-1, n, 2)).mean()))
     assert means == sorted(means)
     assert means[0] < exact.mean() - 0.1
     np.testing.assert_allclose(means[-1], exact.mean(), atol=0.05)
@@ -264,10 +265,10 @@ def test_pickles_go_on_alike(digits):
     unknown = skops.io.get_untrusted_types(data=dumped)
     copies = [pickle.loads(pickle.dumps(model)), skops.io.loads(dumped, trusted=unknown)]
     model.partial_fit(digits[:300])
-    for copy in copies:
-        copy.partial_fit(digits[:300])
-        np.testing.assert_array_equal(copy.transform(digits), model.transform(digits))
-        assert copy.t_ == model.t_
+    for other in copies:
+        other.partial_fit(digits[:300])
+        np.testing.assert_array_equal(other.transform(digits), model.transform(digits))
+        assert other.t_ == model.t_
 
 
 def test_warm_start_goes_on(digits):
@@ -292,15 +293,15 @@ def test_early_stopping_restores_the_best(digits):
 
 def test_an_interrupted_fit_keeps_what_it_has(digits, monkeypatch):
     passes = iter(range(2))
-    original = VAEEstimator._pass
+    original = VAEEstimator._step
 
     def stop(self, *args):
         if next(passes, None) is None:
             raise KeyboardInterrupt
-        original(self, *args)
+        return original(self, *args)
 
-    monkeypatch.setattr(VAEEstimator, "_pass", stop)
-    with pytest.warns(ConvergenceWarning, match="interrupted after 2 passes"):
+    monkeypatch.setattr(VAEEstimator, "_step", stop)
+    with pytest.warns(ConvergenceWarning, match="interrupted after 2 iterations"):
         model = VAEEstimator(2, random_state=0).fit(digits[:300])
     assert model.n_iter_ == 2
 
@@ -388,6 +389,157 @@ def test_wrong_codes_are_refused(fitted):
 
 
 def test_torch_is_asked_for(digits, monkeypatch):
-    monkeypatch.setattr("skem.vae.find_spec", lambda name: None)
+    monkeypatch.setattr("skem._network_estimator.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"skem\[torch\]"):
         VAEEstimator().fit(digits)
+
+
+# -- what a review found -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), nn.BatchNorm1d(16)])
+def test_layers_that_differ_in_training(layer, digits):
+    def encoder(n_in, n_out):
+        return nn.Sequential(nn.Linear(n_in, 16), copy.deepcopy(layer), nn.Linear(16, n_out))
+
+    before = torch.random.get_rng_state()
+    model = VAEEstimator(2, max_iter=2, random_state=0, encoder=encoder)
+    one, two = (clone(model).fit(digits[:300]) for _ in range(2))
+    np.testing.assert_array_equal(one.transform(digits), two.transform(digits))
+    np.testing.assert_allclose(one.transform(digits[:1]), one.transform(digits)[:1])
+    assert torch.equal(before, torch.random.get_rng_state())
+    if isinstance(layer, nn.BatchNorm1d):
+        assert (one._weights[1] != 0).all()  # the running mean of the training batches
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1000.0, 1.7e9), (1e40, 0.0), (1e-60, 0.0)])
+def test_far_from_1_is_as_good(scale, offset):
+    X = np.random.default_rng(0).normal(size=(1000, 2))
+    options = {"max_iter": 20, "random_state": 0, "hidden_layer_sizes": (8,)}
+    near = VAEEstimator(1, **options).fit(X)
+    far = VAEEstimator(1, **options).fit(scale * X + offset)
+    score = far.score(scale * X + offset) + 2 * np.log(scale)
+    assert score == pytest.approx(near.score(X), abs=0.02)
+    assert far.loss_ - 2 * np.log(scale) == pytest.approx(near.loss_, abs=0.02)
+
+
+def test_the_loss_is_of_what_is_seen():
+    rng = np.random.default_rng(0)
+    X = 1000 * rng.normal(size=(1000, 4))
+    X[rng.random(X.shape) < 0.5] = np.nan
+    model = VAEEstimator(1, max_iter=20, random_state=0, hidden_layer_sizes=(8,)).fit(X)
+    assert model.loss_ == pytest.approx(-model.score(X), abs=0.1)
+
+
+def test_few_importance_samples_still_tighten(fitted, digits):
+    model = copy.deepcopy(fitted)
+    X = digits[1500:]
+    scores = [model.set_params(n_importance_samples=n).score(X) for n in (1, 2, 8, 64)]
+    assert scores == sorted(scores)
+    with pytest.raises(ValueError, match="n_importance_samples"):
+        model.set_params(n_importance_samples=0).score(X)
+
+
+def test_what_the_networks_were_built_for_stays(digits):
+    model = VAEEstimator(max_iter=1, likelihood="bernoulli", random_state=0).fit(digits)
+    with pytest.raises(ValueError, match="values between 0 and 1"):
+        model.partial_fit(255 * digits)
+    with pytest.raises(ValueError, match="likelihood"):
+        model.set_params(likelihood="gaussian").partial_fit(digits)
+    before = model.transform(digits)
+    with pytest.raises(ValueError, match="without any observed value"):
+        model.fit(np.where(np.arange(10) == 3, np.nan, digits[:, :10]))
+    np.testing.assert_array_equal(model.transform(digits), before)
+    assert not hasattr(clone(model), "n_features_in_")
+
+
+def test_warm_start_with_early_stopping_never_loses(digits):
+    options = {"early_stopping": True, "warm_start": True, "random_state": 0, "max_iter": 15}
+    model = VAEEstimator(4, **options).fit(digits[:600])
+    before = model.score(digits[:600])
+    model.set_params(learning_rate_init=0.5, max_iter=2).fit(digits[:600])
+    assert model.score(digits[:600]) > before - 0.5
+
+
+def test_stacks_of_images(digits):
+    stack = digits.reshape(-1, 8, 8)
+    model = VAEEstimator(2, max_iter=1, image_shape=(8, 8), random_state=0).fit(stack)
+    np.testing.assert_array_equal(model.transform(stack), model.transform(digits))
+    for wrong in (digits.reshape(-1, 4, 16), digits.reshape(-1, 4, 4, 4)):
+        with pytest.raises(ValueError, match="image_shape"):
+            model.transform(wrong)
+    with pytest.raises(ValueError, match="set image_shape"):
+        VAEEstimator().fit(stack)
+    with pytest.raises(ValueError, match="0 sample"):
+        model.fit(stack[:0])
+
+
+def test_files_of_integers_are_not_copied(tmp_path):
+    data = np.memmap(tmp_path / "x", np.uint8, "w+", shape=(400_000, 100))
+    data[:] = np.random.default_rng(0).integers(0, 2, size=data.shape, dtype=np.uint8)
+    model = VAEEstimator(
+        1, max_iter=1, hidden_layer_sizes=(2,), batch_size=2000, early_stopping=True
+    )
+    tracemalloc.start()
+    model.fit(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.6 * data.nbytes
+    assert model.likelihood_ == "bernoulli"
+    ints = np.array(data[:50])
+    np.testing.assert_allclose(model.transform(ints), model.transform(data[:50]), atol=1e-6)
+
+
+def test_weights_of_any_size_and_of_zero(digits):
+    weight = np.full(300, 1e307)
+    model = VAEEstimator(2, max_iter=1, random_state=0).fit(digits[:300], sample_weight=weight)
+    assert np.isfinite(model.score(digits[:300], sample_weight=10 * weight))
+    X = np.vstack([digits[:300], np.full((1, 64), 5.0)])
+    model.fit(X, sample_weight=np.r_[weight, 0])
+    assert model.likelihood_ == "bernoulli"
+
+
+def test_the_default_dtype_of_torch_does_not_matter(digits):
+    torch.set_default_dtype(torch.float64)
+    try:
+        one = VAEEstimator(2, max_iter=1, random_state=0).fit(digits[:300])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    two = VAEEstimator(2, max_iter=1, random_state=0).fit(digits[:300])
+    np.testing.assert_array_equal(one.transform(digits), two.transform(digits))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"encoder": lambda i, o: nn.Linear(i, 2)}, "encoder"),
+        ({"decoder": lambda i, o: nn.Linear(i, 1)}, "decoder"),
+        ({"encoder": lambda i, o: 3}, "encoder must return"),
+        ({"encoder": nn.Linear, "precision": "bfloat16"}, "precision"),
+        ({"image_shape": (-8, -8)}, "image_shape"),
+        ({"hidden_layer_sizes": (2.7,)}, "hidden_layer_sizes"),
+        ({"device": "meta"}, "device"),
+    ],
+)
+def test_more_wrong_parameters_are_named(options, message, digits):
+    with pytest.raises(ValueError, match=message):
+        VAEEstimator(**options).fit(digits)
+
+
+def test_callbacks_follow_the_fit(digits):
+    history = []
+
+    class Note:
+        def setup(self, estimator, context): ...
+        def teardown(self, estimator, context): ...
+        def on_fit_task_begin(self, estimator, context): ...
+
+        def on_fit_task_end(self, estimator, context, *, X=None, fitted_estimator=None):
+            if context.task_name == "iteration":
+                history.append(fitted_estimator.score(X))
+            return len(history) == 3
+
+    model = VAEEstimator(2, max_iter=8, random_state=0).set_callbacks(Note())
+    model.fit(digits[:300])
+    assert model.n_iter_ == len(history) == 3
+    assert history[-1] == pytest.approx(model.score(digits[:300]))
