@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         morph,
     )
     from skem.display import ObjectiveDisplay, TemplateDisplay
+    from skem.gan import GANEstimator
     from skem.image_display import ChainsDisplay, FiltersDisplay, ImputationDisplay
     from skem.mixture import BayesianGMM_MAP
     from skem.mixture_display import MixtureDisplay, SegmentationDisplay
@@ -28,6 +29,7 @@ _MODULE_OF = {
     "ChainsDisplay": "skem.image_display",
     "EmbeddingDisplay": "skem.code_display",
     "FiltersDisplay": "skem.image_display",
+    "GANEstimator": "skem.gan",
     "ImputationDisplay": "skem.image_display",
     "LatentGridDisplay": "skem.code_display",
     "MixtureDisplay": "skem.mixture_display",
@@ -47,6 +49,7 @@ __all__ = [
     "ChainsDisplay",
     "EmbeddingDisplay",
     "FiltersDisplay",
+    "GANEstimator",
     "ImputationDisplay",
     "LatentGridDisplay",
     "MixtureDisplay",

@@ -41,7 +41,7 @@ class NetworkEstimator(
 
     A subclass has the parameters ``image_shape``, ``architecture``, ``hidden_layer_sizes``,
     ``batch_size``, ``max_iter``, ``learning_rate_init``, ``device``, ``warm_start`` and
-    ``verbose``, says whether it allows NaN in ``_nan``, and has the methods
+    ``verbose``, says in ``_allow_nan`` whether NaN is allowed, and has the methods
 
     - ``_start(rows, weight, going_on, n_passes)``: what is trained: a training;
     - ``_step(training, rows, weight, chosen, i)``: pass i over the chosen rows, or that of
@@ -50,7 +50,7 @@ class NetworkEstimator(
       empty ``_cache`` among them.
     """
 
-    _nan: bool | str = True
+    _allow_nan = True
 
     # -- fitting --------------------------------------------------------------------------
 
@@ -181,12 +181,17 @@ class NetworkEstimator(
             X = X.reshape(shape[0], math.prod(shape[1:]))
         options: dict[str, Any] = {
             "dtype": None if on_disk and X.dtype.kind in "buif" else [np.float64, np.float32],
-            "ensure_all_finite": "allow-nan" if self._nan is True else True,
+            "ensure_all_finite": "allow-nan",
         }
         if reset:
             rows = check_array(X, estimator=self, input_name="X", **options)
         else:
             rows = validate_data(self, X, reset=False, **options)
+        if not self._allow_nan and np.isnan(rows).any():
+            raise ValueError(
+                f"X contains NaN, which {type(self).__name__} does not take: fill it first, by "
+                "the impute method of VAEEstimator for example."
+            )
         return rows.view(np.memmap) if on_disk else rows
 
     def _check_shapes(self, n_features: int) -> None:
@@ -216,6 +221,6 @@ class NetworkEstimator(
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self._nan is True
+        tags.input_tags.allow_nan = self._allow_nan
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

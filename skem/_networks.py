@@ -154,40 +154,54 @@ def forward(layers: list[nn.Module], x: Tensor) -> list[Tensor]:
     return values
 
 
-def backward(layers: list[Any], values: list[Tensor], grad: Tensor, to_input: bool) -> Tensor:
+def backward(
+    layers: list[Any],
+    values: list[Tensor],
+    grad: Tensor,
+    *,
+    to_input: bool,
+    to_weights: bool = True,
+) -> Tensor:
     """Set the gradients of the layers; return that of the input, if it is wanted."""
     first = next(i for i, layer in enumerate(layers) if hasattr(layer, "weight"))
     for i in range(len(layers) - 1, -1, -1):
-        wanted = to_input or i > first
-        grad = BACKWARD[type(layers[i])](layers[i], grad, values[i], values[i + 1], wanted)
+        asked = to_input or i > first, to_weights
+        grad = BACKWARD[type(layers[i])](layers[i], grad, values[i], values[i + 1], asked)
     return grad
 
 
-def _linear(layer: Any, grad: Tensor, x: Tensor, y: Tensor, wanted: bool) -> Tensor:
-    layer.weight.grad.copy_(product(grad.T, x.T))
-    torch.sum(grad, 0, out=layer.bias.grad)
-    return product(grad, layer.weight.T) if wanted else grad
+Asked = tuple[bool, bool]  # whether the gradient is wanted by the input, and by the weights
 
 
-def _convolution(layer: Any, grad: Tensor, x: Tensor, y: Tensor, wanted: bool) -> Tensor:
+def _linear(layer: Any, grad: Tensor, x: Tensor, y: Tensor, asked: Asked) -> Tensor:
+    if asked[1]:
+        layer.weight.grad.copy_(product(grad.T, x.T))
+        torch.sum(grad, 0, out=layer.bias.grad)
+    return product(grad, layer.weight.T) if asked[0] else grad
+
+
+def _convolution(layer: Any, grad: Tensor, x: Tensor, y: Tensor, asked: Asked) -> Tensor:
     d_x, d_weight, d_bias = torch.ops.aten.convolution_backward(
         grad, x, layer.weight, [len(layer.bias)], layer.stride, layer.padding, layer.dilation,
-        isinstance(layer, nn.ConvTranspose2d), layer.output_padding, 1, [wanted, True, True],
+        isinstance(layer, nn.ConvTranspose2d), layer.output_padding, 1,
+        [asked[0], asked[1], asked[1]],
     )  # fmt: skip
-    layer.weight.grad.copy_(d_weight)
-    layer.bias.grad.copy_(d_bias)
-    return d_x if wanted else grad
+    if asked[1]:
+        layer.weight.grad.copy_(d_weight)
+        layer.bias.grad.copy_(d_bias)
+    return d_x if asked[0] else grad
 
 
-def _double_to_grey(layer: Any, grad: Tensor, x: Tensor, y: Tensor, wanted: bool) -> Tensor:
+def _double_to_grey(layer: Any, grad: Tensor, x: Tensor, y: Tensor, asked: Asked) -> Tensor:
     patches = functional.unfold(grad, 4, padding=1, stride=2)
-    layer.weight.grad.flatten(1).copy_((x.flatten(2) @ patches.mT).sum(0))
-    torch.sum(grad, (0, 2, 3), out=layer.bias.grad)
+    if asked[1]:
+        layer.weight.grad.flatten(1).copy_((x.flatten(2) @ patches.mT).sum(0))
+        torch.sum(grad, (0, 2, 3), out=layer.bias.grad)
     return (layer.weight.flatten(1) @ patches).view(x.shape)
 
 
 # The gradient by the input, from that by the output, the input, and the output.
-BACKWARD: dict[type, Callable[[Any, Tensor, Tensor, Tensor, bool], Tensor]] = {
+BACKWARD: dict[type, Callable[[Any, Tensor, Tensor, Tensor, Asked], Tensor]] = {
     Dense: _linear,
     nn.Conv2d: _convolution,
     nn.ConvTranspose2d: _convolution,

@@ -309,9 +309,10 @@ class VAEEstimator(NetworkEstimator):
 
     def _start(self, rows: Array, weight: Array, going_on: bool, n_passes: int) -> "Training":
         """The beginning, or a copy of where an earlier fit has come to."""
+        from skem._scaling import Scaling, scaling_of
         from skem._torch import choose_device
         from skem._vae_model import Design
-        from skem._vae_train import Scaling, scaling_of, start
+        from skem._vae_train import start
 
         own = self.encoder is None and self.decoder is None
         if self.precision == "bfloat16" and not own:
@@ -441,9 +442,10 @@ class VAEEstimator(NetworkEstimator):
 
     def _fitted(self, dtype: Any) -> "Model":
         """The trained networks in this dtype, on the device of the parameter."""
+        from skem._scaling import Scaling
         from skem._torch import choose_device
         from skem._vae_model import Design, build
-        from skem._vae_train import Model, Scaling
+        from skem._vae_train import Model
 
         check_is_fitted(self)
         key = f"{np.dtype(dtype)} {self.device}"

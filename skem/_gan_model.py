@@ -1,0 +1,202 @@
+"""The generative adversarial network: two networks, their losses and the gradients.
+
+    x = G(z),  D(x) = sigmoid(d(x))
+    d maximises     V = E_x log D(x) + E_z log(1 - D(G(z)))
+    G minimises     -E_z log D(G(z))       (non-saturating)
+                    or E_z log(1 - D(G(z))) (minimax)
+
+For a given G the best d is log p(x) - log p_G(x). With ``spectral``, every weight W of d is
+divided by its largest singular value, s = u' W v, so that d changes no faster than x does.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from skem._networks import (
+    backward,
+    convolutions,
+    deconvolutions,
+    dense,
+    fill_uniform,
+    forward,
+)
+from skem._torch import Flat, flatten, generator
+
+N_POWER = 10  # power iterations before the first step
+
+
+@dataclass(frozen=True)
+class Design:
+    """What the networks look like."""
+
+    n_features: int
+    n_components: int
+    hidden_layer_sizes: tuple[int, ...]
+    activation: str
+    architecture: str
+    image_shape: tuple[int, ...] | None
+    standardised: bool  # else between 0 and 1
+    spectral: bool
+    gain: float  # the largest singular value of the first weight, then; others have 1
+    noise: str
+    loss: str
+
+
+@dataclass
+class Networks:
+    """Generator and discriminator.
+
+    The discriminator computes with ``used``; what is learnt is ``free``, of which ``used``
+    is a copy with normalised weights.
+    """
+
+    design: Design
+    generator: nn.Sequential
+    discriminator: nn.Sequential
+    flat: Flat  # of the generator
+    used: Flat
+    free: Flat
+    weights: list[tuple[nn.Parameter, Tensor, Tensor]]  # as used, free, and the free gradient
+    left: list[Tensor]  # the singular vectors u of the weights
+    right: list[Tensor]
+    norms: list[Tensor]
+
+
+def build(design: Design, seed: int, device: torch.device) -> Networks:
+    """Networks with random weights."""
+    D, d, hidden = design.n_features, design.n_components, list(design.hidden_layer_sizes)
+    random = generator(seed, 1)
+    if design.architecture == "dense":
+        layers = dense([d, *hidden, D], design.activation)
+        judge = dense([D, *hidden[::-1], 1], design.activation)
+    else:
+        height, width, *colours = design.image_shape or (1, D)
+        shape = (colours[0] if colours else 1, height, width)
+        layers = deconvolutions(d, shape, design.activation)
+        judge = convolutions(shape, 1, design.activation)
+    modules = [fill_uniform(module, random).to(device) for module in (layers, judge)]
+    flat, used = (flatten(list(module.parameters()), device) for module in modules)
+    free = Flat(nn.Parameter(used.values.detach().clone()), torch.zeros_like(used.gradient))
+    free.values.grad = free.gradient
+    weights, start = [], 0
+    for p in judge.parameters():
+        part = slice(start, start + p.numel())
+        if p.ndim > 1 and design.spectral:
+            flats = free.values.detach(), free.gradient
+            value, gradient = (flat[part].view(len(p), -1) for flat in flats)
+            weights.append((p, value, gradient))
+        start = part.stop
+    left = [torch.randn(len(p), generator=random).to(device) for p, _, _ in weights]
+    networks = Networks(design, layers, judge, flat, used, free, weights, left, [], [])
+    for _ in range(N_POWER):
+        normalise(networks)
+    return networks
+
+
+@torch.no_grad()
+def normalise(networks: Networks) -> None:
+    """Copy free to used weights, divided by their norms, after one power iteration."""
+    networks.used.values.copy_(networks.free.values)
+    networks.right, networks.norms = [], []
+    for i, (used, free, _) in enumerate(networks.weights):
+        right = functional.normalize(free.T @ networks.left[i], dim=0)
+        image = free @ right
+        norm = image.norm().clamp_min(1e-12)
+        networks.left[i] = image / norm
+        networks.right.append(right)
+        networks.norms.append(norm)
+        used.mul_((networks.design.gain if i == 0 else 1.0) / norm)
+
+
+def _pull_back(networks: Networks) -> None:
+    """The gradient by the free weights from that by the used ones."""
+    networks.free.gradient.copy_(networks.used.gradient)
+    vectors = zip(networks.left, networks.right, networks.norms, strict=True)
+    for i, (u, v, norm) in enumerate(vectors):
+        used, _, gradient = networks.weights[i]
+        gain = networks.design.gain if i == 0 else 1.0
+        along = (gradient * used.view_as(gradient)).sum()
+        gradient.mul_(gain).sub_(along * torch.outer(u, v)).div_(norm)
+
+
+def draw(design: Design, n: int, random: torch.Generator) -> Tensor:
+    """Codes, (n, d)."""
+    shape = n, design.n_components
+    if design.noise == "normal":
+        return torch.randn(shape, generator=random, dtype=torch.float32)
+    return torch.rand(shape, generator=random, dtype=torch.float32) * 2 - 1
+
+
+def squashed(networks: Networks, output: Tensor) -> Tensor:
+    """Rows from the last layer of the generator."""
+    return output if networks.design.standardised else output.sigmoid()
+
+
+def generated(networks: Networks, z: Tensor) -> Tensor:
+    """Rows of codes, (n, D)."""
+    return squashed(networks, networks.generator(z))
+
+
+def judged(networks: Networks, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The last hidden layer of the discriminator, (n, H), and d(x), (n,)."""
+    values = forward(list(networks.discriminator.children()), x)
+    return values[-2].flatten(1), values[-1][:, 0]
+
+
+def discriminator_loss(logits: Tensor, share: Tensor) -> Tensor:
+    """-V: of the rows, which have shares, and as many generated ones after them."""
+    n = len(share)
+    loss: Tensor = (
+        share @ functional.softplus(-logits[:n]) + functional.softplus(logits[n:]).mean()
+    )
+    return loss
+
+
+def generator_loss(logits: Tensor, kind: str) -> Tensor:
+    """What the generator minimises."""
+    if kind == "minimax":
+        return -functional.softplus(logits).mean()
+    return functional.softplus(-logits).mean()
+
+
+@torch.no_grad()
+def discriminator_gradient(networks: Networks, x: Tensor, share: Tensor, fake: Tensor) -> float:
+    """Set the gradient by the free weights; return the loss."""
+    layers = list(networks.discriminator.children())
+    values = forward(layers, torch.cat([x, fake]))
+    logits, n = values[-1], len(x)
+    grad = logits.sigmoid()
+    grad[:n] = (grad[:n] - 1) * share[:, None]
+    grad[n:] /= len(fake)
+    backward(layers, values, grad, to_input=False)
+    _pull_back(networks)
+    return discriminator_loss(logits[:, 0], share).item()
+
+
+@torch.no_grad()
+def generator_gradient(networks: Networks, values: list[Tensor], fake: Tensor) -> float:
+    """Set the gradient of the generator, whose layers gave ``values``; return the loss."""
+    layers, judge = (
+        list(module.children()) for module in (networks.generator, networks.discriminator)
+    )
+    judged_values = forward(judge, fake)
+    logits = judged_values[-1]
+    grad = logits.sigmoid() / len(fake)
+    if networks.design.loss == "minimax":
+        grad = -grad
+    else:
+        grad -= 1 / len(fake)
+    grad = backward(judge, judged_values, grad, to_input=True, to_weights=False)
+    if not networks.design.standardised:
+        grad = grad * fake * (1 - fake)
+    backward(layers, values, grad, to_input=False)
+    return generator_loss(logits[:, 0], networks.design.loss).item()
+
+
+def state_of(networks: Networks) -> list[Any]:
+    """All that training changes in the networks."""
+    return [networks.flat.values, networks.free.values, *networks.left]
