@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-import skem.vae
+import skem._network_estimator
 from skem import VAEEstimator
 from skem._networks import product
 
@@ -40,7 +40,7 @@ def ours(X, batch, n_epochs, *, fast=True, **options):
     model = VAEEstimator(**options, batch_size=batch, max_iter=n_epochs, random_state=0)
 
     def run():
-        skem.vae.MIN_FAST = 0 if fast else math.inf
+        skem._network_estimator.MIN_FAST = 0 if fast else math.inf
         model.fit(X)
 
     return run, n_epochs * len(X)

@@ -51,7 +51,7 @@ class Networks:
     """Generator and discriminator.
 
     The discriminator computes with ``used``; what is learnt is ``free``, of which ``used``
-    is a copy with normalised weights.
+    is a copy with normalised weights, or, without spectral normalisation, the same.
     """
 
     design: Design
@@ -60,10 +60,11 @@ class Networks:
     flat: Flat  # of the generator
     used: Flat
     free: Flat
-    weights: list[tuple[nn.Parameter, Tensor, Tensor]]  # as used, free, and the free gradient
+    weights: list[tuple[Any, Any]]  # those that are normalised, as used and free
+    plain: list[tuple[Any, Any]]  # the others
     left: list[Tensor]  # the singular vectors u of the weights
     right: list[Tensor]
-    norms: list[Tensor]
+    norms: list[float]
 
 
 def build(design: Design, seed: int, device: torch.device) -> Networks:
@@ -80,18 +81,15 @@ def build(design: Design, seed: int, device: torch.device) -> Networks:
         judge = convolutions(shape, 1, design.activation)
     modules = [fill_uniform(module, random).to(device) for module in (layers, judge)]
     flat, used = (flatten(list(module.parameters()), device) for module in modules)
-    free = Flat(nn.Parameter(used.values.detach().clone()), torch.zeros_like(used.gradient))
-    free.values.grad = free.gradient
-    weights, start = [], 0
-    for p in judge.parameters():
-        part = slice(start, start + p.numel())
-        if p.ndim > 1 and design.spectral:
-            flats = free.values.detach(), free.gradient
-            value, gradient = (flat[part].view(len(p), -1) for flat in flats)
-            weights.append((p, value, gradient))
-        start = part.stop
-    left = [torch.randn(len(p), generator=random).to(device) for p, _, _ in weights]
-    networks = Networks(design, layers, judge, flat, used, free, weights, left, [], [])
+    free, weights, plain = used, [], []
+    if design.spectral:
+        copies = [nn.Parameter(p.detach().clone()) for p in judge.parameters()]
+        free = flatten(copies, device)
+        pairs = list(zip(judge.parameters(), copies, strict=True))
+        weights = [pair for pair in pairs if pair[0].ndim > 1]
+        plain = [pair for pair in pairs if pair[0].ndim == 1]
+    left = [torch.randn(len(p), generator=random).to(device) for p, _ in weights]
+    networks = Networks(design, layers, judge, flat, used, free, weights, plain, left, [], [])
     for _ in range(N_POWER):
         normalise(networks)
     return networks
@@ -100,27 +98,41 @@ def build(design: Design, seed: int, device: torch.device) -> Networks:
 @torch.no_grad()
 def normalise(networks: Networks) -> None:
     """Copy free to used weights, divided by their norms, after one power iteration."""
-    networks.used.values.copy_(networks.free.values)
+    for used, free in networks.plain:
+        used.copy_(free)
     networks.right, networks.norms = [], []
-    for i, (used, free, _) in enumerate(networks.weights):
-        right = functional.normalize(free.T @ networks.left[i], dim=0)
-        image = free @ right
-        norm = image.norm().clamp_min(1e-12)
+    for i, (used, free) in enumerate(networks.weights):
+        matrix = free.flatten(1)
+        right = functional.normalize(matrix.T @ networks.left[i], dim=0)
+        image = matrix @ right
+        norm = max(float(image.norm()), 1e-12)
         networks.left[i] = image / norm
         networks.right.append(right)
         networks.norms.append(norm)
-        used.mul_((networks.design.gain if i == 0 else 1.0) / norm)
+        torch.mul(free, _gain(networks, i) / norm, out=used)
+
+
+def _gain(networks: Networks, i: int) -> float:
+    """The largest singular value that weight i is to have."""
+    return networks.design.gain if i == 0 else 1.0
 
 
 def _pull_back(networks: Networks) -> None:
     """The gradient by the free weights from that by the used ones."""
-    networks.free.gradient.copy_(networks.used.gradient)
+    for used, free in networks.plain:
+        free.grad.copy_(used.grad)
     vectors = zip(networks.left, networks.right, networks.norms, strict=True)
-    for i, (u, v, norm) in enumerate(vectors):
-        used, _, gradient = networks.weights[i]
-        gain = networks.design.gain if i == 0 else 1.0
-        along = (gradient * used.view_as(gradient)).sum()
-        gradient.mul_(gain).sub_(along * torch.outer(u, v)).div_(norm)
+    for i, (left, right, norm) in enumerate(vectors):
+        used, free = networks.weights[i]
+        along = float(torch.dot(used.grad.flatten(), used.flatten()))
+        torch.addr(
+            used.grad.flatten(1),
+            left,
+            right,
+            beta=_gain(networks, i) / norm,
+            alpha=-along / norm,
+            out=free.grad.flatten(1),
+        )
 
 
 def draw(design: Design, n: int, random: torch.Generator) -> Tensor:
@@ -192,7 +204,7 @@ def generator_gradient(networks: Networks, values: list[Tensor], fake: Tensor) -
         grad -= 1 / len(fake)
     grad = backward(judge, judged_values, grad, to_input=True, to_weights=False)
     if not networks.design.standardised:
-        grad = grad * fake * (1 - fake)
+        grad = torch.ops.aten.sigmoid_backward(grad, fake)
     backward(layers, values, grad, to_input=False)
     return generator_loss(logits[:, 0], networks.design.loss).item()
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial.distance import cdist
+from sklearn.metrics.pairwise import euclidean_distances
 from torch import Tensor
 
 from skem._gan_model import (
@@ -112,7 +112,7 @@ def rows_to_compare(rows: Array, weight: Array, scaling: Scaling, seed: int) -> 
 @torch.no_grad()
 def coverage(training: Training) -> float:
     """The share of rows with a generated one no farther than their fifth nearest other row."""
-    networks, rows = training.networks, training.compared
+    networks, rows = training.networks, training.compared.numpy().astype(float)
     n = len(rows)
     if n < 2:
         return float("nan")
@@ -122,5 +122,6 @@ def coverage(training: Training) -> float:
     z = draw(networks.design, n, random).to(training.average.device)
     fake = generated(networks, z).cpu().numpy()
     networks.flat.values.copy_(keep)
-    own = np.sort(cdist(rows, rows), axis=1)[:, min(N_NEAREST, n - 1)]
-    return float((cdist(rows, fake).min(1) <= own).mean())
+    nearest = min(N_NEAREST, n - 1)  # 0 is the row itself
+    own = np.partition(euclidean_distances(rows, rows), nearest, axis=1)[:, nearest]
+    return float((euclidean_distances(rows, fake).min(1) <= own).mean())

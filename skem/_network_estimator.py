@@ -24,6 +24,13 @@ from skem._loop import DivergenceError, Run, iterate
 
 Array = NDArray[np.floating]
 
+MIN_FAST = 3e8  # values read in training, from which numba is worth its import
+
+
+def numba_pays(n_values: int) -> bool:
+    """Whether so many values, read in training, are worth the import of numba."""
+    return n_values >= MIN_FAST and find_spec("numba") is not None
+
 
 def _is_size(value: Any) -> bool:
     return isinstance(value, Integral) and int(value) > 0

@@ -101,8 +101,8 @@ def fill(tensors: list[Tensor], arrays: list[NDArray]) -> None:
 class Adam:
     """Adam on one vector, in one call, with a state of NumPy arrays.
 
-    ``compiled`` does the same as torch with the usual betas in half of the time, on the
-    processor: ``compiled(values, gradient, mean, square, rate, n)`` on arrays.
+    ``compiled`` does the same as torch in half of the time, on the processor:
+    ``compiled(values, gradient, mean, square, rate, n, beta_1, beta_2)`` on arrays.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Adam:
         compiled: Callable[..., None] | None = None,
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
-        self._flat, self._compiled = flat, compiled
+        self._flat, self._compiled, self._betas = flat, compiled, betas
         fused = flat.values.device.type in ("cpu", "cuda")
         self._adam = torch.optim.Adam([flat.values], betas=betas, fused=fused)
         if state is None:
@@ -137,6 +137,7 @@ class Adam:
             self._state["exp_avg_sq"].numpy(),
             rate,
             self._state["step"].item(),
+            *self._betas,
         )
 
     def state(self) -> dict[str, NDArray]:

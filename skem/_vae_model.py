@@ -60,7 +60,7 @@ class Network:
     by_hand: bool  # whether ``written_gradient`` knows all layers
     dtype: torch.dtype = torch.float32
     half: "Network | None" = None  # a copy in bfloat16, where products are computed
-    compiled: Callable[..., float] | None = None  # that of ``_vae_kernel``
+    compiled: Callable[..., float] | None = None  # that of ``_network_kernel``
 
     def convert(self, dtype: Any) -> None:
         """For inference in another dtype; training is in float32."""

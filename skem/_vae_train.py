@@ -94,9 +94,9 @@ def start(
     """Random weights; with ``half``, products in bfloat16, with ``fast``, loops in numba."""
     network, step = build(design, seed, device), None
     if fast:
-        from skem import _vae_kernel
+        from skem import _network_kernel
 
-        network.compiled, step = _vae_kernel.bernoulli, _vae_kernel.adam
+        network.compiled, step = _network_kernel.bernoulli, _network_kernel.adam
     if half:
         network.half = in_half(network)
     return Training(design, network, scaling, seed, Adam(network.flat, adam, step))

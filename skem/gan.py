@@ -20,7 +20,7 @@ from skem._estimator import (
     check_is_fitted,
     with_callbacks,
 )
-from skem._network_estimator import NetworkEstimator
+from skem._network_estimator import NetworkEstimator, numba_pays
 
 if TYPE_CHECKING:
     from skem._gan_model import Networks
@@ -314,9 +314,14 @@ class GANEstimator(NetworkEstimator):
         networks = build(design, seed, choose_device(self.device))
         betas = float(self.beta_1), float(self.beta_2)
         state_d, state_g = self._adams if going_on else (None, None)
+        step = None
+        if networks.flat.values.device.type == "cpu" and numba_pays(rows.size * n_passes):
+            from skem import _network_kernel
+
+            step = _network_kernel.adam
         adams = (
-            Adam(networks.free, state_d, betas=betas),
-            Adam(networks.flat, state_g, betas=betas),
+            Adam(networks.free, state_d, step, betas),
+            Adam(networks.flat, state_g, step, betas),
         )
         training = Training(
             networks,

@@ -5,7 +5,6 @@ The networks, the bound and its gradient are in ``_vae_model``; this file is the
 
 import math
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -24,14 +23,13 @@ from skem._estimator import (
     split_rows,
     with_callbacks,
 )
-from skem._network_estimator import NetworkEstimator
+from skem._network_estimator import NetworkEstimator, numba_pays
 
 if TYPE_CHECKING:
     from skem._vae_train import Model, Training
 
 Array = NDArray[np.floating]
 
-MIN_FAST = 3e8  # values read in training, from which numba is worth its import
 ROWS = 1000  # rows of a block, where all at once would take too much memory
 N_DRAWS = 64  # quasi-random draws of the code for the ELBO
 # Chains of imputation, their steps, and how many of the last are averaged.
@@ -324,9 +322,7 @@ class VAEEstimator(NetworkEstimator):
         kind: dict[str, Any] = {
             "device": device,
             "half": self.precision == "bfloat16",
-            "fast": device.type == "cpu"
-            and rows.size * n_passes >= MIN_FAST
-            and find_spec("numba") is not None,
+            "fast": device.type == "cpu" and numba_pays(rows.size * n_passes),
         }
         seen = moments(rows, weight)
         design = Design(

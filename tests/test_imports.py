@@ -87,9 +87,9 @@ ALLOWED = {
     "_torch": set(),
     "_networks": set(),
     "_vae_model": {"_networks", "_torch"},
-    "_vae_kernel": {"_vector_math"},
+    "_network_kernel": {"_vector_math"},
     "_scaling": {"_data"},
-    "_vae_train": {"_data", "_scaling", "_torch", "_vae_kernel", "_vae_model"},
+    "_vae_train": {"_data", "_scaling", "_torch", "_network_kernel", "_vae_model"},
     "_network_estimator": {"_data", "_estimator", "_loop"},
     "vae": {
         "_data",
@@ -108,6 +108,7 @@ ALLOWED = {
         "_gan_model",
         "_gan_train",
         "_network_estimator",
+        "_network_kernel",
         "_scaling",
         "_torch",
     },
@@ -134,7 +135,7 @@ def test_imports_point_one_way(path):
     top = {name.split(".")[0] for node in tree.body for name in imported(node)}
     late = {"_mixture_kernel": "numba", "_rbm_kernel": "numba", "_vector_math": "numba"}
     late |= dict.fromkeys(TORCH, "torch")
-    late["_vae_kernel"] = "numba"
+    late["_network_kernel"] = "numba"
     lazy = {late.get(path.stem)}  # such modules are themselves imported late
     assert not top & (HEAVY - lazy), "heavy modules are imported where they are used"
 

@@ -86,7 +86,7 @@ def test_the_grey_deconvolution_is_that_of_torch():
 
 
 def test_the_compiled_loops_do_what_torch_does():
-    kernel = pytest.importorskip("skem._vae_kernel")
+    kernel = pytest.importorskip("skem._network_kernel")
     random = torch.Generator().manual_seed(0)
     logits = 30 * torch.randn((9, 21), generator=random)
     x, weight = torch.rand((9, 21), generator=random), torch.rand(9, generator=random)
@@ -98,21 +98,23 @@ def test_the_compiled_loops_do_what_torch_does():
     assert loss == pytest.approx(float(weight.double() @ exact.sum(1)), rel=1e-5)
     expected = (logits.sigmoid() - x) * weight[:, None]
     np.testing.assert_allclose(grad, expected, atol=1e-6)
-    flats = [flatten([torch.nn.Parameter(torch.ones(50))], torch.device("cpu")) for _ in "ab"]
-    adams = [Adam(flats[0]), Adam(flats[1], None, kernel.adam)]
-    for i in range(5):
-        grad = torch.randn(50, generator=random) * 10.0 ** (i - 2)
-        for flat, adam in zip(flats, adams, strict=True):
-            flat.gradient.copy_(grad)
-            adam.step(0.01)
-    np.testing.assert_allclose(*(flat.values.detach() for flat in flats), rtol=1e-5)
-    for name, value in adams[0].state().items():
-        np.testing.assert_allclose(adams[1].state()[name], value, rtol=1e-5)
+    one = torch.nn.Parameter(torch.ones(50))
+    for betas in ((0.9, 0.999), (0.0, 0.99)):
+        flats = [flatten([copy.deepcopy(one)], torch.device("cpu")) for _ in "ab"]
+        adams = [Adam(flats[0], betas=betas), Adam(flats[1], None, kernel.adam, betas)]
+        for i in range(5):
+            grad = torch.randn(50, generator=random) * 10.0 ** (i - 2)
+            for flat, adam in zip(flats, adams, strict=True):
+                flat.gradient.copy_(grad)
+                adam.step(0.01)
+        np.testing.assert_allclose(*(flat.values.detach() for flat in flats), rtol=1e-5)
+        for name, value in adams[0].state().items():
+            np.testing.assert_allclose(adams[1].state()[name], value, rtol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{}, {"architecture": "conv", "image_shape": (8, 8)}])
 def test_products_in_half_precision_learn_as_well(options, digits, monkeypatch):
-    monkeypatch.setattr("skem.vae.MIN_FAST", 0)
+    monkeypatch.setattr("skem._network_estimator.MIN_FAST", 0)
     model = VAEEstimator(4, max_iter=8, random_state=0, **options)
     half = clone(model).set_params(precision="bfloat16")
     scores = [m.fit(digits[:1500]).score(digits[1500:]) for m in (model, half)]

@@ -1,4 +1,4 @@
-"""Where a training step of the autoencoder is no matrix product: two loops in numba."""
+"""Where a training step is no matrix product: two loops in numba."""
 
 import numpy as np
 from numba import float32, njit
@@ -23,12 +23,12 @@ def bernoulli(x, weight, logits, grad):
 
 
 @njit(**OPTIONS)
-def adam(values, gradient, mean, square, rate, n):
-    """Step n of Adam, with its usual constants."""
-    keep_mean, keep_square = float32(0.9), float32(0.999)
-    new_mean, new_square = float32(0.1), float32(0.001)
-    length = float32(rate / (1 - 0.9**n))
-    scale, least = float32(1 / np.sqrt(1 - 0.999**n)), float32(1e-8)
+def adam(values, gradient, mean, square, rate, n, beta_1, beta_2):
+    """Step n of Adam."""
+    keep_mean, keep_square = float32(beta_1), float32(beta_2)
+    new_mean, new_square = float32(1 - beta_1), float32(1 - beta_2)
+    length = float32(rate / (1 - beta_1**n))
+    scale, least = float32(1 / np.sqrt(1 - beta_2**n)), float32(1e-8)
     for i in range(len(values)):
         g = gradient[i]
         m = keep_mean * mean[i] + new_mean * g

@@ -1,0 +1,382 @@
+"""GANEstimator against autograd and closed forms, and as its users meet it."""
+
+import copy
+import math
+import pickle
+
+import numpy as np
+import pytest
+import skops.io
+import torch
+from sklearn.base import clone
+from sklearn.datasets import load_digits, load_iris, make_moons
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
+
+from skem import GANEstimator
+from skem import _gan_model as gan
+from skem._networks import forward
+from skem._torch import flatten
+
+early = pytest.mark.filterwarnings("ignore:mode collapse")  # of fits that are cut short
+
+
+@pytest.fixture(scope="module")
+def digits():
+    X = load_digits().data / 16
+    return X[np.random.default_rng(0).permutation(len(X))].astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def fitted(digits):
+    return GANEstimator(20, max_iter=200, random_state=0).fit(digits)
+
+
+def networks(exact=True, **changes):
+    design = {
+        "n_features": 6, "n_components": 3, "hidden_layer_sizes": (5, 4),
+        "activation": "gelu", "architecture": "dense", "image_shape": None,
+        "standardised": True, "spectral": True, "gain": 1.7, "noise": "normal",
+        "loss": "non_saturating",
+    }  # fmt: skip
+    design = gan.Design(**{**design, **changes})
+    nets = gan.build(design, 0, torch.device("cpu"))
+    # the same, in float64
+    nets.generator.double(), nets.discriminator.double()
+    device = torch.device("cpu")
+    nets.flat = flatten(list(nets.generator.parameters()), device)
+    copies = [torch.nn.Parameter(p.detach().double()) for p in nets.discriminator.parameters()]
+    nets.used = nets.free = flatten(list(nets.discriminator.parameters()), device)
+    nets.left = [u.double() for u in nets.left]
+    if design.spectral:
+        nets.free = flatten(copies, device)
+        pairs = list(zip(nets.discriminator.parameters(), copies, strict=True))
+        nets.weights = [pair for pair in pairs if pair[0].ndim > 1]
+        nets.plain = [pair for pair in pairs if pair[0].ndim == 1]
+    if exact:
+        nets.left = [torch.linalg.svd(w.detach().flatten(1))[0][:, 0] for _, w in nets.weights]
+    else:
+        for _ in range(200):
+            gan.normalise(nets)
+    gan.normalise(nets)
+    return nets
+
+
+# -- the maths --------------------------------------------------------------------------------
+
+KINDS = [
+    {},
+    {"spectral": False},
+    {"standardised": False},
+    {"activation": "relu", "loss": "minimax"},
+    {"activation": "tanh"},
+    {"architecture": "conv", "image_shape": (8, 9), "n_features": 72},
+    {"architecture": "conv", "image_shape": (4, 5, 3), "n_features": 60, "spectral": False},
+]
+
+
+def normalised(nets, free):
+    """The discriminator's weights as used, by singular values that torch differentiates."""
+    parts, start = [], 0
+    first = True
+    for p in nets.discriminator.parameters():
+        part = free[start : start + p.numel()].view(p.shape)
+        start += p.numel()
+        if p.ndim > 1 and nets.design.spectral:
+            norm = torch.linalg.matrix_norm(part.reshape(len(part), -1), 2)
+            part = part / norm * (nets.design.gain if first else 1.0)
+            first = False
+        parts.append(part)
+    return parts
+
+
+def logits_of(nets, parts, x):
+    names = [name for name, _ in nets.discriminator.named_parameters()]
+    parameters = dict(zip(names, parts, strict=True))
+    return torch.func.functional_call(nets.discriminator, parameters, (x,))[:, 0]
+
+
+@pytest.mark.parametrize("changes", KINDS)
+def test_the_gradient_of_the_discriminator_is_that_of_autograd(changes):
+    nets = networks(**changes)
+    random = torch.Generator().manual_seed(0)
+    D = nets.design.n_features
+    x, fake = (torch.rand((7, D), generator=random, dtype=torch.float64) for _ in "ab")
+    share = torch.rand(7, generator=random, dtype=torch.float64)
+    loss = gan.discriminator_gradient(nets, x, share, fake)
+    free = nets.free.values.detach().clone().requires_grad_()
+    parts = normalised(nets, free)
+    real = torch.log(torch.sigmoid(logits_of(nets, parts, x)))
+    generated = torch.log(1 - torch.sigmoid(logits_of(nets, parts, fake)))
+    expected = -(share @ real) - generated.mean()
+    assert loss == pytest.approx(expected.item(), rel=1e-9)
+    expected.backward()
+    np.testing.assert_allclose(nets.free.gradient, free.grad, rtol=1e-6, atol=1e-9)
+    assert free.grad.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("changes", KINDS)
+def test_the_gradient_of_the_generator_is_that_of_autograd(changes):
+    nets = networks(**changes)
+    z = torch.randn((7, 3), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with torch.no_grad():
+        values = forward(list(nets.generator.children()), z)
+        fake = gan.squashed(nets, values[-1])
+    loss = gan.generator_gradient(nets, values, fake)
+    own = nets.flat.gradient.clone()
+    nets.flat.gradient.zero_()
+    D = torch.sigmoid(nets.discriminator(gan.generated(nets, z)))
+    minimax = nets.design.loss == "minimax"
+    expected = torch.log(1 - D).mean() if minimax else -torch.log(D).mean()
+    assert loss == pytest.approx(expected.item(), rel=1e-9)
+    expected.backward()
+    np.testing.assert_allclose(own, nets.flat.gradient, rtol=1e-8, atol=1e-11)
+    assert own.abs().max() > 1e-4
+
+
+def test_power_iterations_find_the_largest_singular_value():
+    nets = networks(exact=False)
+    used = [w.detach().flatten(1) for w, _ in nets.weights]
+    norms = [torch.linalg.matrix_norm(w, 2).item() for w in used]
+    np.testing.assert_allclose(norms, [1.7, 1.0, 1.0], rtol=1e-9)
+
+
+def test_the_discriminator_finds_the_log_density_ratio():
+    """For a generator that stays, d goes to log p(x) - log p_G(x): here of two normals."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(1.0, 1.0, size=(20_000, 1)).astype(np.float32)
+    model = GANEstimator(
+        1, hidden_layer_sizes=(16,), activation="tanh", spectral_norm=False, max_iter=1
+    )
+    training = model._start(X, np.ones(len(X)), False, 1)
+    nets, scaling = training.networks, training.scaling
+    torch_random = torch.Generator().manual_seed(0)
+    for i in range(1500):
+        x, _ = scaling.apply(X[rng.integers(len(X), size=512)], np.float32, "cpu")
+        fake = torch.randn((512, 1), generator=torch_random) - 0.5
+        gan.discriminator_gradient(nets, x, torch.full((512,), 1 / 512), fake)
+        training.adams[0].step(0.01 * (1 - i / 1500))
+        gan.normalise(nets)
+    grid = torch.linspace(-1.5, 1.5, 7)[:, None]
+    with torch.no_grad():
+        found = gan.judged(nets, grid)[1]
+    exact = grid[:, 0] * 0.5 + 0.125  # log N(x|0, 1) - log N(x|-1/2, 1)
+    np.testing.assert_allclose(found, exact, atol=0.15)
+
+
+# -- the estimator -----------------------------------------------------------------------------
+
+
+def test_draws_digits(fitted, digits):
+    assert fitted.coverage_ > 0.6
+    X = fitted.sample(3000, random_state=0)
+    assert X.shape == (3000, 64)
+    assert ((X >= 0) & (X <= 1)).all()
+    y = load_digits().target[np.random.default_rng(0).permutation(len(digits))]
+    judge = LogisticRegression(max_iter=1000).fit(digits, y)
+    shares = np.bincount(judge.predict(X), minlength=10) / len(X)
+    assert (shares > 0.02).all()
+    assert np.abs(X.mean(0) - digits.mean(0)).max() < 0.12
+
+
+def test_a_classifier_can_hardly_tell(fitted, digits):
+    both = np.vstack([digits, fitted.sample(len(digits), random_state=0)])
+    real = np.repeat([1, 0], len(digits))
+    noise = np.vstack([digits, np.random.default_rng(0).random(digits.shape)])
+    easy, hard = (
+        cross_val_score(LogisticRegression(max_iter=1000), rows, real, cv=3).mean()
+        for rows in (noise, both)
+    )
+    assert easy > 0.95
+    assert hard < 0.8
+
+
+def test_draws_in_the_units_of_the_rows():
+    X = 100 + 1000 * make_moons(1000, noise=0.1, random_state=0)[0]
+    model = GANEstimator(2, max_iter=200, random_state=0).fit(X)
+    drawn = model.sample(2000, random_state=0)
+    np.testing.assert_allclose(drawn.mean(0), X.mean(0), atol=0.25 * X.std())
+    np.testing.assert_allclose(drawn.std(0), X.std(0), rtol=0.3)
+    assert model.coverage_ > 0.5
+
+
+@early
+def test_collapse_is_told(digits):
+    usual = {
+        "activation": "relu", "spectral_norm": False, "average": 0, "noise": "uniform",
+        "learning_rate_init": 1e-3, "beta_1": 0.9, "beta_2": 0.999,
+    }  # fmt: skip
+    with pytest.warns(ConvergenceWarning, match="mode collapse"):
+        model = GANEstimator(max_iter=10, random_state=0, **usual).fit(digits)
+    assert model.coverage_ < 0.1
+
+
+def test_coverage_is_that_of_neighbours():
+    """Draws of a generator that gives one point cover the rows whose neighbours are far."""
+    rng = np.random.default_rng(0)
+    X = np.r_[rng.random((50, 2)) * 0.1, [[0.95, 0.95]]]
+    model = GANEstimator(2, max_iter=1, random_state=0)
+    training = model._start(X, np.ones(51), False, 1)
+    with torch.no_grad():
+        training.average.zero_()  # sigmoid(0) = 1/2 whatever the noise
+    from skem._gan_train import coverage
+
+    points = training.compared.numpy()
+    gaps = np.sort(np.linalg.norm(points[:, None] - points[None], axis=2), axis=1)[:, 5]
+    expected = np.mean(np.linalg.norm(points - 0.5, axis=1) <= gaps)
+    assert coverage(training) == pytest.approx(expected) == pytest.approx(1 / 51)
+
+
+@early
+def test_verbs(fitted, digits):
+    features = fitted.transform(digits[:9])
+    assert features.shape == (9, 128) == (9, len(fitted.get_feature_names_out()))
+    np.testing.assert_allclose(fitted.transform(digits[3:4]), features[3:4], atol=1e-5)
+    scores = fitted.score_samples(digits[:9])
+    np.testing.assert_allclose(scores, fitted.score_samples(digits[:9][::-1])[::-1], atol=1e-5)
+    assert fitted.score(digits[:9]) == pytest.approx(scores.mean())
+    z = np.random.default_rng(0).normal(size=(4, 20))
+    assert fitted.inverse_transform(z).shape == (4, 64)
+    assert not np.array_equal(fitted.sample(2), fitted.sample(2))
+    np.testing.assert_array_equal(fitted.sample(2, random_state=3), fitted.sample(2, 3))
+    for dtype in (np.float32, np.float64):
+        assert fitted.transform(digits[:3].astype(dtype)).dtype == dtype
+        assert fitted.score_samples(digits[:3].astype(dtype)).dtype == dtype
+    uneven = GANEstimator(2, hidden_layer_sizes=(5, 7), max_iter=1, random_state=0).fit(digits)
+    assert uneven.transform(digits[:2]).shape == (2, 5)
+    none = GANEstimator(2, hidden_layer_sizes=(), max_iter=1, random_state=0).fit(digits)
+    np.testing.assert_allclose(none.transform(digits[:2]), digits[:2])
+
+
+@early
+@pytest.mark.parametrize("shape", [(8, 8), (16, 4), (4, 4, 4)])
+def test_convolutions(shape, digits):
+    stack = digits.reshape(-1, *shape)
+    model = GANEstimator(
+        5, architecture="conv", image_shape=shape, max_iter=2, random_state=0
+    ).fit(stack)
+    assert model.sample(2, random_state=0).shape == (2, 64)
+    assert model.transform(stack[:3]).shape == (3, 256)
+    np.testing.assert_array_equal(model.transform(stack[:3]), model.transform(digits[:3]))
+
+
+@early
+def test_reproducible_without_the_global_generator(digits):
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    one, two = (GANEstimator(5, max_iter=2, random_state=7).fit(digits) for _ in "ab")
+    np.testing.assert_array_equal(one.sample(3, 0), two.sample(3, 0))
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    np.testing.assert_array_equal(before[1], np.random.get_state()[1])
+
+
+@early
+def test_pickles_go_on_alike(digits):
+    model = GANEstimator(5, max_iter=2, random_state=0).fit(digits)
+    dumped = skops.io.dumps(model)
+    unknown = skops.io.get_untrusted_types(data=dumped)
+    assert unknown == ["skem.gan.GANEstimator"]
+    copies = [pickle.loads(pickle.dumps(model)), skops.io.loads(dumped, trusted=unknown)]
+    model.partial_fit(digits)
+    for other in copies:
+        other.partial_fit(digits)
+        np.testing.assert_array_equal(other.sample(3, 0), model.sample(3, 0))
+        np.testing.assert_array_equal(other.score_samples(digits), model.score_samples(digits))
+        assert other.t_ == model.t_
+
+
+@early
+def test_warm_start_goes_on(digits):
+    model = GANEstimator(5, max_iter=3, warm_start=True, random_state=0).fit(digits)
+    before = copy.deepcopy(model)
+    model.set_params(loss="minimax", learning_rate_init=1e-3).fit(digits)
+    assert model.n_iter_ == len(model.generator_loss_curve_) == 6
+    assert model.generator_loss_curve_[:3] == before.generator_loss_curve_
+    with pytest.raises(ValueError, match="warm_start=False"):
+        model.set_params(n_components=4).fit(digits)
+
+
+@early
+def test_an_interrupted_fit_keeps_what_it_has(digits, monkeypatch):
+    passes, original = iter(range(2)), GANEstimator._step
+
+    def stop(self, *args):
+        if next(passes, None) is None:
+            raise KeyboardInterrupt
+        return original(self, *args)
+
+    monkeypatch.setattr(GANEstimator, "_step", stop)
+    with pytest.warns(ConvergenceWarning, match="interrupted after 2 iterations"):
+        model = GANEstimator(5, random_state=0).fit(digits)
+    assert model.n_iter_ == 2
+
+
+@early
+def test_weights_count(digits):
+    """Rows of weight 0 are not there, and weights only count relative to each other."""
+    dark, light = digits[:400] * 0.1, 0.5 + digits[:400] * 0.1
+    X, weight = np.vstack([dark, light]), np.repeat([0.0, 3.0], 400)
+    options = {"max_iter": 100, "random_state": 0, "n_components": 5}
+    one = GANEstimator(**options).fit(X, sample_weight=weight)
+    np.testing.assert_allclose(one.sample(500, 0).mean(), light.mean(), atol=0.05)
+    other = GANEstimator(**options).fit(X, sample_weight=7 * weight)
+    np.testing.assert_allclose(one.sample(5, 0), other.sample(5, 0), atol=1e-4)
+
+
+@early
+def test_files_are_read_batch_by_batch(digits, tmp_path):
+    data = np.memmap(tmp_path / "x", np.float32, "w+", shape=digits.shape)
+    data[:] = digits
+    read = np.memmap(tmp_path / "x", np.float32, "r", shape=digits.shape)
+    one = GANEstimator(5, max_iter=2, random_state=0).fit(read)
+    two = GANEstimator(5, max_iter=2, random_state=0).fit(digits)
+    np.testing.assert_array_equal(one.sample(3, 0), two.sample(3, 0))
+
+
+@early
+def test_in_pipelines_and_searches(digits):
+    y = load_digits().target[np.random.default_rng(0).permutation(len(digits))]
+    pipeline = make_pipeline(
+        MinMaxScaler(), GANEstimator(5, max_iter=30, random_state=0), LogisticRegression()
+    )
+    assert pipeline.fit(digits[:1000], y[:1000]).score(digits[1000:], y[1000:]) > 0.7
+
+    def likeness(estimator, X, y=None):  # how hard it is to tell rows from drawn ones
+        both = np.vstack([X, estimator.sample(len(X), random_state=0)])
+        real = np.repeat([1, 0], len(X))
+        return -cross_val_score(LogisticRegression(max_iter=500), both, real, cv=3).mean()
+
+    search = GridSearchCV(
+        GANEstimator(5, random_state=0), {"max_iter": [1, 60]}, scoring=likeness, cv=2, n_jobs=2
+    ).fit(digits)
+    assert search.best_params_ == {"max_iter": 60}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_components": 0}, "n_components"),
+        ({"hidden_layer_sizes": (4, 0)}, "hidden_layer_sizes"),
+        ({"image_shape": (3, 3)}, "image_shape"),
+        ({"architecture": "conv"}, "image_shape"),
+        ({"device": "abacus"}, "device"),
+        ({"average": 1.0}, "average"),
+        ({"loss": "hinge"}, "loss"),
+        ({"learning_rate_init": 1e38, "spectral_norm": False}, "learning_rate_init"),
+    ],
+)
+def test_wrong_parameters_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        GANEstimator(**options).fit(load_iris().data)
+
+
+def test_wrong_rows_are_refused(fitted, digits):
+    with pytest.raises(ValueError, match="generator takes 20"):
+        fitted.inverse_transform(np.ones((2, 5)))
+    holes = np.where(np.arange(64) == 3, np.nan, digits[:5])
+    for verb in (fitted.transform, clone(fitted).fit):
+        with pytest.raises(ValueError, match="X contains NaN"):
+            verb(holes)
+    assert math.isnan(GANEstimator(2, max_iter=1).fit(digits[:1]).coverage_)
