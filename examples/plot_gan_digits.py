@@ -16,14 +16,13 @@ import warnings
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
-from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
 
 from skem import GANEstimator
 
-X, y = load_digits(return_X_y=True)
-X = (X / 16).astype(np.float32)
+X = (load_digits().data / 16).astype(np.float32)
 
 usual = {
     "activation": "relu",
@@ -58,14 +57,14 @@ for ax, (name, rows) in zip(axes, {"real digits": X, **drawn}.items(), strict=Tr
 
 # %%
 # How good are they? ``coverage_`` is the share of real digits that have a drawn one in their
-# neighbourhood. Another classifier tells how easily drawn digits are found out: 0.5 would be
-# guessing.
+# neighbourhood. Another classifier tells how easily drawn digits are found out, here by their
+# nearest neighbour: 0.5 would be guessing.
 
+folds = StratifiedKFold(3, shuffle=True, random_state=0)
 for name, model in models.items():
     both = np.vstack([X, drawn[name]])
     real = np.repeat([1, 0], len(X))
-    judge = HistGradientBoostingClassifier(max_iter=50)
-    found_out = cross_val_score(judge, both, real, cv=3).mean()
+    found_out = cross_val_score(KNeighborsClassifier(1), both, real, cv=folds).mean()
     print(f"{name}: coverage {model.coverage_:.2f}, found out {found_out:.2f}")
 
 # %%
