@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from skem.callbacks import EarlyStopping, History
     from skem.code_display import (
         EmbeddingDisplay,
         LatentGridDisplay,
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from skem.display import ObjectiveDisplay, TemplateDisplay
     from skem.gan import GANEstimator
     from skem.image_display import ChainsDisplay, FiltersDisplay, ImputationDisplay
+    from skem.impute import LatentImputer
     from skem.mixture import BayesianGMM_MAP
     from skem.mixture_display import MixtureDisplay, SegmentationDisplay
     from skem.rbm import BernoulliRBMCD
@@ -27,11 +29,14 @@ _MODULE_OF = {
     "BayesianGMM_MAP": "skem.mixture",
     "BernoulliRBMCD": "skem.rbm",
     "ChainsDisplay": "skem.image_display",
+    "EarlyStopping": "skem.callbacks",
     "EmbeddingDisplay": "skem.code_display",
     "FiltersDisplay": "skem.image_display",
     "GANEstimator": "skem.gan",
+    "History": "skem.callbacks",
     "ImputationDisplay": "skem.image_display",
     "LatentGridDisplay": "skem.code_display",
+    "LatentImputer": "skem.impute",
     "MixtureDisplay": "skem.mixture_display",
     "MorphDisplay": "skem.code_display",
     "ObjectiveDisplay": "skem.display",
@@ -47,11 +52,14 @@ __all__ = [
     "BayesianGMM_MAP",
     "BernoulliRBMCD",
     "ChainsDisplay",
+    "EarlyStopping",
     "EmbeddingDisplay",
     "FiltersDisplay",
     "GANEstimator",
+    "History",
     "ImputationDisplay",
     "LatentGridDisplay",
+    "LatentImputer",
     "MixtureDisplay",
     "MorphDisplay",
     "ObjectiveDisplay",

@@ -40,8 +40,10 @@ __all__ = [
     "check_count",
     "check_is_fitted",
     "check_weights",
+    "hooks",
     "split_rows",
     "validate_data",
+    "warn_if_interrupted",
     "with_callbacks",
 ]
 
@@ -67,6 +69,48 @@ def check_count(name: str, value: object, least: int = 1) -> None:
     number = isinstance(value, Integral) and not isinstance(value, bool)
     if not number or value < least:  # type: ignore[operator]
         raise ValueError(f"{name} must be an integer of at least {least}, but it is {value!r}.")
+
+
+def hooks(
+    estimator: Any,
+    X: NDArray,
+    every: int,
+    line: Callable[[Run], str],
+    attributes: Callable[[Run], dict[str, Any]],
+    stop: Callable[[Run], bool] = lambda run: False,
+) -> dict[str, Any]:
+    """What the loop calls: callbacks, and a printed line for ``every``-th iteration.
+
+    ``attributes`` makes the fitted attributes of the moment, where a callback asks for them.
+    """
+    task: Any = None
+
+    def on_begin() -> None:
+        nonlocal task
+        task = estimator._callback_fit_ctx.subcontext("iteration")
+        task.call_on_fit_task_begin(estimator=estimator, X=X)
+
+    def on_iter(run: Run) -> bool:
+        own = stop(run)
+        if every and run.n_iter % every == 0:
+            print(f"[{type(estimator).__name__}] iteration {run.n_iter}: {line(run)}")
+        asked: bool = task.call_on_fit_task_end(
+            estimator=estimator, X=X, reconstruction_attributes=lambda: attributes(run)
+        )
+        return own or asked
+
+    return {"on_begin": on_begin, "on_iter": on_iter}
+
+
+def warn_if_interrupted(estimator: Any, run: Run) -> None:
+    """Say that Ctrl-C ended the loop."""
+    if run.interrupted:
+        warnings.warn(
+            f"{type(estimator).__name__} was interrupted after {run.n_iter} iterations and "
+            "keeps what it had learnt.",
+            ConvergenceWarning,
+            stacklevel=5,
+        )
 
 
 class MeanScoreMixin:
@@ -149,25 +193,10 @@ class EMEstimator(
         delay: int = 0,
     ) -> Run:
         """EM to convergence, with callbacks and one line per ``verbose_interval``."""
-        task: Any = None
 
-        def on_begin() -> None:
-            nonlocal task
-            task = self._callback_fit_ctx.subcontext("iteration")
-            task.call_on_fit_task_begin(estimator=self, X=X)
-
-        def on_iter(run: Run) -> bool:
-            if self.verbose and run.n_iter % self.verbose_interval == 0:
-                gain = run.objectives[-1] - run.objectives[-2]
-                print(
-                    f"[{type(self).__name__}] iteration {run.n_iter}: "
-                    f"{run.objectives[-1]:.6f} nats per sample, gain {gain:.2e}"
-                )
-            return task.call_on_fit_task_end(
-                estimator=self,
-                X=X,
-                reconstruction_attributes=lambda: self._attributes(model, *run.state),
-            )
+        def line(run: Run) -> str:
+            gain = run.objectives[-1] - run.objectives[-2]
+            return f"{run.objectives[-1]:.6f} nats per sample, gain {gain:.2e}"
 
         return em(
             model,
@@ -176,8 +205,13 @@ class EMEstimator(
             max_iter=max_iter,
             tol=self.tol,
             delay=delay,
-            on_begin=on_begin,
-            on_iter=on_iter,
+            **hooks(
+                self,
+                X,
+                self.verbose_interval if self.verbose else 0,
+                line,
+                lambda run: self._attributes(model, *run.state),
+            ),
         )
 
     def _keep(self, model: Any, run: Run) -> None:
@@ -189,14 +223,8 @@ class EMEstimator(
         self.n_iter_ = run.n_iter
         self.converged_ = run.converged
         name = type(self).__name__
-        if run.interrupted:
-            warnings.warn(
-                f"{name} was interrupted after {run.n_iter} iterations and keeps the "
-                "parameters that it had.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        elif not (run.converged or run.stopped) and self.max_iter > 0:
+        warn_if_interrupted(self, run)
+        if not (run.interrupted or run.converged or run.stopped) and self.max_iter > 0:
             warnings.warn(
                 f"{name} did not converge in max_iter={self.max_iter} iterations: the "
                 f"last change was not below tol={self.tol:g} nats per sample. Raise max_iter "

@@ -1,7 +1,6 @@
 """scikit-learn glue that the estimators of torch networks share. torch is imported late."""
 
 import math
-import warnings
 from importlib.util import find_spec
 from numbers import Integral
 from typing import Any
@@ -15,12 +14,17 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.callback import CallbackSupportMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_array
 
 from skem._data import is_on_disk
-from skem._estimator import MeanScoreMixin, check_weights, validate_data
-from skem._loop import DivergenceError, Run, iterate
+from skem._estimator import (
+    MeanScoreMixin,
+    check_weights,
+    hooks,
+    validate_data,
+    warn_if_interrupted,
+)
+from skem._loop import DivergenceError, iterate
 
 Array = NDArray[np.floating]
 
@@ -53,6 +57,7 @@ class NetworkEstimator(
     - ``_start(rows, weight, going_on, n_passes)``: what is trained: a training;
     - ``_step(training, rows, weight, chosen, i)``: pass i over the chosen rows, or that of
       ``partial_fit`` if i is None; returns an objective;
+    - ``_line(training)``: what to print of the last pass;
     - ``_attributes(training, going_on)``: the fitted attributes as a dict, ``_weights`` and an
       empty ``_cache`` among them.
     """
@@ -97,43 +102,27 @@ class NetworkEstimator(
 
     def _run(self, training: Any, rows: Array, weight: Array, going_on: bool) -> None:
         """Passes until ``max_iter`` or until ``_follow`` or a callback says stop."""
-        task: Any = None
         chosen = self._set_aside(training, rows, weight, going_on)
-
-        def on_begin() -> None:
-            nonlocal task
-            task = self._callback_fit_ctx.subcontext("iteration")
-            task.call_on_fit_task_begin(estimator=self, X=rows)
 
         def step(training: Any) -> tuple[Any, float]:
             i = training.n_passes
             return training, self._step(training, rows, weight, chosen, i)
 
-        def on_iter(run: Run) -> bool:
-            stop, line = self._follow(training, rows, weight)
-            if self.verbose and run.n_iter % self.verbose == 0:
-                print(f"[{type(self).__name__}] iteration {run.n_iter}: {line}")
-            asked = task.call_on_fit_task_end(
-                estimator=self,
-                X=rows,
-                reconstruction_attributes=lambda: self._attributes(training, going_on),
-            )
-            return stop or asked
-
-        options: dict[str, Any] = {"on_begin": on_begin, "on_iter": on_iter}
+        calls = hooks(
+            self,
+            rows,
+            int(self.verbose),
+            lambda run: self._line(training),
+            lambda run: self._attributes(training, going_on),
+            lambda run: self._follow(training, rows, weight),
+        )
         try:
-            run = iterate(step, training, max_iter=self.max_iter, **options)
+            run = iterate(step, training, max_iter=self.max_iter, **calls)
         except DivergenceError as error:
             raise self._diverged(error) from error
-        if run.interrupted:
-            if not training.is_finite():
-                raise self._diverged(FloatingPointError("weights became infinite"))
-            warnings.warn(
-                f"{type(self).__name__} was interrupted after {run.n_iter} iterations and "
-                "keeps what it had learnt.",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
+        if run.interrupted and not training.is_finite():
+            raise self._diverged(FloatingPointError("weights became infinite"))
+        warn_if_interrupted(self, run)
 
     def _set_aside(
         self, training: Any, rows: Array, weight: Array, going_on: bool
@@ -141,9 +130,9 @@ class NetworkEstimator(
         """The indices of rows to learn from; others may be kept for ``_follow``."""
         return np.arange(len(rows))
 
-    def _follow(self, training: Any, rows: Array, weight: Array) -> tuple[bool, str]:
-        """Whether to stop after a pass, and what to print of it."""
-        raise NotImplementedError
+    def _follow(self, training: Any, rows: Array, weight: Array) -> bool:
+        """Whether to stop after a pass."""
+        return False
 
     def _diverged(self, error: Exception) -> ValueError:
         return ValueError(
@@ -197,7 +186,7 @@ class NetworkEstimator(
         if not self._allow_nan and np.isnan(rows).any():
             raise ValueError(
                 f"X contains NaN, which {type(self).__name__} does not take: fill it first, by "
-                "the impute method of VAEEstimator for example."
+                "LatentImputer for example."
             )
         return rows.view(np.memmap) if on_disk else rows
 

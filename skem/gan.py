@@ -350,9 +350,9 @@ class GANEstimator(NetworkEstimator):
         epoch(training, rows, weight, size, rate, self.average)
         return -training.losses[-1][1]
 
-    def _follow(self, training: "Training", rows: Array, weight: Array) -> tuple[bool, str]:
+    def _line(self, training: "Training") -> str:
         discriminator, generator = training.losses[-1]
-        return False, f"loss {discriminator:.3f} of D, {generator:.3f} of G, nats per sample"
+        return f"loss {discriminator:.3f} of D, {generator:.3f} of G, nats per sample"
 
     def _attributes(self, training: "Training", going_on: bool) -> dict[str, Any]:
         from skem._gan_train import coverage
@@ -400,7 +400,7 @@ class GANEstimator(NetworkEstimator):
 
     @property
     def _n_features_out(self) -> int:
-        sizes = self._design["hidden_layer_sizes"] or (self.n_features_in_,)
+        sizes = self._design["hidden_layer_sizes"] or (self._design["n_features"],)
         return int(sizes[0]) if self._design["architecture"] == "dense" else 256
 
     # -- verbs ----------------------------------------------------------------------------

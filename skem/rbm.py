@@ -15,8 +15,13 @@ import numpy as np
 from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    DensityMixin,
+    TransformerMixin,
+)
+from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags, check_array, check_random_state, gen_batches
 
 from skem._data import one_blas_thread, working_dtype
@@ -27,9 +32,13 @@ from skem._estimator import (
     check_count,
     check_is_fitted,
     check_weights,
+    hooks,
     split_rows,
     validate_data,
+    warn_if_interrupted,
+    with_callbacks,
 )
+from skem._loop import Run, iterate
 from skem._rbm_model import (
     MAX_EXACT,
     Array,
@@ -67,7 +76,12 @@ N_FILL = 20  # mean-field steps that fill missing values for transform
 
 
 class BernoulliRBMCD(
-    MeanScoreMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
+    MeanScoreMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    CallbackSupportMixin,
+    DensityMixin,
+    BaseEstimator,
 ):
     """A restricted Boltzmann machine of binary units, with its likelihood in nats.
 
@@ -96,7 +110,7 @@ class BernoulliRBMCD(
     n_iter : int, default=10
         Passes over the rows.
     verbose : int, default=0
-        1 prints a line after each pass.
+        1 prints a line after each pass, 10 after every tenth.
     random_state : int, RandomState or None, default=None
         Draws the initial weights, the order of the rows and the states of the units.
     algorithm : {"pcd", "cd"}, default="pcd"
@@ -180,6 +194,8 @@ class BernoulliRBMCD(
     True
     """
 
+    _log_partition: LogPartition | None
+
     _parameter_constraints: dict = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
@@ -238,6 +254,7 @@ class BernoulliRBMCD(
 
     # -- fitting --------------------------------------------------------------------------
 
+    @with_callbacks
     def fit(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
     ) -> Self:
@@ -273,30 +290,45 @@ class BernoulliRBMCD(
             validation = Validation(aside[0], aside[1], self.tol, state.average.copy())
         n_updates = self.n_iter * -(-rows.shape[0] // size)
         workspace = self._workspaces(state, rows, seed, self.n_iter)
-        n_iter = 0
-        try:
-            with one_blas_thread():
-                while n_iter < self.n_iter:
-                    self._epoch(state, rows, weight, seed, workspace, n_updates)
-                    n_iter += 1
-                    score = f": {validation.follow(state):.2f} nats" if validation else ""
-                    if self.verbose:
-                        print(f"[{type(self).__name__}] pass {n_iter} of {self.n_iter}{score}")
-                    if validation and validation.n_worse >= self.n_iter_no_change:
-                        break
-        except KeyboardInterrupt:
-            warnings.warn(
-                f"fit was interrupted after {n_iter} passes; what it had learnt is kept.",
-                ConvergenceWarning,
-                stacklevel=2,
+        dtype = working_dtype(rows)
+
+        def step(state: State) -> tuple[State, float]:
+            self._epoch(state, rows, weight, seed, workspace, n_updates)
+            return state, 0.0
+
+        def stop(run: Run) -> bool:
+            if validation is None:
+                return False
+            validation.follow(state)
+            return validation.n_worse >= self.n_iter_no_change
+
+        def line(run: Run) -> str:
+            if validation is None:
+                return f"{state.n_updates} updates"
+            return f"validation score {validation.scores[-1]:.3f} nats per sample"
+
+        def attributes(run: Run) -> dict[str, Any]:
+            return self._attributes(state, seed, run.n_iter, dtype)
+
+        root = self._init_callback_context(max_subtasks=self.n_iter)
+        root.call_on_fit_task_begin(estimator=self, X=rows)
+        with one_blas_thread():
+            run = iterate(
+                step,
+                state,
+                max_iter=self.n_iter,
+                **hooks(self, rows, int(self.verbose), line, attributes, stop),
             )
+        warn_if_interrupted(self, run)
         self.validation_scores_ = validation.scores if validation else []
         if self.validation_scores_ and validation:
             best = vars(validation.best)
             for name, value in vars(state.params).items():
                 value[:] = best[name]
             state.average = validation.best
-        self._keep(state, seed, n_iter, working_dtype(rows))
+        validate_data(self, X, reset=True, skip_check_array=True)
+        self._keep(state, seed, run.n_iter, dtype)
+        root.call_on_fit_task_end(estimator=self, X=rows, reconstruction_attributes={})
         return self
 
     def partial_fit(
@@ -337,6 +369,8 @@ class BernoulliRBMCD(
         with one_blas_thread():
             self._epoch(state, rows, weight, seed, workspace, None)
         dtype = working_dtype(rows if first else self.components_)
+        if first:
+            validate_data(self, X, reset=True, skip_check_array=True)
         self._keep(state, seed, getattr(self, "n_iter_", 0) + 1, dtype)
         return self
 
@@ -394,18 +428,27 @@ class BernoulliRBMCD(
                 f"is too large: {error}. Lower it."
             ) from error
 
-    def _keep(self, state: State, seed: int, n_iter: int, dtype: np.dtype) -> None:
+    def _attributes(
+        self, state: State, seed: int, n_iter: int, dtype: np.dtype
+    ) -> dict[str, Any]:
         average = state.average.astype(dtype)
-        self.components_ = np.ascontiguousarray(average.weights.T)
-        self.intercept_hidden_ = average.hidden
-        self.intercept_visible_ = average.visible
-        self.h_samples_ = state.chains.astype(dtype)
-        self.n_iter_ = n_iter
-        self._seed = seed
-        self._last = vars(state.params)
-        self._visible_mean, self._hidden_mean = state.visible_mean, state.hidden_mean
-        self._n_updates = state.n_updates
-        self._log_partition: LogPartition | None = None
+        return {
+            "components_": np.ascontiguousarray(average.weights.T),
+            "intercept_hidden_": average.hidden,
+            "intercept_visible_": average.visible,
+            "h_samples_": state.chains.astype(dtype),
+            "n_iter_": n_iter,
+            "_seed": seed,
+            "_last": vars(state.params),
+            "_visible_mean": state.visible_mean,
+            "_hidden_mean": state.hidden_mean,
+            "_n_updates": state.n_updates,
+            "_log_partition": None,
+        }
+
+    def _keep(self, state: State, seed: int, n_iter: int, dtype: np.dtype) -> None:
+        for name, value in self._attributes(state, seed, n_iter, dtype).items():
+            setattr(self, name, value)
 
     def _state(self) -> State:
         """A copy of what training changes."""
@@ -416,14 +459,15 @@ class BernoulliRBMCD(
     # -- input ----------------------------------------------------------------------------
 
     def _check_rows(self, X: Any, *, reset: bool, warn: bool = False) -> Any:
-        rows = validate_data(
-            self,
-            X,
-            reset=reset,
-            accept_sparse="csr",
-            dtype=[np.float64, np.float32],
-            ensure_all_finite="allow-nan",
-        )
+        options: dict[str, Any] = {
+            "accept_sparse": "csr",
+            "dtype": [np.float64, np.float32],
+            "ensure_all_finite": "allow-nan",
+        }
+        if reset:
+            rows = check_array(X, estimator=self, input_name="X", **options)
+        else:
+            rows = validate_data(self, X, reset=False, **options)
         values = rows.data if issparse(rows) else rows
         low, high = np.nanmin(values, initial=0), np.nanmax(values, initial=0)
         if low >= 0 and high <= 1:

@@ -382,13 +382,16 @@ class VAEEstimator(NetworkEstimator):
         each = self._bounds(training, rows, training.aside, 1, np.float32)
         return float(np.average(each, weights=weight[training.aside]))
 
-    def _follow(self, training: "Training", rows: Array, weight: Array) -> tuple[bool, str]:
-        line = f"loss {training.losses[-1]:.3f} nats per sample"
+    def _follow(self, training: "Training", rows: Array, weight: Array) -> bool:
         if training.aside is None:
-            return False, line
+            return False
         training.follow(self._held_out(training, rows, weight), self.tol)
-        stop = training.n_worse >= self.n_iter_no_change
-        return stop, f"{line}, validation score {training.scores[-1]:.3f}"
+        return training.n_worse >= self.n_iter_no_change
+
+    def _line(self, training: "Training") -> str:
+        line = f"loss {training.losses[-1]:.3f} nats per sample"
+        scores = training.scores
+        return f"{line}, validation score {scores[-1]:.3f}" if scores else line
 
     def _step(
         self,

@@ -21,9 +21,11 @@ TORCH = [
 # Each module may import those named here; a module not named here, none.
 ALLOWED = {
     "__init__": {
+        "callbacks",
         "code_display",
         "gan",
         "image_display",
+        "impute",
         "mixture",
         "mixture_display",
         "rbm",
@@ -75,6 +77,8 @@ ALLOWED = {
         "_mixture_starts",
         "_potts",
     },
+    "callbacks": set(),
+    "impute": {"_data", "_estimator", "mixture"},
     "code_display": {"image_display"},
     "display": set(),
     "image_display": set(),
@@ -83,7 +87,15 @@ ALLOWED = {
     "_rbm_rows": {"_rbm_model"},
     "_rbm_train": {"_rbm_model", "_rbm_rows"},
     "_rbm_kernel": {"_data", "_rbm_model", "_rbm_train", "_vector_math"},
-    "rbm": {"_data", "_estimator", "_rbm_kernel", "_rbm_model", "_rbm_rows", "_rbm_train"},
+    "rbm": {
+        "_data",
+        "_estimator",
+        "_loop",
+        "_rbm_kernel",
+        "_rbm_model",
+        "_rbm_rows",
+        "_rbm_train",
+    },
     "_torch": set(),
     "_networks": set(),
     "_vae_model": {"_networks", "_torch"},

@@ -455,7 +455,7 @@ def test_an_interrupted_fit_keeps_what_it_has(digits, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("skem._rbm_train.Validation.follow", stop)
-    with pytest.warns(ConvergenceWarning, match="interrupted after 1 pass"):
+    with pytest.warns(ConvergenceWarning, match="interrupted after 1 iteration"):
         model = BernoulliRBMCD(4, n_iter=3, early_stopping=True, random_state=0).fit(digits)
     assert np.isfinite(model.score(digits))
     assert model.n_iter_ == 1

@@ -1,0 +1,199 @@
+"""LatentImputer: missing values filled by a model with hidden variables."""
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import (
+    BaseEstimator,
+    MetaEstimatorMixin,
+    OneToOneFeatureMixin,
+    TransformerMixin,
+    clone,
+)
+from sklearn.utils import Tags, check_array, get_tags
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    process_routing,
+)
+
+from skem._data import working_dtype
+from skem._estimator import check_is_fitted, validate_data
+
+
+class LatentImputer(MetaEstimatorMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Fill missing values with what a model of the rows expects of them.
+
+    With o the observed and m the missing features of a row,
+
+    .. math::
+
+        \\hat x_m = \\mathbb E[x_m \\mid x_o]
+        = \\mathbb E_{z \\mid x_o} \\, \\mathbb E[x_m \\mid x_o, z].
+
+    Exact for mixtures and templates, by chains for the other models.
+
+    Parameters
+    ----------
+    estimator : estimator with ``fit`` and ``impute``, default=None
+        The model, such as ``BayesianGMM_MAP``, ``BernoulliRBMCD`` or ``VAEEstimator``. None is
+        ``BayesianGMM_MAP(5, prior="empirical", random_state=0)``. It is fitted to rows with
+        NaN if it takes them, else to the complete rows.
+
+    Attributes
+    ----------
+    estimator_ : estimator
+        The fitted model.
+    n_features_in_ : int
+        Number of features seen in fit.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the features, where X had them.
+
+    Raises
+    ------
+    TypeError
+        In ``fit``, if the estimator has no ``impute``.
+    ValueError
+        In ``fit``, if the estimator does not take NaN and no row is complete.
+
+    See Also
+    --------
+    sklearn.impute.KNNImputer : Mean of the nearest rows.
+    sklearn.impute.IterativeImputer : A regression for each feature.
+
+    Notes
+    -----
+    ``score`` is that of the model, in nats per row of what is observed, so that
+    ``GridSearchCV`` tunes ``estimator__n_components`` without any labels.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skem import BayesianGMM_MAP, LatentImputer
+    >>> rng = np.random.default_rng(0)
+    >>> a = rng.normal(size=200)
+    >>> X = np.column_stack([a, 2 * a + 0.1 * rng.normal(size=200)])
+    >>> X[0] = [1.0, np.nan]
+    >>> imputer = LatentImputer(BayesianGMM_MAP(1)).fit(X)
+    >>> float(imputer.transform(X)[0, 1].round(1))
+    2.0
+    """
+
+    def __init__(self, estimator: Any = None) -> None:
+        self.estimator = estimator
+
+    def fit(self, X: ArrayLike, y: object = None, **params: Any) -> Self:
+        """Fit the model.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+        y : None
+            Ignored.
+        **params : dict
+            Passed to the ``fit`` of the model, ``sample_weight`` for example.
+
+        Returns
+        -------
+        LatentImputer
+            The fitted imputer.
+        """
+        estimator = clone(self._model())
+        if not hasattr(estimator, "impute"):
+            raise TypeError(
+                f"estimator must have a method impute, but {type(estimator).__name__} has "
+                "none: use BayesianGMM_MAP, BernoulliRBMCD or VAEEstimator for example."
+            )
+        rows = self._check_rows(X, reset=True)
+        routed = process_routing(self, "fit", **params).estimator.fit
+        if not get_tags(estimator).input_tags.allow_nan:
+            complete = ~np.isnan(rows).any(1)
+            if not complete.any():
+                raise ValueError(
+                    f"no row of X is complete, and {type(estimator).__name__} does not take "
+                    "NaN: use BayesianGMM_MAP for example."
+                )
+            rows = rows[complete]
+            routed = {
+                name: value if value is None else np.asarray(value)[complete]
+                for name, value in routed.items()
+            }
+        self.estimator_ = estimator.fit(rows, **routed)
+        validate_data(self, X, reset=True, skip_check_array=True)
+        return self
+
+    def transform(self, X: ArrayLike) -> NDArray:
+        """Return X with missing values filled.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            The rows, complete; observed values are as they were.
+        """
+        check_is_fitted(self)
+        rows = self._check_rows(X, reset=False)
+        filled: NDArray = np.asarray(self.estimator_.impute(rows), working_dtype(rows))
+        return filled
+
+    def score(self, X: ArrayLike, y: object = None) -> float:
+        """Return the score of the model.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        float
+            The mean log-likelihood of what is observed, or its bound, in nats per row.
+        """
+        check_is_fitted(self)
+        return float(self.estimator_.score(self._check_rows(X, reset=False)))
+
+    def get_metadata_routing(self) -> MetadataRouter:
+        """Return what is passed on to the model.
+
+        Returns
+        -------
+        sklearn.utils.metadata_routing.MetadataRouter
+            The routing: ``fit`` calls the ``fit`` of the model.
+        """
+        return MetadataRouter(owner=self).add(
+            estimator=self._model(),
+            method_mapping=MethodMapping().add(caller="fit", callee="fit"),
+        )
+
+    def _model(self) -> Any:
+        if self.estimator is not None:
+            return self.estimator
+        from skem.mixture import BayesianGMM_MAP
+
+        return BayesianGMM_MAP(5, prior="empirical", random_state=0)
+
+    def _check_rows(self, X: Any, *, reset: bool) -> NDArray:
+        options: dict[str, Any] = {
+            "dtype": [np.float64, np.float32],
+            "ensure_all_finite": "allow-nan",
+        }
+        if reset:
+            return check_array(X, estimator=self, input_name="X", **options)
+        return validate_data(self, X, reset=False, **options)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "estimator_")
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
