@@ -102,14 +102,14 @@ def hooks(
     return {"on_begin": on_begin, "on_iter": on_iter}
 
 
-def warn_if_interrupted(estimator: Any, run: Run) -> None:
-    """Say that Ctrl-C ended the loop."""
+def warn_if_interrupted(estimator: Any, run: Run, *, stacklevel: int) -> None:
+    """Say that Ctrl-C ended the loop, where ``fit`` was called."""
     if run.interrupted:
         warnings.warn(
             f"{type(estimator).__name__} was interrupted after {run.n_iter} iterations and "
             "keeps what it had learnt.",
             ConvergenceWarning,
-            stacklevel=5,
+            stacklevel=stacklevel,
         )
 
 
@@ -223,7 +223,7 @@ class EMEstimator(
         self.n_iter_ = run.n_iter
         self.converged_ = run.converged
         name = type(self).__name__
-        warn_if_interrupted(self, run)
+        warn_if_interrupted(self, run, stacklevel=5)
         if not (run.interrupted or run.converged or run.stopped) and self.max_iter > 0:
             warnings.warn(
                 f"{name} did not converge in max_iter={self.max_iter} iterations: the "

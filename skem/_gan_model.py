@@ -64,7 +64,7 @@ class Networks:
     plain: list[tuple[Any, Any]]  # the others
     left: list[Tensor]  # the singular vectors u of the weights
     right: list[Tensor]
-    norms: list[float]
+    norms: Tensor  # the largest singular values of the free weights
 
 
 def build(design: Design, seed: int, device: torch.device) -> Networks:
@@ -88,8 +88,15 @@ def build(design: Design, seed: int, device: torch.device) -> Networks:
         pairs = list(zip(judge.parameters(), copies, strict=True))
         weights = [pair for pair in pairs if pair[0].ndim > 1]
         plain = [pair for pair in pairs if pair[0].ndim == 1]
-    left = [torch.randn(len(p), generator=random).to(device) for p, _ in weights]
-    networks = Networks(design, layers, judge, flat, used, free, weights, plain, left, [], [])
+    shapes = [p.flatten(1).shape for p, _ in weights]
+    left, right = (
+        [torch.randn(s[i], generator=random, dtype=torch.float32).to(device) for s in shapes]
+        for i in (0, 1)
+    )
+    norms = torch.ones(len(shapes), dtype=torch.float32)
+    networks = Networks(
+        design, layers, judge, flat, used, free, weights, plain, left, right, norms
+    )
     for _ in range(N_POWER):
         normalise(networks)
     return networks
@@ -100,15 +107,13 @@ def normalise(networks: Networks) -> None:
     """Copy free to used weights, divided by their norms, after one power iteration."""
     for used, free in networks.plain:
         used.copy_(free)
-    networks.right, networks.norms = [], []
     for i, (used, free) in enumerate(networks.weights):
-        matrix = free.flatten(1)
-        right = functional.normalize(matrix.T @ networks.left[i], dim=0)
+        matrix, left, right = free.flatten(1), networks.left[i], networks.right[i]
+        right.copy_(functional.normalize(matrix.T @ left, dim=0))
         image = matrix @ right
         norm = max(float(image.norm()), 1e-12)
-        networks.left[i] = image / norm
-        networks.right.append(right)
-        networks.norms.append(norm)
+        torch.div(image, norm, out=left)
+        networks.norms[i] = norm
         torch.mul(free, _gain(networks, i) / norm, out=used)
 
 
@@ -121,7 +126,7 @@ def _pull_back(networks: Networks) -> None:
     """The gradient by the free weights from that by the used ones."""
     for used, free in networks.plain:
         free.grad.copy_(used.grad)
-    vectors = zip(networks.left, networks.right, networks.norms, strict=True)
+    vectors = zip(networks.left, networks.right, networks.norms.tolist(), strict=True)
     for i, (left, right, norm) in enumerate(vectors):
         used, free = networks.weights[i]
         along = float(torch.dot(used.grad.flatten(), used.flatten()))
@@ -211,4 +216,8 @@ def generator_gradient(networks: Networks, values: list[Tensor], fake: Tensor) -
 
 def state_of(networks: Networks) -> list[Any]:
     """All that training changes in the networks."""
-    return [networks.flat.values, networks.free.values, *networks.left]
+    tensors: list[Tensor] = [networks.flat.values, networks.free.values]
+    if networks.design.spectral:
+        vectors = *networks.left, *networks.right
+        tensors += [networks.used.values, networks.norms, *vectors]
+    return tensors

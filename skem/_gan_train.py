@@ -62,22 +62,21 @@ def epoch(
     training: Training,
     rows: Array,
     weight: Array,
+    chosen: NDArray[np.intp],
     batch_size: int,
     rate: float,
     decay: float,
 ) -> None:
-    """One pass over the shuffled rows: a step of the discriminator and one of the generator."""
+    """One pass over the chosen rows: steps of the discriminator and the generator in turn."""
     networks, device = training.networks, training.average.device
     adam_d, adam_g = training.adams
     random = generator(training.seed, 2, training.n_steps)
-    mean_weight, totals, n_seen = weight.mean(), np.zeros(2), 0
+    mean_weight, totals = weight[chosen].mean(), np.zeros(2)
     layers = list(networks.generator.children())
-    for chosen in batches(np.arange(len(rows)), batch_size, random):
-        own = weight[chosen]
-        z = draw(networks.design, len(chosen), random).to(device)
-        if not own.any():
-            continue
-        x, _ = training.scaling.apply(np.asarray(rows[chosen]), np.float32, device)
+    for part in batches(chosen, batch_size, random):
+        own = weight[part]
+        z = draw(networks.design, len(part), random).to(device)
+        x, _ = training.scaling.apply(np.asarray(rows[part]), np.float32, device)
         relative = own / (mean_weight * len(own))
         share = torch.from_numpy(relative.astype(np.float32)).to(device)
         with torch.no_grad():
@@ -94,34 +93,37 @@ def epoch(
         with torch.no_grad():
             training.average.lerp_(networks.flat.values, 1 - keep)
         totals += len(own) * np.array([loss_d, loss_g])
-        n_seen += len(own)
-    mean = totals / n_seen
+    mean = totals / len(chosen)
     if not np.isfinite(mean).all() or not training.is_finite():
         raise FloatingPointError(f"the losses became {mean[0]} and {mean[1]}")
     training.losses.append((float(mean[0]), float(mean[1])))
 
 
 def rows_to_compare(rows: Array, weight: Array, scaling: Scaling, seed: int) -> Tensor:
-    """At most a thousand rows, drawn by their weights."""
-    n = min(N_COMPARED, int(np.count_nonzero(weight)))
-    p = weight / weight.sum()
-    chosen = np.random.default_rng([seed, 3]).choice(len(rows), n, replace=False, p=p)
+    """At most a thousand rows, as often as their weights say."""
+    rng, chosen = np.random.default_rng([seed, 3]), np.flatnonzero(weight)
+    if (weight[chosen] != weight[chosen[0]]).any():
+        chosen = rng.choice(len(rows), min(N_COMPARED, len(chosen)), p=weight / weight.sum())
+    elif len(chosen) > N_COMPARED:
+        chosen = rng.choice(chosen, N_COMPARED, replace=False)
     return scaling.apply(np.asarray(rows[np.sort(chosen)]), np.float32, "cpu")[0]
 
 
 @torch.no_grad()
 def coverage(training: Training) -> float:
     """The share of rows with a generated one no farther than their fifth nearest other row."""
-    networks, rows = training.networks, training.compared.numpy().astype(float)
-    n = len(rows)
-    if n < 2:
-        return float("nan")
+    networks = training.networks
     keep = networks.flat.values.detach().clone()
     networks.flat.values.copy_(training.average)
     random = generator(training.seed, 4)
-    z = draw(networks.design, n, random).to(training.average.device)
-    fake = generated(networks, z).cpu().numpy()
+    z = draw(networks.design, len(training.compared), random).to(training.average.device)
+    fake = generated(networks, z).cpu().numpy().astype(float)
     networks.flat.values.copy_(keep)
-    nearest = min(N_NEAREST, n - 1)  # 0 is the row itself
+    all_rows = training.compared.numpy().astype(float)
+    rows, counts = np.unique(all_rows, axis=0, return_counts=True)
+    if len(rows) < 2:
+        return float("nan")
+    nearest = min(N_NEAREST, len(rows) - 1)  # 0 is the row itself
     own = np.partition(euclidean_distances(rows, rows), nearest, axis=1)[:, nearest]
-    return float((euclidean_distances(rows, fake).min(1) <= own).mean())
+    hits = euclidean_distances(rows, fake).min(1) <= own
+    return float(counts @ hits / counts.sum())

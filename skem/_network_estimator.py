@@ -14,7 +14,7 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import Tags, check_array
+from sklearn.utils import Tags, check_array, gen_batches
 
 from skem._data import is_on_disk
 from skem._estimator import (
@@ -24,16 +24,22 @@ from skem._estimator import (
     validate_data,
     warn_if_interrupted,
 )
-from skem._loop import DivergenceError, iterate
+from skem._loop import DivergenceError, Run, iterate
 
 Array = NDArray[np.floating]
 
+MIN_SHARE = 1e-30  # of the largest weight, below which a row is not there
 MIN_FAST = 3e8  # values read in training, from which numba is worth its import
 
 
 def numba_pays(n_values: int) -> bool:
     """Whether so many values, read in training, are worth the import of numba."""
     return n_values >= MIN_FAST and find_spec("numba") is not None
+
+
+def _any_nan(rows: Array) -> bool:
+    parts = gen_batches(len(rows), 1000) if rows.dtype.kind == "f" else ()
+    return any(np.isnan(rows[part]).any() for part in parts)
 
 
 def _is_size(value: Any) -> bool:
@@ -66,17 +72,17 @@ class NetworkEstimator(
 
     # -- fitting --------------------------------------------------------------------------
 
-    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> Any:
+    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> tuple[Any, Run]:
         """All passes over X; inside of ``with_callbacks``."""
         self._validate_params()
         going_on = self.warm_start and self.__sklearn_is_fitted__()
         rows, weight, training = self._begin(X, sample_weight, going_on, self.max_iter)
         root = self._init_callback_context(max_subtasks=self.max_iter)
         root.call_on_fit_task_begin(estimator=self, X=rows)
-        self._run(training, rows, weight, going_on)
+        run = self._run(training, rows, weight, going_on)
         self._keep(training, X, going_on)
         root.call_on_fit_task_end(estimator=self, X=rows, reconstruction_attributes={})
-        return training
+        return training, run
 
     def _partial_fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> None:
         """One more pass over X."""
@@ -84,7 +90,7 @@ class NetworkEstimator(
         going_on = self.__sklearn_is_fitted__()
         rows, weight, training = self._begin(X, sample_weight, going_on, 1)
         try:
-            self._step(training, rows, weight, np.arange(len(rows)), None)
+            self._step(training, rows, weight, np.flatnonzero(weight), None)
         except FloatingPointError as error:
             raise self._diverged(error) from error
         self._keep(training, X, going_on)
@@ -97,10 +103,11 @@ class NetworkEstimator(
         rows = self._check_rows(X, reset=not going_on)
         weight: Array = check_weights(sample_weight, rows)
         weight = weight / weight.max()
+        weight[weight < MIN_SHARE] = 0
         self._check_shapes(rows.shape[1])
         return rows, weight, self._start(rows, weight, going_on, n_passes)
 
-    def _run(self, training: Any, rows: Array, weight: Array, going_on: bool) -> None:
+    def _run(self, training: Any, rows: Array, weight: Array, going_on: bool) -> Run:
         """Passes until ``max_iter`` or until ``_follow`` or a callback says stop."""
         chosen = self._set_aside(training, rows, weight, going_on)
 
@@ -122,13 +129,14 @@ class NetworkEstimator(
             raise self._diverged(error) from error
         if run.interrupted and not training.is_finite():
             raise self._diverged(FloatingPointError("weights became infinite"))
-        warn_if_interrupted(self, run)
+        warn_if_interrupted(self, run, stacklevel=6)
+        return run
 
     def _set_aside(
         self, training: Any, rows: Array, weight: Array, going_on: bool
     ) -> NDArray[np.intp]:
         """The indices of rows to learn from; others may be kept for ``_follow``."""
-        return np.arange(len(rows))
+        return np.flatnonzero(weight)
 
     def _follow(self, training: Any, rows: Array, weight: Array) -> bool:
         """Whether to stop after a pass."""
@@ -144,7 +152,8 @@ class NetworkEstimator(
         """Set the fitted attributes, once nothing can fail any more."""
         attributes = self._attributes(training, going_on)
         if not going_on:
-            X = X if getattr(X, "ndim", 2) <= 2 else X.reshape(len(X), -1)
+            X = np.asarray(X) if isinstance(X, list | tuple) else X
+            X = X if X.ndim <= 2 else X.reshape(len(X), -1)
             validate_data(self, X, reset=True, skip_check_array=True)
         for name, value in attributes.items():
             setattr(self, name, value)
@@ -168,7 +177,7 @@ class NetworkEstimator(
             X = np.asarray(X)
         shape = tuple(getattr(X, "shape", ()))
         if len(shape) in (3, 4):
-            own = tuple(self.image_shape or ())
+            own = () if self.image_shape is None else tuple(self.image_shape)
             if own not in (shape[1:], (*shape[1:], 1)):
                 raise ValueError(
                     f"X holds images of shape {shape[1:]}, but image_shape is "
@@ -183,7 +192,7 @@ class NetworkEstimator(
             rows = check_array(X, estimator=self, input_name="X", **options)
         else:
             rows = validate_data(self, X, reset=False, **options)
-        if not self._allow_nan and np.isnan(rows).any():
+        if not self._allow_nan and _any_nan(rows):
             raise ValueError(
                 f"X contains NaN, which {type(self).__name__} does not take: fill it first, by "
                 "LatentImputer for example."

@@ -51,9 +51,9 @@ class Scaling:
         return float(self.observed @ np.log(self.scale))
 
     def gain(self, seen: Moments, spread: float) -> float:
-        """What makes the total variance of scaled rows this."""
+        """What makes the total variance of scaled rows this; at most a hundred."""
         variance = (seen.square / seen.weight / self.scale**2).sum()
-        return float(np.sqrt(spread / variance)) if variance > 0 else 1.0
+        return min(100.0, float(np.sqrt(spread / variance))) if variance > 0 else 1.0
 
     def log_volumes(self, rows: Array) -> Array:
         """The same for each row, of what is seen of it."""

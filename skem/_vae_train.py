@@ -121,8 +121,6 @@ def epoch(
         x, seen = scaling.apply(np.asarray(rows[part]), np.float32, device)
         own = weight[part]
         noise = torch.randn((len(part), n_codes), generator=random, dtype=torch.float32)
-        if not own.any():
-            continue
         # light batches take short steps, for any size of a batch
         relative = own / (mean_weight * len(own))
         share = torch.from_numpy(relative.astype(np.float32)).to(device)

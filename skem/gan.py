@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.floating]
 
+MIN_RANGE = 0.5  # of values between 0 and 1 that are left as they are
 SPREAD = 200.0  # the total variance of rows as the discriminator sees them
 ROWS = 2000  # rows of a block, where all at once would take too much memory
 MIN_COVERAGE, MIN_COMPARED = 0.4, 100  # collapse is told of below this, of so many rows
@@ -69,7 +70,8 @@ class GANEstimator(NetworkEstimator):
         The density of a number of noise: standard normal, or uniform between -1 and 1.
     spectral_norm : bool, default=True
         Whether each weight matrix of the discriminator is divided by its largest singular
-        value [2]_. It then changes no faster than the row does, and training is stable.
+        value [2]_, and the first multiplied by a constant that makes up for the scale of the
+        rows. It then cannot be steep, and training is stable.
     average : float, default=0.999
         How much of the running average of the generator's weights is kept at each step. The
         average is what draws rows; with 0 it is the last weights.
@@ -102,8 +104,8 @@ class GANEstimator(NetworkEstimator):
         The generator's mean loss in each pass, in nats.
     coverage_ : float
         The share of up to 1000 rows of X to which a generated row, of as many, is as near as
-        their fifth nearest neighbour [3]_. Near 1 for draws from the density of the data; 0 if
-        all generated rows are alike. NaN for fewer than two rows.
+        their fifth nearest neighbour among the different rows [3]_. Near 1 for draws from the
+        density of the data; 0 if all generated rows are alike. NaN if all rows of X are.
     n_iter_ : int
         Passes over the rows.
     t_ : int
@@ -133,8 +135,9 @@ class GANEstimator(NetworkEstimator):
 
     Notes
     -----
-    Rows between 0 and 1 stay as they are, and generated ones are between 0 and 1 too; other
-    features are standardised inside.
+    Rows between 0 and 1 that use at least half of that range stay as they are, generated ones
+    are between 0 and 1 too, and rows to be scored are clipped; other rows are standardised
+    inside.
 
     References
     ----------
@@ -242,8 +245,9 @@ class GANEstimator(NetworkEstimator):
         GANEstimator
             The fitted estimator.
         """
-        training = self._fit(X, sample_weight)
-        if self.coverage_ < MIN_COVERAGE and len(training.compared) >= MIN_COMPARED:
+        training, run = self._fit(X, sample_weight)
+        few = len(training.compared) < MIN_COMPARED
+        if self.coverage_ < MIN_COVERAGE and not few and not run.interrupted:
             warnings.warn(
                 f"mode collapse: generated rows come near {self.coverage_:.0%} of the rows of "
                 "X only (coverage_). Keep spectral_norm=True, lower learning_rate_init, or "
@@ -285,11 +289,17 @@ class GANEstimator(NetworkEstimator):
         from skem._scaling import Scaling, scaling_of
         from skem._torch import Adam, choose_device
 
+        seen = moments(rows, weight)
         if going_on:
             scaling, seed = Scaling(**self._scaling), self._seed
+            if not scaling.standardised and not 0 <= seen.low <= seen.high <= 1:
+                raise ValueError(
+                    "the networks were built for values between 0 and 1, but X has values from "
+                    f"{seen.low:.3g} to {seen.high:.3g}: scale it as the first rows were, or "
+                    "call fit with warm_start=False."
+                )
         else:
-            seen = moments(rows, weight)
-            inside = seen.low >= 0 and seen.high <= 1
+            inside = 0 <= seen.low < seen.high - MIN_RANGE and seen.high <= 1
             scaling = scaling_of(seen, weight.sum(), not inside)
             seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         design = Design(
@@ -346,8 +356,8 @@ class GANEstimator(NetworkEstimator):
     ) -> float:
         from skem._gan_train import epoch
 
-        size, rate = self._n_batch(len(rows)), self.learning_rate_init
-        epoch(training, rows, weight, size, rate, self.average)
+        size, rate = self._n_batch(len(chosen)), self.learning_rate_init
+        epoch(training, rows, weight, chosen, size, rate, self.average)
         return -training.losses[-1][1]
 
     def _line(self, training: "Training") -> str:
@@ -381,7 +391,7 @@ class GANEstimator(NetworkEstimator):
         """The networks in this dtype, with the averaged generator, on the device asked for."""
         import torch
 
-        from skem._gan_model import Design, build, normalise, state_of
+        from skem._gan_model import Design, build, state_of
         from skem._torch import choose_device, fill
 
         check_is_fitted(self)
@@ -391,7 +401,6 @@ class GANEstimator(NetworkEstimator):
             average, last, *others = self._weights
             fill(state_of(networks), [last, *others])
             fill([networks.flat.values], [average])
-            normalise(networks)
             kind = torch.float64 if np.dtype(dtype) == np.float64 else torch.float32
             networks.generator.to(kind)
             networks.discriminator.to(kind)
@@ -435,7 +444,7 @@ class GANEstimator(NetworkEstimator):
         -------
         ndarray of shape (n_samples, n_hidden)
             The features; ``n_hidden`` is the first of ``hidden_layer_sizes``, or 256 for
-            ``architecture="conv"``.
+            ``architecture="conv"``. Without hidden layers they are the rows.
         """
         return self._judged(X, 0)
 
@@ -457,6 +466,30 @@ class GANEstimator(NetworkEstimator):
             The log-ratios, in nats.
         """
         return self._judged(X, 1)
+
+    def score(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Return the mean log-density ratio of the rows.
+
+        It is near 0 where the discriminator cannot tell them from generated rows. It does not
+        compare fits: a higher score is no better generator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            The (weighted) mean of ``score_samples(X)``, in nats per sample.
+        """
+        return super().score(X, y, sample_weight)
 
     def inverse_transform(self, X: ArrayLike) -> Array:
         """Return the rows that the generator makes of noise.

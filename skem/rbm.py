@@ -319,7 +319,7 @@ class BernoulliRBMCD(
                 max_iter=self.n_iter,
                 **hooks(self, rows, int(self.verbose), line, attributes, stop),
             )
-        warn_if_interrupted(self, run)
+        warn_if_interrupted(self, run, stacklevel=4)
         self.validation_scores_ = validation.scores if validation else []
         if self.validation_scores_ and validation:
             best = vars(validation.best)

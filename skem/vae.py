@@ -372,6 +372,7 @@ class VAEEstimator(NetworkEstimator):
             return super()._set_aside(training, rows, weight, going_on)
         rng = np.random.default_rng([training.seed, 3])
         own, training.aside = split_rows(weight, self.validation_fraction, rng)
+        own = own[weight[own] > 0]
         if going_on:  # worse weights than the first are not to be kept
             training.best = self._held_out(training, rows, weight), training.weights()
         return own

@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from sklearn.preprocessing import MinMaxScaler
 
 from skem import GANEstimator
 from skem import _gan_model as gan
+from skem._gan_train import coverage, rows_to_compare
 from skem._networks import forward
 from skem._torch import flatten
 
@@ -50,7 +52,8 @@ def networks(exact=True, **changes):
     nets.flat = flatten(list(nets.generator.parameters()), device)
     copies = [torch.nn.Parameter(p.detach().double()) for p in nets.discriminator.parameters()]
     nets.used = nets.free = flatten(list(nets.discriminator.parameters()), device)
-    nets.left = [u.double() for u in nets.left]
+    nets.left, nets.right = ([u.double() for u in us] for us in (nets.left, nets.right))
+    nets.norms = nets.norms.double()
     if design.spectral:
         nets.free = flatten(copies, device)
         pairs = list(zip(nets.discriminator.parameters(), copies, strict=True))
@@ -222,12 +225,14 @@ def test_coverage_is_that_of_neighbours():
     training = model._start(X, np.ones(51), False, 1)
     with torch.no_grad():
         training.average.zero_()  # sigmoid(0) = 1/2 whatever the noise
-    from skem._gan_train import coverage
-
     points = training.compared.numpy()
     gaps = np.sort(np.linalg.norm(points[:, None] - points[None], axis=2), axis=1)[:, 5]
     expected = np.mean(np.linalg.norm(points - 0.5, axis=1) <= gaps)
     assert coverage(training) == pytest.approx(expected) == pytest.approx(1 / 51)
+    training.compared = training.compared.repeat(10, 1)  # repeated rows are as near as before
+    assert coverage(training) == pytest.approx(1 / 51)
+    weighted = rows_to_compare(X, np.r_[np.ones(50), 50], training.scaling, 0)
+    assert 0.2 < (weighted[:, 0] > 0.9).float().mean() < 0.8
 
 
 @early
@@ -380,3 +385,76 @@ def test_wrong_rows_are_refused(fitted, digits):
         with pytest.raises(ValueError, match="X contains NaN"):
             verb(holes)
     assert math.isnan(GANEstimator(2, max_iter=1).fit(digits[:1]).coverage_)
+
+
+# -- what a review found -------------------------------------------------------------------
+
+
+@early
+@pytest.mark.parametrize("spectral", [True, False])
+def test_passes_of_partial_fit_are_those_of_fit(spectral, digits):
+    model = GANEstimator(5, max_iter=3, random_state=0, spectral_norm=spectral)
+    one, two = clone(model).fit(digits), clone(model)
+    for _ in range(3):
+        two = pickle.loads(pickle.dumps(two.partial_fit(digits)))
+    np.testing.assert_array_equal(one.sample(5, 0), two.sample(5, 0))
+    np.testing.assert_array_equal(one.score_samples(digits), two.score_samples(digits))
+    assert one.discriminator_loss_curve_ == two.discriminator_loss_curve_
+
+
+def test_learns_from_a_stream():
+    rng = np.random.default_rng(0)
+    model = GANEstimator(4, hidden_layer_sizes=(32,), random_state=0)
+    for _ in range(600):
+        model.partial_fit(rng.normal([3, -2], 0.5, size=(128, 2)))
+    np.testing.assert_allclose(model.sample(2000, 0).mean(0), [3, -2], atol=0.2)
+    assert model.coverage_ > 0.8
+
+
+@early
+def test_rows_of_weight_0_are_not_there(digits):
+    X, weight = np.vstack([digits[:200], digits]), np.r_[np.ones(200), np.zeros(len(digits))]
+    options = {"max_iter": 5, "random_state": 0, "batch_size": 16, "n_components": 5}
+    one = GANEstimator(**options).fit(X, sample_weight=weight)
+    two = GANEstimator(**options).fit(digits[:200])
+    np.testing.assert_allclose(one.score_samples(digits), two.score_samples(digits), atol=1e-4)
+
+
+@pytest.mark.parametrize("spread", [0.1, 0.01, 1e-4])
+def test_a_narrow_range_within_0_and_1(spread):
+    X = 0.5 + spread * np.random.default_rng(0).standard_normal((1000, 4)).clip(-4, 4)
+    model = GANEstimator(10, max_iter=200, random_state=0).fit(X)
+    np.testing.assert_allclose(model.sample(2000, 0).std(0), spread, rtol=0.4)
+
+
+@early
+def test_other_ways_to_give_rows(digits):
+    options = {"max_iter": 1, "random_state": 0, "n_components": 3}
+    images = digits[:40].reshape(-1, 8, 8)
+    model = GANEstimator(image_shape=np.array([8, 8]), **options).fit(images.tolist())
+    assert model.n_features_in_ == 64
+    assert model.transform(images).shape == (40, 128)
+    torch.set_default_dtype(torch.float64)
+    try:
+        one = GANEstimator(**options).fit(digits)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    np.testing.assert_array_equal(
+        one.sample(3, 0), GANEstimator(**options).fit(digits).sample(3, 0)
+    )
+    with pytest.raises(ValueError, match="built for values between 0 and 1"):
+        one.partial_fit(255 * digits)
+    tiny = np.r_[1, np.full(39, 1e-320)]
+    assert np.isfinite(clone(one).fit(digits[:40], sample_weight=tiny).score(digits))
+
+
+@early
+def test_files_of_integers_are_not_copied(tmp_path):
+    data = np.memmap(tmp_path / "x", np.uint8, "w+", shape=(400_000, 100))
+    data[:] = np.random.default_rng(0).integers(0, 2, size=data.shape, dtype=np.uint8)
+    model = GANEstimator(2, max_iter=1, hidden_layer_sizes=(2,), batch_size=4000)
+    tracemalloc.start()
+    model.fit(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.6 * data.nbytes
