@@ -60,6 +60,10 @@ def model_of(
         raise ValueError(
             f"X has values up to {largest:g}, too large to be squared in {dtype}: rescale it."
         )
+    if 0 < largest < np.sqrt(np.finfo(float).tiny):
+        raise ValueError(
+            f"X has values up to {largest:g} only, too small to be squared: rescale it."
+        )
     centre = ((counts * mean).sum(1) / counts.sum(1)).astype(dtype).astype(float)
     square = square + counts * (mean - centre[:, None]) ** 2
     variance = float(square.sum() / counts.sum())

@@ -4,6 +4,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn import get_config
 from sklearn.base import (
     BaseEstimator,
     MetaEstimatorMixin,
@@ -107,7 +108,9 @@ class LatentImputer(MetaEstimatorMixin, OneToOneFeatureMixin, TransformerMixin, 
                 "none: use BayesianGMM_MAP, BernoulliRBMCD or VAEEstimator for example."
             )
         rows = self._check_rows(X, reset=True)
-        routed = process_routing(self, "fit", **params).estimator.fit
+        routed = params
+        if get_config()["enable_metadata_routing"]:
+            routed = process_routing(self, "fit", **params).estimator.fit
         if not get_tags(estimator).input_tags.allow_nan:
             complete = ~np.isnan(rows).any(1)
             if not complete.any():

@@ -638,10 +638,13 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             cholesky = inverse_cholesky(factors)
             covariances: Array = cholesky @ cholesky.swapaxes(2, 3)
         else:
-            covariances = layout.to_blocks(self.covariances_)
+            cholesky, covariances = None, layout.to_blocks(self.covariances_)
         weights: Array = np.asarray(self.weights_, dtype=float)
         means: Array = np.asarray(self.means_, dtype=float)
-        return Params(layout, weights / weights.sum(), means, covariances)
+        params = Params(layout, weights / weights.sum(), means, covariances)
+        if cholesky is not None:  # of the product it may not exist, by rounding
+            vars(params)["cholesky"] = cholesky
+        return params
 
     def _n_parameters(self) -> int:
         layout = self._fitted_model().layout
