@@ -5,6 +5,7 @@ Every private import from scikit-learn is in this file.
 
 import warnings
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, metadata
 from numbers import Integral
 from typing import Any
 
@@ -33,6 +34,7 @@ from skem._loop import Run, em
 MIN_WEIGHT = 1e-100
 
 __all__ = [
+    "DocLinkMixin",
     "EMEstimator",
     "Interval",
     "MeanScoreMixin",
@@ -113,7 +115,28 @@ def warn_if_interrupted(estimator: Any, run: Run, *, stacklevel: int) -> None:
         )
 
 
-class MeanScoreMixin:
+def documentation() -> str:
+    """Where the documentation is, if the package says so; else nothing."""
+    try:
+        urls = metadata("skem").get_all("Project-URL") or []
+    except PackageNotFoundError:
+        urls = []
+    named = [url.split(", ", 1) for url in urls]
+    return next((url.rstrip("/") for name, url in named if name == "Documentation"), "")
+
+
+class DocLinkMixin:
+    """The link in the HTML representation of an estimator, to its page."""
+
+    _doc_link_module = "skem"
+
+    @property
+    def _doc_link_template(self) -> str:
+        site = documentation()
+        return f"{site}/generated/skem.{{estimator_name}}.html" if site else ""
+
+
+class MeanScoreMixin(DocLinkMixin):
     """``score`` for estimators whose ``score_samples`` are in nats."""
 
     def score(

@@ -153,7 +153,7 @@ class NetworkEstimator(
         attributes = self._attributes(training, going_on)
         if not going_on:
             X = np.asarray(X) if isinstance(X, list | tuple) else X
-            X = X if X.ndim <= 2 else X.reshape(len(X), -1)
+            X = X if getattr(X, "ndim", 2) <= 2 else X.reshape(len(X), -1)
             validate_data(self, X, reset=True, skip_check_array=True)
         for name, value in attributes.items():
             setattr(self, name, value)

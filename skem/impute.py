@@ -20,10 +20,12 @@ from sklearn.utils.metadata_routing import (
 )
 
 from skem._data import working_dtype
-from skem._estimator import check_is_fitted, validate_data
+from skem._estimator import DocLinkMixin, check_is_fitted, validate_data
 
 
-class LatentImputer(MetaEstimatorMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class LatentImputer(
+    DocLinkMixin, MetaEstimatorMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator
+):
     """Fill missing values with what a model of the rows expects of them.
 
     With o the observed and m the missing features of a row,

@@ -642,8 +642,12 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         weights: Array = np.asarray(self.weights_, dtype=float)
         means: Array = np.asarray(self.means_, dtype=float)
         params = Params(layout, weights / weights.sum(), means, covariances)
-        if cholesky is not None:  # of the product it may not exist, by rounding
-            vars(params)["cholesky"] = cholesky
+        try:
+            params.cholesky  # noqa: B018
+        except CollapseError:
+            if cholesky is None:
+                raise
+            vars(params)["cholesky"] = cholesky  # the product has none, by rounding
         return params
 
     def _n_parameters(self) -> int:

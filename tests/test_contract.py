@@ -312,6 +312,17 @@ def test_frames_and_names(name, models, X):
     assert "n_features_in_" in model._repr_html_()
 
 
+def test_the_html_links_to_the_documentation(name, models, monkeypatch):
+    monkeypatch.setattr("skem._estimator.documentation", lambda: "https://example.org/skem")
+    kind = type(models[name]).__name__
+    page = f"https://example.org/skem/generated/skem.{kind}.html"
+    for model in (models[name], LatentImputer()):
+        expected = page.replace(kind, type(model).__name__)
+        assert f'href="{expected}"' in model._repr_html_()
+    monkeypatch.undo()
+    assert "example.org" not in models[name]._repr_html_()
+
+
 def test_weights_are_routed(name, X):
     weight = np.ones(N)
     with sklearn.config_context(enable_metadata_routing=True):
