@@ -55,7 +55,7 @@ class ObjectiveDisplay:
         Parameters
         ----------
         estimator : estimator
-            Fitted, with ``lower_bounds_``.
+            Fitted, with ``lower_bounds_`` or, such as ``VAEEstimator``, ``loss_curve_``.
         ax : matplotlib.axes.Axes, default=None
             Where to draw; None makes a new figure.
         **kwargs : dict
@@ -67,8 +67,17 @@ class ObjectiveDisplay:
             The display, drawn.
         """
         check_is_fitted(estimator)
-        display = cls(estimator.lower_bounds_, estimator_name=type(estimator).__name__)
-        return display.plot(ax=ax, **kwargs)
+        name = type(estimator).__name__
+        if hasattr(estimator, "lower_bounds_"):
+            bounds = np.asarray(estimator.lower_bounds_)
+        elif hasattr(estimator, "loss_curve_"):
+            bounds = -np.asarray(estimator.loss_curve_)
+        else:
+            raise TypeError(
+                f"{name} has neither lower_bounds_ nor loss_curve_: record its score with "
+                "skem.History, and give that to ObjectiveDisplay."
+            )
+        return cls(bounds, estimator_name=name).plot(ax=ax, **kwargs)
 
     def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
         """Draw the curve.

@@ -42,9 +42,10 @@ class GANEstimator(NetworkEstimator):
 
     .. math::
 
-        x = G(z), \\quad z \\sim p(z), \\qquad D(x) = \\sigma(d(x)),
+        x = G(z), \\; z \\sim p(z), \\quad D(x) = \\sigma(d(x)),
 
-        \\max_D \\; \\mathbb E_x \\log D(x) + \\mathbb E_z \\log(1 - D(G(z))), \\qquad
+        \\max_D \\; \\mathbb E_x \\log D(x) + \\mathbb E_z \\log(1 - D(G(z))),
+
         \\min_G \\; -\\mathbb E_z \\log D(G(z)).
 
     They are trained in turn by Adam [1]_. At the best D for a given G, d(x) is the log-ratio of

@@ -50,6 +50,14 @@ def test_objective():
     assert ax.get_ylabel() == "objective (nats per sample)"
 
 
+def test_objective_of_losses(autoencoder, machine):
+    model, _, _ = autoencoder
+    display = ObjectiveDisplay.from_estimator(model)
+    np.testing.assert_array_equal(display.line_.get_ydata(), -np.array(model.loss_curve_))
+    with pytest.raises(TypeError, match="BernoulliRBMCD has neither"):
+        ObjectiveDisplay.from_estimator(machine[0])
+
+
 @pytest.mark.parametrize(
     "keywords",
     [
