@@ -97,7 +97,9 @@ def hooks(
         if every and run.n_iter % every == 0:
             print(f"[{type(estimator).__name__}] iteration {run.n_iter}: {line(run)}")
         asked: bool = task.call_on_fit_task_end(
-            estimator=estimator, X=X, reconstruction_attributes=lambda: attributes(run)
+            estimator=estimator,
+            X=X,
+            reconstruction_attributes=lambda: {**attributes(run), "n_features_in_": X.shape[1]},
         )
         return own or asked
 

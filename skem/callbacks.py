@@ -6,6 +6,8 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
+from skem._estimator import check_count
+
 __all__ = ["EarlyStopping", "History"]
 
 
@@ -18,7 +20,7 @@ class History:
         Rows to score, held out for example. None scores the rows of the fit.
     scoring : callable, default=None
         ``scoring(estimator, X)`` returns a number. None is the estimator's ``score``: nats
-        per sample.
+        per sample. ``GANEstimator`` needs one: its own score does not judge the generator.
     every : int, default=1
         Score after every so many iterations: a score is a pass over the rows.
 
@@ -36,7 +38,7 @@ class History:
     Notes
     -----
     A search that fits in other processes keeps the records there: use ``n_jobs=1`` to see
-    them.
+    them. Callbacks are pickled with their estimator; ``set_callbacks()`` takes them off.
 
     Examples
     --------
@@ -56,6 +58,7 @@ class History:
         scoring: Callable[[Any, Any], float] | None = None,
         every: int = 1,
     ) -> None:
+        check_count("every", every)
         self.X, self.scoring, self.every = X, scoring, every
         self.records: list[dict[str, Any]] = []
         self._began: dict[Any, tuple[int, float]] = {}
@@ -187,6 +190,7 @@ class EarlyStopping(History):
         tol: float = 1e-3,
     ) -> None:
         super().__init__(X, scoring=scoring, every=every)
+        check_count("n_no_change", n_no_change)
         self.n_no_change, self.tol = n_no_change, tol
 
     def _stops(self, record: dict[str, Any]) -> bool:

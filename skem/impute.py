@@ -18,9 +18,20 @@ from sklearn.utils.metadata_routing import (
     MethodMapping,
     process_routing,
 )
+from sklearn.utils.metaestimators import available_if
 
 from skem._data import working_dtype
 from skem._estimator import DocLinkMixin, check_is_fitted, validate_data
+
+
+def _safe_rows(value: Any, chosen: NDArray[np.bool_]) -> Any:
+    """The chosen rows of what has one value for each row; all else as it is."""
+    own = hasattr(value, "__len__") and len(value) == len(chosen)
+    return np.asarray(value)[chosen] if own and not isinstance(value, str) else value
+
+
+def _model_scores(imputer: Any) -> bool:
+    return hasattr(imputer._model(), "score")
 
 
 class LatentImputer(
@@ -41,8 +52,8 @@ class LatentImputer(
     ----------
     estimator : estimator with ``fit`` and ``impute``, default=None
         The model, such as ``BayesianGMM_MAP``, ``BernoulliRBMCD`` or ``VAEEstimator``. None is
-        ``BayesianGMM_MAP(5, prior="empirical", random_state=0)``. It is fitted to rows with
-        NaN if it takes them, else to the complete rows.
+        ``BayesianGMM_MAP(5, prior="empirical", random_state=0)``; to tune it, give it. It is
+        fitted to rows with NaN if it takes them, else to the complete rows.
 
     Attributes
     ----------
@@ -110,9 +121,7 @@ class LatentImputer(
                 "none: use BayesianGMM_MAP, BernoulliRBMCD or VAEEstimator for example."
             )
         rows = self._check_rows(X, reset=True)
-        routed = params
-        if get_config()["enable_metadata_routing"]:
-            routed = process_routing(self, "fit", **params).estimator.fit
+        routed = self._routed("fit", params)
         if not get_tags(estimator).input_tags.allow_nan:
             complete = ~np.isnan(rows).any(1)
             if not complete.any():
@@ -121,10 +130,7 @@ class LatentImputer(
                     "NaN: use BayesianGMM_MAP for example."
                 )
             rows = rows[complete]
-            routed = {
-                name: value if value is None else np.asarray(value)[complete]
-                for name, value in routed.items()
-            }
+            routed = {name: _safe_rows(value, complete) for name, value in routed.items()}
         self.estimator_ = estimator.fit(rows, **routed)
         validate_data(self, X, reset=True, skip_check_array=True)
         return self
@@ -144,10 +150,11 @@ class LatentImputer(
         """
         check_is_fitted(self)
         rows = self._check_rows(X, reset=False)
-        filled: NDArray = np.asarray(self.estimator_.impute(rows), working_dtype(rows))
-        return filled
+        filled = np.asarray(self.estimator_.impute(rows), working_dtype(rows))
+        return np.where(np.isnan(rows), filled, rows)
 
-    def score(self, X: ArrayLike, y: object = None) -> float:
+    @available_if(_model_scores)
+    def score(self, X: ArrayLike, y: object = None, **params: Any) -> float:
         """Return the score of the model.
 
         Parameters
@@ -156,6 +163,8 @@ class LatentImputer(
             The rows; NaN marks a missing value.
         y : None
             Ignored.
+        **params : dict
+            Passed to the ``score`` of the model, ``sample_weight`` for example.
 
         Returns
         -------
@@ -163,7 +172,8 @@ class LatentImputer(
             The mean log-likelihood of what is observed, or its bound, in nats per row.
         """
         check_is_fitted(self)
-        return float(self.estimator_.score(self._check_rows(X, reset=False)))
+        rows = self._check_rows(X, reset=False)
+        return float(self.estimator_.score(rows, **self._routed("score", params)))
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Return what is passed on to the model.
@@ -171,12 +181,20 @@ class LatentImputer(
         Returns
         -------
         sklearn.utils.metadata_routing.MetadataRouter
-            The routing: ``fit`` calls the ``fit`` of the model.
+            The routing: ``fit`` calls the ``fit`` of the model, ``score`` its ``score``.
         """
         return MetadataRouter(owner=self).add(
             estimator=self._model(),
-            method_mapping=MethodMapping().add(caller="fit", callee="fit"),
+            method_mapping=MethodMapping()
+            .add(caller="fit", callee="fit")
+            .add(caller="score", callee="score"),
         )
+
+    def _routed(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        if not get_config()["enable_metadata_routing"]:
+            return params
+        routed = process_routing(self, method, **params)
+        return dict(routed.estimator[method])
 
     def _model(self) -> Any:
         if self.estimator is not None:

@@ -271,6 +271,10 @@ def test_callbacks(name, X, capsys):
     stopping = EarlyStopping(X[:30], n_no_change=1, tol=1e9)
     model = clone(TABLE[name][0]).set_callbacks(stopping).fit(X[30:])
     assert model.n_iter_ == len(stopping.records) == 2
+    with pytest.raises(ValueError, match=f"expecting {D} features"):
+        clone(TABLE[name][0]).set_callbacks(History(X[:, :3])).fit(X)
+    with pytest.raises(ValueError, match="every"):
+        History(every=0)
     search = GridSearchCV(clone(TABLE[name][0]), dict([TABLE[name][1]]), cv=2)
     search.set_callbacks(ProgressBar()).fit(X)
     shown = capsys.readouterr().out

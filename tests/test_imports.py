@@ -77,7 +77,7 @@ ALLOWED = {
         "_mixture_starts",
         "_potts",
     },
-    "callbacks": set(),
+    "callbacks": {"_estimator"},
     "impute": {"_data", "_estimator", "mixture"},
     "code_display": {"image_display"},
     "display": set(),

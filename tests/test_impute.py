@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+from sklearn.base import BaseEstimator
 from sklearn.datasets import load_iris
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
@@ -11,7 +12,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skem import BayesianGMM_MAP, GANEstimator, LatentImputer, VAEEstimator
+from skem import BayesianGMM_MAP, BernoulliRBMCD, GANEstimator, LatentImputer, VAEEstimator
 
 
 @pytest.fixture(name="X", scope="module")
@@ -97,6 +98,32 @@ def test_frames_weights_and_names(X, holes):
         LatentImputer().fit(holes.astype(np.float32)).transform(holes.astype(np.float32)).dtype
         == np.float32
     )
+
+
+def test_observed_values_stay(X):
+    rows = np.array([[np.nan, 0.0, 3.0, -2.0]])
+    model = BernoulliRBMCD(4, n_iter=3, random_state=0)
+    filled = LatentImputer(model).fit((X.mean(0) < X) * 1.0).transform(rows)
+    np.testing.assert_array_equal(filled[0, 1:], rows[0, 1:])
+    assert 0 <= filled[0, 0] <= 1
+
+
+def test_models_of_others(holes):
+    class Toy(BaseEstimator):
+        def fit(self, X, y=None, foo=None, sample_weight=None):
+            self.mean_, self.foo_ = np.average(X, axis=0, weights=sample_weight), foo
+            return self
+
+        def impute(self, X):
+            return np.where(np.isnan(X), self.mean_, X)
+
+    imputer = LatentImputer(Toy()).fit(holes, foo="abc", sample_weight=np.ones(150))
+    assert imputer.estimator_.foo_ == "abc"
+    assert not hasattr(imputer, "score")
+    weight = np.r_[np.ones(100), np.zeros(50)]
+    mixture = LatentImputer(BayesianGMM_MAP(1)).fit(holes)
+    expected = mixture.estimator_.score(holes[:100])
+    assert mixture.score(holes, sample_weight=weight) == pytest.approx(expected)
 
 
 def test_wrong_models_are_named(X):
