@@ -1,5 +1,6 @@
 """Any rows either fit to finite numbers or are refused by a ValueError that says why."""
 
+import re
 import warnings
 
 import numpy as np
@@ -81,7 +82,7 @@ def test_fits_or_says_why(model, X):
             message = str(error)
             fitted = None
     if fitted is None:
-        assert len(message) > 20
+        assert re.search(r"\bX\b|sample|feature|array|" + "|".join(model.get_params()), message)
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
