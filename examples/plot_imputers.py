@@ -64,13 +64,10 @@ imputers = {
 cells = hidden[test]
 found = {}
 for name, imputer in imputers.items():
-    error = (imputer.transform(seen[test]) - X[test])[cells]
-    spread = np.ones(cells.shape)
-    for j in range(X.shape[1]):
-        own = (imputer.transform(seen[test]) - X[test])[cells[:, j], j]
-        spread[:, j] = np.sqrt((own**2).mean())
-    log_density = norm.logpdf(error, scale=spread[cells]).mean()
-    found[name] = np.sqrt((error**2).mean()), log_density
+    error = imputer.transform(seen[test]) - X[test]  # 0 where a cell was seen
+    spread = np.sqrt((error**2).sum(0) / cells.sum(0))
+    log_density = norm.logpdf(error, scale=spread)[cells].mean()
+    found[name] = np.sqrt((error[cells] ** 2).mean()), log_density
 model = mixture.estimator_
 joint = model.score_samples(X[test]) - model.score_samples(seen[test])
 found["LatentImputer"] = found["LatentImputer"][0], joint.sum() / cells.sum()

@@ -62,7 +62,7 @@ for d, model in models.items():
 
 shown = test[:2000]
 EmbeddingDisplay.from_estimator(models[2], X[shown], y[shown])
-LatentGridDisplay.from_estimator(models[2])
+LatentGridDisplay.from_estimator(models[2], n_codes=21 if folder else 13)
 
 # %%
 # Held-out digits, redrawn from two numbers and from eight.

@@ -214,7 +214,7 @@ def generator_gradient(networks: Networks, values: list[Tensor], fake: Tensor) -
     return generator_loss(logits[:, 0], networks.design.loss).item()
 
 
-def state_of(networks: Networks) -> list[Any]:
+def state_of(networks: Networks) -> list[Tensor]:
     """All that training changes in the networks."""
     tensors: list[Tensor] = [networks.flat.values, networks.free.values]
     if networks.design.spectral:

@@ -1,7 +1,7 @@
 """Rows as the autoencoder takes them, and its training."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,11 +124,8 @@ def epoch(
         # light batches take short steps, for any size of a batch
         relative = own / (mean_weight * len(own))
         share = torch.from_numpy(relative.astype(np.float32)).to(device)
-        if network.by_hand:
+        with nullcontext() if network.by_hand else training_mode(network, random):
             terms = gradient(network, x, seen, share, noise.to(device), beta)
-        else:
-            with training_mode(network, int(torch.randint(2**31, (), generator=random))):
-                terms = gradient(network, x, seen, share, noise.to(device), beta)
         training.adam.step(rate(training.n_steps))
         training.n_steps += 1
         loss += len(own) * sum(terms)
@@ -142,13 +139,13 @@ def epoch(
 
 
 @contextmanager
-def training_mode(network: Network, seed: int) -> Iterator[None]:
+def training_mode(network: Network, random: torch.Generator) -> Iterator[None]:
     """Modules of users may drop units, and normalise batches, in training only."""
     modules = network.encoder, network.decoder
     try:
         for module in modules:
             module.train()
-        with seeded(seed):
+        with seeded(int(torch.randint(2**31, (), generator=random))):
             yield
     finally:
         for module in modules:

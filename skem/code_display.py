@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
-from skem.image_display import ImageGrid, as_colours, as_images, grey_style
+from skem.image_display import GAP, ImageGrid, as_colours, as_images, grey_style
 
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
@@ -59,8 +59,6 @@ class LatentGridDisplay(ImageGrid):
     >>> model = VAEEstimator(2, max_iter=5, random_state=0).fit(X)
     >>> display = LatentGridDisplay.from_estimator(model, n_codes=8)
     """
-
-    gap = 0
 
     def __init__(
         self,
@@ -150,7 +148,8 @@ class LatentGridDisplay(ImageGrid):
             _, ax = plt.subplots(figsize=(7, 7), layout="constrained")
         super().plot(ax=ax, **kwargs)
         marks = np.unique(np.linspace(0, len(self.values) - 1, 5).round().astype(int))
-        height, width = self.images.shape[2:4]
+        height, width = (size + GAP for size in self.images.shape[2:4])
+        ax.set_facecolor("black")
         ax.set_xticks((marks + 0.5) * width, [f"{v:.2g}" for v in self.values[marks]])
         ax.set_yticks((marks + 0.5) * height, [f"{v:.2g}" for v in self.values[::-1][marks]])
         ax.set(xlabel=f"code {self.components[0]}", ylabel=f"code {self.components[1]}")

@@ -410,8 +410,10 @@ class GANEstimator(NetworkEstimator):
 
     @property
     def _n_features_out(self) -> int:
+        from skem._networks import WIDTH
+
         sizes = self._design["hidden_layer_sizes"] or (self._design["n_features"],)
-        return int(sizes[0]) if self._design["architecture"] == "dense" else 256
+        return int(sizes[0]) if self._design["architecture"] == "dense" else WIDTH
 
     # -- verbs ----------------------------------------------------------------------------
 

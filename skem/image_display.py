@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ChainsDisplay", "FiltersDisplay", "ImputationDisplay"]
 
-CELL = 0.75  # inches
+CELL, GAP = 0.75, 1  # inches of an image, and pixels between images
 
 
 class ImageGrid:
@@ -23,7 +23,6 @@ class ImageGrid:
     row_names: Sequence[str] = ()
     column_names: Sequence[str] = ()
     title = ""
-    gap = 1  # pixels between images
     style: dict[str, Any]
 
     def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
@@ -48,22 +47,22 @@ class ImageGrid:
         if ax is None:
             size = CELL * n_columns + 1.2, CELL * n_rows * height / width + 0.5
             _, ax = plt.subplots(figsize=size, layout="constrained")
-        gap, options = self.gap, {**self.style, **kwargs}
+        options = {**self.style, **kwargs}
         limits = options["vmin"], options["vmax"]
         if "norm" in kwargs:
             del options["vmin"], options["vmax"]
         colours = mpl.colormaps.get_cmap(options["cmap"]).with_extremes(bad="cornflowerblue")
         for row in range(n_rows):
             for column in range(n_columns):
-                left, top = column * (width + gap), row * (height + gap)
+                left, top = column * (width + GAP), row * (height + GAP)
                 ax.imshow(
                     as_colours(self.images[row, column], *limits),
                     **{**options, "cmap": colours},
                     extent=(left, left + width, top + height, top),
                 )
-        ax.set(xlim=(-gap, n_columns * (width + gap)), ylim=(n_rows * (height + gap), -gap))
-        ax.set_xticks((np.arange(n_columns) + 0.5) * (width + gap), self._names("column"))
-        ax.set_yticks((np.arange(n_rows) + 0.5) * (height + gap), self._names("row"))
+        ax.set(xlim=(-GAP, n_columns * (width + GAP)), ylim=(n_rows * (height + GAP), -GAP))
+        ax.set_xticks((np.arange(n_columns) + 0.5) * (width + GAP), self._names("column"))
+        ax.set_yticks((np.arange(n_rows) + 0.5) * (height + GAP), self._names("row"))
         ax.tick_params(length=0)
         ax.set(title=self.title, facecolor="0.8", aspect="equal")
         ax.spines[:].set_visible(False)

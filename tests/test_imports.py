@@ -121,6 +121,7 @@ ALLOWED = {
         "_gan_train",
         "_network_estimator",
         "_network_kernel",
+        "_networks",
         "_scaling",
         "_torch",
     },
