@@ -27,9 +27,10 @@ from threadpoolctl import threadpool_limits
 
 from skem import BayesianGMM_MAP
 from skem._covariances import Layout
-from skem._data import Passes, one_blas_thread
 from skem._mixture_model import Mixture, Params
 from skem._mixture_prior import flat_prior
+from skem._passes import Passes
+from skem._threads import one_blas_thread
 
 CASES = {
     "a": (1_000_000, 3, 3, 1.0),

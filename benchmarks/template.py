@@ -26,7 +26,7 @@ from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
 from skem import ShiftedTemplateEM
-from skem._data import Passes
+from skem._passes import Passes
 from skem._template_model import Params, ShiftedTemplate
 from skem._template_starts import model_of
 from skem._windows import Windows

@@ -1,70 +1,32 @@
 """Where rows live. No other file knows.
 
-An array in memory keeps its prepared chunks from pass to pass. A memory-mapped file is
-read and prepared again at each pass, so that memory does not grow with its length.
+In memory, rows are an array; on disk, ``Stored`` parts of a file; on the workers of a dask
+cluster, ``Blocks``. ``fold`` and ``collect`` take a function to the parts, wherever they
+are, and bring back what it returns, which is small. Parts stay where they are.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache, partial, reduce
-from itertools import pairwise
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from functools import reduce
+from itertools import accumulate, pairwise
 from operator import add
-from threading import Lock
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
-from threadpoolctl import ThreadpoolController
+from numpy.typing import NDArray
 
 # Elements of a chunk: many rows keep threads out of the interpreter's lock.
 CHUNK_SIZE = 5_000_000
-MOMENT_SIZE = 640_000
-# Rows beyond which a sample depends on their order, since sorting them takes too long.
-SORT_ROWS = 50_000
-# Merging equal rows of bytes pays if at most so many of them are different.
-MAX_UNIQUE_SHARE = 0.8
-PIXELS = 4096  # converted at a time: data that are not pixels are found out soon
-
-_LOCK = Lock()
-_n_limiting = 0
-_limiter: Any = None
+# Bytes of a part of a file, and how many parts are kept for rows in random order.
+PART_SIZE, N_PARTS = 2**25, 8
+# Results that a task of dask adds up.
+FAN_IN = 8
 
 
-def is_on_disk(X: NDArray) -> bool:
-    """Whether the rows are a memory-mapped file, to be streamed."""
-    return isinstance(X, np.memmap)
-
-
-def working_dtype(X: NDArray) -> np.dtype:
+def working_dtype(X: Any) -> np.dtype:
     """float32 stays; all else is computed in float64."""
     return np.dtype(np.float32 if X.dtype == np.float32 else np.float64)
-
-
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Our products are small: the threads of BLAS would wait for each other.
-
-    Counted, since the limit is the process's and fits may overlap in threads.
-    """
-    global _limiter, _n_limiting
-    with _LOCK:
-        if _n_limiting == 0:
-            _limiter = _controller().limit(limits=1, user_api="blas")
-        _n_limiting += 1
-    try:
-        yield
-    finally:
-        with _LOCK:
-            _n_limiting -= 1
-            if _n_limiting == 0:
-                _limiter.restore_original_limits()
 
 
 def chunks(n_rows: int, row_size: int) -> list[slice]:
@@ -74,171 +36,371 @@ def chunks(n_rows: int, row_size: int) -> list[slice]:
     return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 
 
-def thread_map(n_threads: int) -> Callable[..., Iterable[Any]]:
-    """``map``, in the order of the items; its threads live as long as it does."""
-    return map if n_threads == 1 else ThreadPoolExecutor(n_threads).map
+# -- on disk ------------------------------------------------------------------------------
 
 
-class Passes:
-    """Passes of a model over weighted rows.
+def is_on_disk(X: Any) -> bool:
+    """Whether X is a memory-mapped file, or an array of zarr or h5py."""
+    named = all(hasattr(X, name) for name in ("shape", "dtype", "chunks"))
+    return isinstance(X, np.memmap) or (named and not hasattr(X, "__array_ufunc__"))
 
-    Sums are taken in the order of the chunks, so that threads change no digit.
+
+class Stored:
+    """Rows of an array on disk, images flattened.
+
+    A slice reads nothing yet. An array of indices does, and ``np.asarray``.
+    """
+
+    ndim = 2
+
+    def __init__(
+        self,
+        array: Any,
+        start: int = 0,
+        stop: int | None = None,
+        limits: tuple[float, float] | None = None,
+    ) -> None:
+        self._array, self._start, self._limits = array, start, limits
+        self._stop = array.shape[0] if stop is None else stop
+        self.dtype = np.dtype(array.dtype)
+        self.shape = (self._stop - start, math.prod(array.shape[1:]))
+        self._kept: OrderedDict[int, NDArray] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def part_rows(self) -> int:
+        """Rows of a part: whole chunks of the file, which are read and unpacked as a whole."""
+        unit = (getattr(self._array, "chunks", None) or (1,))[0]
+        n_rows = max(1, PART_SIZE // max(1, self.dtype.itemsize * self.shape[1]))
+        return -(-n_rows // unit) * unit
+
+    def edges(self) -> list[int]:
+        """Where parts begin and end."""
+        step = self.part_rows
+        inner = range((self._start // step + 1) * step, self._stop, step)
+        return [0, *(i - self._start for i in inner), len(self)]
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            if step != 1:
+                return self[np.arange(start, stop, step)]
+            first = self._start + start
+            return Stored(self._array, first, first + max(0, stop - start), self._limits)
+        index = np.asarray(key) + self._start
+        if isinstance(self._array, np.ndarray):
+            return self._read(index)
+        out = np.empty((len(index), self.shape[1]), self.dtype)
+        owner = index // self.part_rows
+        for i in np.unique(owner):
+            own = owner == i
+            out[own] = self._part(int(i))[index[own] - i * self.part_rows]
+        return out
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
+        return np.asarray(self._read(slice(self._start, self._stop)), dtype)
+
+    def clip(self, low: float, high: float) -> "Stored":
+        """The same rows, clipped when they are read."""
+        return Stored(self._array, self._start, self._stop, (low, high))
+
+    def _read(self, key: Any) -> NDArray:
+        rows = np.asarray(self._array[key])
+        rows = rows.reshape(len(rows), -1)
+        return rows if self._limits is None else rows.clip(*self._limits)
+
+    def _part(self, i: int) -> NDArray:
+        """A part of the whole file, kept for the next rows."""
+        if i not in self._kept:
+            start = i * self.part_rows
+            self._kept[i] = self._read(slice(start, start + self.part_rows))
+        self._kept.move_to_end(i)
+        while len(self._kept) > 2 * N_PARTS:  # a batch reaches from one window to the next
+            self._kept.popitem(last=False)
+        return self._kept[i]
+
+
+def by_windows(order: NDArray[np.intp], X: Any) -> NDArray[np.intp]:
+    """Shuffled indices, rearranged so that few parts of a file are needed at a time.
+
+    Parts in random order are grouped to windows, within which rows stay shuffled.
+    """
+    if not isinstance(X, Stored) or isinstance(X._array, np.ndarray):
+        return order
+    owner = (order + X._start) // X.part_rows
+    _, first, place = np.unique(owner, return_index=True, return_inverse=True)
+    rank = first.argsort().argsort()
+    return order[np.argsort(rank[place] // N_PARTS, kind="stable")]
+
+
+# -- on a cluster -------------------------------------------------------------------------
+
+
+def is_dask(X: Any) -> bool:
+    """Whether X is an array of dask, or a data frame, which has names."""
+    return hasattr(X, "__dask_graph__") and (is_array(X) or hasattr(X, "to_dask_array"))
+
+
+def is_array(X: Any) -> bool:
+    return hasattr(X, "rechunk")
+
+
+class Blocks:
+    """Rows on the workers of a cluster, or their weights: a task of dask for each block.
+
+    What the tasks compute from, ``origin``, may itself be on the workers: it stays there
+    while it is referred to.
     """
 
     def __init__(
         self,
-        model: Any,
-        X: NDArray,
-        weight: NDArray,
-        n_threads: int = 1,
+        tasks: list[Any],
+        lengths: list[int],
+        dtype: Any,
+        inner: tuple[int, ...],
+        origin: Any,
     ) -> None:
-        self._model, self._X, self._weight = model, X, weight
-        self._dtype, self._map = working_dtype(X), thread_map(n_threads)
-        self._parts = chunks(len(X), model.row_size)
-        self._cached = None
-        if not is_on_disk(X):
-            prepare = partial(self._prepare, dtype=self._dtype)
-            self._cached = list(self._map(prepare, self._parts))
+        some = [(task, n) for task, n in zip(tasks, lengths, strict=True) if n]
+        self.tasks, self.lengths = [task for task, _ in some], [n for _, n in some]
+        self.dtype, self.origin = np.dtype(dtype), origin
+        self.shape = (sum(lengths), *inner)
 
-    def fold(self, function: Callable[[Any, NDArray], Any], params: Any) -> Any:
-        """Sum ``function(rows, weight)`` over the chunks, as exact as ``params`` need."""
-        dtype = self._model.dtype_for(params, self._dtype)
-        cached = self._cached if dtype == self._dtype else None
+    def __len__(self) -> int:
+        return self.shape[0]
 
-        def of_chunk(i: int) -> Any:
-            part = self._parts[i]
-            rows = cached[i] if cached else self._prepare(part, dtype)
-            return function(rows, self._weight[part])
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
 
-        return reduce(add, self._map(of_chunk, range(len(self._parts))))
+    def select(self, index: list[Any], lengths: list[int]) -> "Blocks":
+        """The rows at an index of its own for each block."""
+        tasks = _tasks(_item, self.tasks, index)
+        return Blocks(tasks, lengths, self.dtype, self.shape[1:], self.origin)
 
-    def total(self, params: Any) -> Any:
-        """The statistics of all rows: what the loop of EM asks for."""
-        return self.fold(partial(self._model.e_step, params), params)
-
-    def _prepare(self, part: slice, dtype: DTypeLike) -> Any:
-        return self._model.rows(np.asarray(self._X[part]), dtype)
+    def __getitem__(self, key: slice) -> "Blocks":
+        """The first rows."""
+        stop = key.indices(len(self))[1]
+        starts = [0, *accumulate(self.lengths)]
+        left = [min(n, max(0, stop - a)) for n, a in zip(self.lengths, starts, strict=False)]
+        return self.select([slice(n) for n in left], left)
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Weighted moments of every feature over its observed values."""
-
-    weight: NDArray
-    mean: NDArray
-    square: NDArray  # sum of squares about the mean
-    low: float
-    high: float
-
-    def __add__(self, other: "Moments") -> "Moments":
-        weight = self.weight + other.weight
-        share = np.divide(other.weight, weight, out=0 * weight, where=weight > 0)
-        gap = other.mean - self.mean
-        return Moments(
-            weight,
-            self.mean + share * gap,
-            self.square + other.square + self.weight * share * gap**2,
-            min(self.low, other.low),
-            max(self.high, other.high),
-        )
+def _item(rows: Any, index: Any) -> Any:
+    return rows[index]
 
 
-@np.errstate(over="ignore", invalid="ignore")
-def moments(X: NDArray, weight: NDArray) -> Moments:
-    """One pass, in float64, that does not cancel however far from 0 the data are."""
+class Ones:
+    """The weights of a block without weights: they travel as a number."""
 
-    size = max(1, MOMENT_SIZE // X.shape[1])
+    def __init__(self, n_rows: int) -> None:
+        self._n_rows = n_rows
 
-    def of_block(start: int) -> Moments:
-        values = np.array(X[start : start + size], dtype=float)
-        observed = ~np.isnan(values) & (weight[start : start + size, None] > 0)
-        w = weight[start : start + size, None] * observed
-        np.copyto(values, 0, where=~observed)
-        total = w.sum(0)
-
-        def average(values: NDArray) -> NDArray:
-            return np.divide((w * values).sum(0), total, out=0 * total, where=total > 0)
-
-        low = values.min(initial=np.inf, where=observed)
-        high = values.max(initial=-np.inf, where=observed)
-        middle = average(values)
-        values -= middle
-        rest = average(values)  # what rounding left out of the mean
-        square = (w * (values - rest) ** 2).sum(0)
-        return Moments(total, middle + rest, square, low, high)
-
-    return reduce(add, map(of_block, range(0, len(X), size)))
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
+        return np.broadcast_to(np.float64(1), self._n_rows)
 
 
-def representative_rows(
-    X: NDArray, weight: NDArray, size: int, rng: np.random.RandomState
-) -> tuple[NDArray, NDArray]:
-    """At most about ``size`` rows to start from, and their weights.
+def as_array(X: Any) -> Any:
+    """A dask array whose blocks are whole rows."""
+    X = X if is_array(X) else X.to_dask_array()
+    if any(len(sizes) > 1 for sizes in X.chunks[1:]):
+        return X.rechunk(dict.fromkeys(range(1, X.ndim), -1))
+    return X
 
-    The rows are sorted and drawn at even steps of the cumulative weight, and equal rows
-    are merged: a row of weight 2 and two such rows give the same sample.
+
+def blocks_of(X: Any, length: Callable[[Any], int] = len) -> Blocks:
+    """The blocks of a dask array, images flattened; ``length`` finds out how long they are.
+
+    If it is ``len``, only where the array does not know.
     """
-    offset = rng.uniform()
-    if len(X) > SORT_ROWS and weight.strides == (0,):
-        order = ((offset + np.arange(size)) * (len(X) / size)).astype(int)
-        return np.array(X[order], dtype=working_dtype(X)), np.full(size, len(X) / size)
-    if len(X) > SORT_ROWS:
-        order = np.arange(len(X))
+    from dask import compute
+
+    X = as_array(X)
+    tasks, inner = tasks_of(X), X.shape[1:]
+    if X.ndim > 2:
+        tasks, inner = _tasks(_flat, tasks), (math.prod(inner),)
+    lengths = list(X.chunks[0])
+    if length is not len or np.isnan(lengths).any():
+        lengths = list(compute(*_tasks(length, tasks)))
+    return Blocks(tasks, lengths, X.dtype, inner, X)
+
+
+def weights_of(sample_weight: Any, rows: Blocks) -> Blocks:
+    """Weights for the blocks of rows; those that are given are kept on the workers."""
+    if sample_weight is None:
+        return Blocks([Ones(n) for n in rows.lengths], rows.lengths, float, (), None)
+    import dask.array as da
+
+    weight, chunks = sample_weight, (tuple(rows.lengths),)
+    if is_dask(weight):
+        weight = as_array(weight).astype(float)
+        if weight.shape == rows.shape[:1]:
+            weight = weight.rechunk(chunks)
     else:
-        order = np.lexsort(X[:, np.linspace(0, X.shape[1] - 1, 8).astype(int)].T)
-    order = order[weight[order] > 0]
-    weights = weight[order]
-    if len(order) > size:
-        cumulative = np.cumsum(weights)
-        steps = (offset + np.arange(size)) * (cumulative[-1] / size)
-        drawn = np.searchsorted(cumulative, steps, side="right")
-        drawn, counts = np.unique(drawn.clip(max=len(order) - 1), return_counts=True)
-        order, weights = order[drawn], counts * (cumulative[-1] / size)
-    rows = np.array(X[order], dtype=working_dtype(X))
-    same = np.isclose(rows[1:], rows[:-1], rtol=0, atol=0, equal_nan=True).all(1)
-    first = np.flatnonzero(np.r_[True, ~same])
-    return rows[first], np.add.reduceat(weights, first)
+        weight = np.asarray(weight, float)
+        if weight.shape == rows.shape[:1]:
+            weight = da.from_array(weight, chunks=chunks)
+    if is_dask(weight) and weight.ndim == 1:
+        found = blocks_of(weight.persist())
+        if found.lengths == rows.lengths:
+            return found
+    raise ValueError(
+        f"sample_weight has shape {weight.shape}, but X has {len(rows)} rows: give one weight "
+        "for each row, in the same blocks where their lengths are not known."
+    )
 
 
-def merge_equal_pixels(X: NDArray, weight: NDArray) -> tuple[NDArray, NDArray]:
-    """The different rows of an image and their total weights, where that pays.
+def _flat(block: NDArray) -> NDArray:
+    return block.reshape(len(block), -1)
 
-    X holds bytes, or bytes / 255, in at most 8 columns: rows are compared as integers. Other
-    data are returned as they are.
+
+def tasks_of(X: Any) -> list[Any]:
+    """A task for each block of rows, by the protocol that arrays and data frames share."""
+    from dask import optimize
+    from dask.base import tokenize
+    from dask.core import flatten
+    from dask.delayed import Delayed
+    from dask.highlevelgraph import HighLevelGraph
+
+    # which may no longer refer to what is kept on the workers
+    X = X.optimize() if hasattr(X, "optimize") else optimize(X)[0]
+    name = f"rows-{tokenize(X)}"
+    graph = HighLevelGraph.from_collections(name, dict(X.__dask_graph__()))
+    return [Delayed(key, graph, layer=name) for key in flatten(X.__dask_keys__())]
+
+
+def _tasks(function: Callable[..., Any], *columns: Iterable[Any]) -> list[Any]:
+    """A task for each part; the function, with what it holds, travels once."""
+    from dask import delayed
+
+    call = delayed(_call, pure=False)
+    shared = delayed(function, traverse=False, pure=False)
+    return [call(shared, *parts) for parts in zip(*columns, strict=True)]
+
+
+def _call(function: Callable[..., Any], *parts: Any) -> Any:
+    return function(*(np.asarray(part) if isinstance(part, Ones) else part for part in parts))
+
+
+def _sum(results: list[Any]) -> Any:
+    return reduce(add, results)
+
+
+def map_blocks(function: Callable[[NDArray], NDArray], X: Any, example: NDArray) -> Any:
+    """The dask array of ``function(block)``, computed when it is asked for.
+
+    ``example`` is what the function makes of one row.
     """
-    pixels = _bytes_of(X) if X.shape[1] <= 8 else None
-    if pixels is None:
-        return X, weight
-    n_bytes = 4 if X.shape[1] <= 4 else 8
-    keys = np.zeros((len(X), n_bytes), np.uint8)
-    keys[:, : X.shape[1]] = pixels
-    integers = keys.view(f"u{n_bytes}")[:, 0]
-    if weight.strides == (0,):
-        values, counts = np.unique(integers, return_counts=True)
-    else:
-        values, inverse = np.unique(integers, return_inverse=True)
-        counts = np.bincount(inverse, weights=weight)
-    if len(values) > MAX_UNIQUE_SHARE * len(X):
-        return X, weight
-    rows = values.view(np.uint8).reshape(-1, n_bytes)[:, : X.shape[1]]
-    if X.dtype != np.uint8:
-        rows = rows.astype(X.dtype) / X.dtype.type(255)
-    return rows, counts.astype(float)
+    X = as_array(X)
+    inner = example.shape[1:]
+    return X.map_blocks(
+        _call_on,
+        function=function,
+        empty=example[:0],
+        drop_axis=list(range(1 + len(inner), X.ndim)),
+        chunks=(X.chunks[0], *((size,) for size in inner)),
+        dtype=example.dtype,
+        meta=np.empty((0,) * example.ndim, example.dtype),
+    )
 
 
-def _bytes_of(X: NDArray) -> NDArray | None:
-    """X as bytes if it holds bytes, or floats that are exactly bytes / 255."""
-    if X.dtype == np.uint8:
-        return X
-    if X.dtype.kind != "f" or is_on_disk(X):
-        return None
-    out = np.empty(X.shape, np.uint8)
-    for start in range(0, len(X), PIXELS):
-        part = X[start : start + PIXELS]
-        if not (part.min() >= 0 and part.max() <= 1):
-            return None
-        rounded = np.rint(part * 255)
-        if not np.array_equal(rounded / X.dtype.type(255), part):
-            return None
-        out[start : start + PIXELS] = rounded
+def _call_on(block: NDArray, function: Callable[[NDArray], NDArray], empty: NDArray) -> NDArray:
+    return function(block) if len(block) else empty
+
+
+# -- anywhere -----------------------------------------------------------------------------
+
+
+def _parts(X: Any, others: tuple[Any, ...]) -> list[list[Any]]:
+    """X and the others cut alike; a list has one entry for each part already."""
+    if isinstance(X, Blocks):
+        return [X.tasks, *(o.tasks if isinstance(o, Blocks) else o for o in others)]
+    edges = X.edges() if isinstance(X, Stored) else [0, len(X)]
+    cuts = [slice(a, b) for a, b in pairwise(edges)]
+    return [o if isinstance(o, list) else [o[cut] for cut in cuts] for o in (X, *others)]
+
+
+def lengths_of(X: Any) -> list[int]:
+    """The number of rows of each part."""
+    if isinstance(X, Blocks):
+        return X.lengths
+    return [len(part) for part in _parts(X, ())[0]]
+
+
+def collect(function: Callable[..., Any], X: Any, *others: Any) -> list[Any]:
+    """What the function returns for each part of X and of the others, in order."""
+    columns = _parts(X, others)
+    if isinstance(X, Blocks):
+        from dask import compute
+
+        return list(compute(*_tasks(function, *columns)))
+    return list(map(function, *columns))
+
+
+def fold(
+    function: Callable[..., Any], X: Any, *others: Any, run: Callable[..., Any] = map
+) -> Any:
+    """The sum of what the function returns for each part of X and of the others.
+
+    On a cluster it is taken there, as a tree; else in order, whatever ``run`` is.
+    """
+    columns = _parts(X, others)
+    if not isinstance(X, Blocks):
+        return reduce(add, run(function, *columns))
+    from dask import delayed
+
+    join = delayed(_sum, pure=False)
+    tasks = _tasks(function, *columns)
+    while len(tasks) > 1:
+        tasks = [join(tasks[i : i + FAN_IN]) for i in range(0, len(tasks), FAN_IN)]
+    return tasks[0].compute()
+
+
+def together(
+    function: Callable[..., Any], some: Callable[[Any], NDArray], *columns: Any
+) -> Any:
+    """``function`` of whole columns, of the first of which only ``some`` values are taken.
+
+    On a cluster one of the workers does it.
+    """
+    first, *others = columns
+    if not isinstance(first, Blocks):
+        parts = _parts(first, ())[0]
+        return function(np.concatenate([some(part) for part in parts]), *others)
+    from dask import delayed
+
+    join = delayed(np.concatenate, pure=False)
+    own = [_tasks(some, first.tasks), *(other.tasks for other in others)]
+    return delayed(function, pure=False)(*map(join, own)).compute()
+
+
+def take(X: Any, index: NDArray[np.intp]) -> NDArray:
+    """The rows, or weights, at these indices, in memory."""
+    if not isinstance(X, Blocks):
+        return np.asarray(X[index])
+    starts = np.cumsum([0, *X.lengths])
+    owner = np.searchsorted(starts, index, side="right") - 1
+    order = np.argsort(owner, kind="stable")
+    needed, counts = np.unique(owner, return_counts=True)
+    local = np.split((index - starts[owner])[order], np.cumsum(counts)[:-1])
+    tasks = [X.tasks[i] for i in needed]
+    blocks = Blocks(tasks, counts.tolist(), X.dtype, X.shape[1:], X.origin)
+    out = np.empty((len(index), *X.shape[1:]), X.dtype)
+    out[order] = np.concatenate(collect(_item, blocks, local))
     return out
+
+
+def positive(X: Any, weight: Any) -> tuple[Any, Any]:
+    """The rows of positive weight; of a file all rows, since they are not copied."""
+    counts = collect(np.count_nonzero, weight)
+    if sum(counts) == len(weight) or isinstance(X, Stored):
+        return X, weight
+    if not isinstance(X, Blocks):
+        return X[weight > 0], weight[weight > 0]
+    some = _tasks(np.flatnonzero, weight.tasks)
+    return X.select(some, counts), weight.select(some, counts)

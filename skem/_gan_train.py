@@ -73,7 +73,7 @@ def epoch(
     random = generator(training.seed, 2, training.n_steps)
     mean_weight, totals = weight[chosen].mean(), np.zeros(2)
     layers = list(networks.generator.children())
-    for part in batches(chosen, batch_size, random):
+    for part in batches(rows, chosen, batch_size, random):
         own = weight[part]
         z = draw(networks.design, len(part), random).to(device)
         x, _ = training.scaling.apply(np.asarray(rows[part]), np.float32, device)

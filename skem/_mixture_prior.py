@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from skem._covariances import Array, Layout
-from skem._data import Passes
 from skem._mixture_model import Mixture, Params, Prior
+from skem._passes import Passes
 
 MEAN_PRECISION = 0.01  # of the empirical prior: 1% of a row
 # Correlations with a smaller eigenvalue are singular, and are drawn to 0 by this or more.

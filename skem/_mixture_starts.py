@@ -18,9 +18,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 
 from skem._covariances import Array, Layout
-from skem._data import Passes
 from skem._loop import em
 from skem._mixture_model import Mixture, Params
+from skem._passes import Passes
 
 # A cluster that is only rounding wide takes this share of the data's standard deviation.
 MIN_SHARE = 1e-3

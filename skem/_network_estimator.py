@@ -16,7 +16,6 @@ from sklearn.base import (
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags, check_array, gen_batches
 
-from skem._data import is_on_disk
 from skem._estimator import (
     MeanScoreMixin,
     check_weights,
@@ -25,6 +24,7 @@ from skem._estimator import (
     warn_if_interrupted,
 )
 from skem._loop import DivergenceError, Run, iterate
+from skem._streams import check_streamed, is_streamed, outline, refuse_dask
 
 Array = NDArray[np.floating]
 
@@ -153,8 +153,7 @@ class NetworkEstimator(
         attributes = self._attributes(training, going_on)
         if not going_on:
             X = np.asarray(X) if isinstance(X, list | tuple) else X
-            X = X if getattr(X, "ndim", 2) <= 2 else X.reshape(len(X), -1)
-            validate_data(self, X, reset=True, skip_check_array=True)
+            validate_data(self, outline(X), reset=True, skip_check_array=True)
         for name, value in attributes.items():
             setattr(self, name, value)
 
@@ -170,9 +169,9 @@ class NetworkEstimator(
 
     # -- input ----------------------------------------------------------------------------
 
-    def _check_rows(self, X: Any, *, reset: bool) -> Array:
-        """X as a 2-D array, still memory-mapped if it was, with stacks of images flattened."""
-        on_disk = is_on_disk(X)
+    def _check_rows(self, X: Any, *, reset: bool) -> Any:
+        """X as rows, with stacks of images flattened."""
+        refuse_dask(self, X)
         if isinstance(X, list | tuple):
             X = np.asarray(X)
         shape = tuple(getattr(X, "shape", ()))
@@ -183,21 +182,28 @@ class NetworkEstimator(
                     f"X holds images of shape {shape[1:]}, but image_shape is "
                     f"{self.image_shape!r}: set image_shape={shape[1:]!r}."
                 )
-            X = X.reshape(shape[0], math.prod(shape[1:]))
+        if is_streamed(X):
+            return self._complete(check_streamed(self, X, reset=reset))
         options: dict[str, Any] = {
-            "dtype": None if on_disk and X.dtype.kind in "buif" else [np.float64, np.float32],
+            "dtype": [np.float64, np.float32],
             "ensure_all_finite": "allow-nan",
         }
+        if len(shape) in (3, 4):
+            X = X.reshape(shape[0], math.prod(shape[1:]))
         if reset:
             rows = check_array(X, estimator=self, input_name="X", **options)
         else:
             rows = validate_data(self, X, reset=False, **options)
+        return self._complete(rows)
+
+    def _complete(self, rows: Any) -> Any:
+        """The rows, unless NaN is among them and may not be."""
         if not self._allow_nan and _any_nan(rows):
             raise ValueError(
                 f"X contains NaN, which {type(self).__name__} does not take: fill it first, by "
                 "LatentImputer for example."
             )
-        return rows.view(np.memmap) if on_disk else rows
+        return rows
 
     def _check_shapes(self, n_features: int) -> None:
         """Refuse sizes of layers and images that cannot be."""

@@ -10,9 +10,9 @@ from itertools import pairwise
 import numpy as np
 from numba import float32, int32, njit, uint32, uint64
 
-from skem._data import thread_map
 from skem._rbm_model import Array
 from skem._rbm_train import Options, State, Workspace
+from skem._threads import thread_map
 from skem._vector_math import OPTIONS, exp, philox
 
 MIN_PART = 25  # rows; fewer are not worth a thread

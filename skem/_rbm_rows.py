@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from scipy.sparse import issparse
 
+from skem._moments import moments
 from skem._rbm_model import Array, Params, hidden_probabilities, visible_probabilities
 
 DENSITY_ROWS = 1000
@@ -31,18 +32,18 @@ def mean_of(rows: Any, weight: Array) -> Array:
         complete.data = np.nan_to_num(rows.data)
         seen = weight.sum() - weight @ missing
         return np.asarray(weight @ complete).ravel() / np.where(seen > 0, seen, 1)
-    weight = weight.astype(rows.dtype)  # and contiguous: the product is then BLAS's
-    mean = weight @ rows / weight.sum()
-    if np.isfinite(mean).all():
-        return mean
-    seen = ~np.isnan(rows)
-    total = weight @ seen
-    if (total == 0).any():
+    if isinstance(rows, np.ndarray):
+        own = weight.astype(rows.dtype)  # and contiguous: the product is then BLAS's
+        mean = own @ rows / own.sum()
+        if np.isfinite(mean).all():
+            return mean
+    found = moments(rows, weight)
+    if (found.weight == 0).any():
         raise ValueError(
-            f"X has {int((total == 0).sum())} features without any observed value, the first "
-            f"at index {int(np.argmin(total))}: drop or fill them."
+            f"X has {int((found.weight == 0).sum())} features without any observed value, the "
+            f"first at index {int(np.argmin(found.weight))}: drop or fill them."
         )
-    return (weight @ np.where(seen, rows, 0)) / total
+    return found.mean
 
 
 def filled(v: Array, params: Params, mean: Array, n_steps: int = 1) -> Array:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg.blas import sgemm
 from sklearn.utils import gen_batches
 
@@ -183,12 +184,13 @@ def epoch(
     state: State,
     rows: Any,
     weight: Array,
-    order: Array,
+    order: NDArray[np.intp],
     batch_size: int,
     rate: Callable[[int], float],
     workspace: Callable[[int], Workspace],
 ) -> None:
     """Updates from batches of the rows in this order, at the rate of each update."""
+    mean_weight = weight[order].mean()
     for part in gen_batches(len(order), batch_size):
         chosen = np.sort(order[part])
         own = weight[chosen]
@@ -196,7 +198,7 @@ def epoch(
             continue
         batch = filled(dense(rows[chosen], np.float32), state.params, state.visible_mean)
         weights = (own / own.sum()).astype(np.float32)
-        share = own.sum() / (weight.mean() * len(own))  # light batches take short steps
+        share = own.sum() / (mean_weight * len(own))  # light batches take short steps
         update(state, batch, weights, rate(state.n_updates) * share, workspace(len(chosen)))
         if not np.abs(state.params.hidden).max() < MAX_BIAS:
             raise FloatingPointError(f"the biases have grown beyond {MAX_BIAS:g}")
@@ -221,7 +223,7 @@ def _average(state: State) -> None:
 class Validation:
     """Rows kept aside, and how well the machine has fitted them so far."""
 
-    rows: Any
+    rows: Array
     weight: Array
     tol: float
     best: Params
@@ -231,11 +233,10 @@ class Validation:
 
     def follow(self, state: State) -> float:
         """The pseudo-log-likelihood after another pass, from the same features each time."""
-        v = dense(self.rows[:FOLLOWED_ROWS], np.float32)
-        v = np.rint(filled(v, state.average, state.visible_mean))
+        v = np.rint(filled(self.rows, state.average, state.visible_mean))
         order = np.random.Generator(np.random.SFC64(0)).permutation(v.shape[1])
         each = pseudo_log_likelihood(state.average, v, order[:FOLLOWED_FEATURES])
-        score = float(np.average(each, weights=self.weight[:FOLLOWED_ROWS]))
+        score = float(np.average(each, weights=self.weight))
         if score > self.best_score + self.tol:
             self.best, self.best_score, self.n_worse = state.average.copy(), score, 0
         else:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from skem._data import Moments
+from skem._moments import Moments
 
 Array = NDArray[np.floating]
 

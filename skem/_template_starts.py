@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.parallel import Parallel, delayed
 
-from skem._data import Passes, moments, working_dtype
+from skem._data import working_dtype
 from skem._loop import em
+from skem._moments import moments
+from skem._passes import Passes
 from skem._template_model import (
     Params,
     Rows,

@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from skem._data import by_windows
+
 _LOCK = Lock()
 
 
@@ -158,10 +160,10 @@ def one_cycle(peak: float, n_steps: int) -> Callable[[int], float]:
 
 
 def batches(
-    chosen: NDArray[np.intp], size: int, random: torch.Generator
+    rows: Any, chosen: NDArray[np.intp], size: int, random: torch.Generator
 ) -> Iterator[NDArray[np.intp]]:
     """Shuffled minibatches of indices; a last one of a single row joins the one before."""
-    order = chosen[torch.randperm(len(chosen), generator=random).numpy()]
+    order = by_windows(chosen[torch.randperm(len(chosen), generator=random).numpy()], rows)
     starts = list(range(0, len(order), size))
     if len(starts) > 1 and len(order) - starts[-1] == 1:
         starts.pop()

@@ -117,7 +117,7 @@ def epoch(
     random = generator(training.seed, 2, training.n_steps)
     n_codes, mean_weight = training.design.n_components, weight[chosen].mean()
     loss = kl = total = 0.0
-    for part in batches(chosen, batch_size, random):
+    for part in batches(rows, chosen, batch_size, random):
         x, seen = scaling.apply(np.asarray(rows[part]), np.float32, device)
         own = weight[part]
         noise = torch.randn((len(part), n_codes), generator=random, dtype=torch.float32)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array, check_random_state, gen_batches
 
-from skem._data import moments, working_dtype
+from skem._data import working_dtype
 from skem._estimator import (
     Interval,
     StrOptions,
@@ -20,7 +20,9 @@ from skem._estimator import (
     check_is_fitted,
     with_callbacks,
 )
+from skem._moments import moments
 from skem._network_estimator import NetworkEstimator, numba_pays
+from skem._streams import blockwise, rowwise
 
 if TYPE_CHECKING:
     from skem._gan_model import Networks
@@ -258,6 +260,7 @@ class GANEstimator(NetworkEstimator):
             )
         return self
 
+    @blockwise
     def partial_fit(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
     ) -> Self:
@@ -435,6 +438,7 @@ class GANEstimator(NetworkEstimator):
                 found.append(judged(networks, x)[which].cpu().numpy())
         return np.concatenate(found)
 
+    @rowwise
     def transform(self, X: ArrayLike) -> Array:
         """Return the discriminator's features: its last hidden layer.
 
@@ -451,6 +455,7 @@ class GANEstimator(NetworkEstimator):
         """
         return self._judged(X, 0)
 
+    @rowwise
     def score_samples(self, X: ArrayLike) -> Array:
         """Return log D(x) / (1 - D(x)), the discriminator's log-density ratio.
 
@@ -494,6 +499,7 @@ class GANEstimator(NetworkEstimator):
         """
         return super().score(X, y, sample_weight)
 
+    @rowwise
     def inverse_transform(self, X: ArrayLike) -> Array:
         """Return the rows that the generator makes of noise.
 

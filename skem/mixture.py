@@ -23,21 +23,16 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_array, check_random_state
 
 from skem._covariances import Array, Layout, inverse_cholesky
-from skem._data import (
-    is_on_disk,
-    merge_equal_pixels,
-    moments,
-    one_blas_thread,
-    representative_rows,
-)
+from skem._data import collect, is_dask, positive
+from skem._em_estimator import EMEstimator
 from skem._estimator import (
-    EMEstimator,
     Interval,
     StrOptions,
     check_count,
     check_is_fitted,
     check_weights,
     validate_data,
+    weighted_mean,
     with_callbacks,
 )
 from skem._loop import DivergenceError, Run, em
@@ -45,7 +40,12 @@ from skem._mixture_missing import Group, conditional_means
 from skem._mixture_model import CollapseError, Mixture, Params, Prior, Stats, fast_pays
 from skem._mixture_prior import check_covariances, empirical_prior, flat_prior, given_prior
 from skem._mixture_starts import Given, search, start
+from skem._moments import moments
+from skem._pixels import merge_equal_pixels
 from skem._potts import PottsMixture, PottsPasses, neighbours
+from skem._sampling import representative_rows, rows_unlike
+from skem._streams import check_streamed, is_streamed, outline, rowwise
+from skem._threads import one_blas_thread
 
 # Rows on which starts are compared, and the least for each component.
 INIT_ROWS, INIT_ROWS_PER_COMPONENT = 5000, 50
@@ -334,10 +334,11 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         self._validate_params()
         rows = self._check_rows(X, reset=True)
         weight = check_weights(sample_weight, rows)
-        if np.count_nonzero(weight) < self.n_components:
+        n_positive = sum(collect(np.count_nonzero, weight))
+        if n_positive < self.n_components:
             raise ValueError(
                 f"n_components={self.n_components} needs at least so many rows of positive "
-                f"weight, but X has n_samples = {np.count_nonzero(weight)}."
+                f"weight, but X has n_samples = {n_positive}."
             )
         if self.connectivity is not None and sample_weight is not None:
             raise ValueError(
@@ -346,12 +347,12 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             )
         root = self._init_callback_context(max_subtasks=None)
         root.call_on_fit_task_begin(estimator=self, X=rows)
-        if not (weight > 0).all() and not is_on_disk(rows):
-            rows, weight = rows[weight > 0], weight[weight > 0]
+        if n_positive < len(rows):
+            rows, weight = positive(rows, weight)
         # products of few rows have one thread anyway
         with one_blas_thread() if rows.size > MIN_LIMITED else nullcontext():
             model, run = self._train(rows, weight)
-        validate_data(self, X, reset=True, skip_check_array=True)
+        validate_data(self, outline(X), reset=True, skip_check_array=True)
         self._keep(model, run)
         root.call_on_fit_task_end(estimator=self, X=rows, reconstruction_attributes={})
         return self
@@ -507,12 +508,10 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         if len(X) <= size:
             return rows, row_weight
         dull = np.flatnonzero(~(np.fmax.reduce(rows) > np.fmin.reduce(rows)))
-        for j in dull:
-            values = np.asarray(X[:, j])
-            places = np.flatnonzero((weight > 0) & ~np.isnan(values) & (values != rows[0, j]))
-            places = places[:: max(1, len(places) // MAX_EXTRA_ROWS)]
-            rows = np.concatenate([rows, np.asarray(X[places], rows.dtype)])
-            row_weight = np.concatenate([row_weight, weight[places]])
+        for j in dull.tolist():
+            more, more_weight = rows_unlike(X, weight, j, rows[0, j], MAX_EXTRA_ROWS)
+            rows = np.concatenate([rows, more])
+            row_weight = np.concatenate([row_weight, more_weight])
         return rows, row_weight
 
     def _new_model(
@@ -587,19 +586,25 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
 
     # -- input and fitted attributes ----------------------------------------------------
 
-    def _check_rows(self, X: Any, *, reset: bool) -> Array:
-        on_disk = is_on_disk(X)
-        keep = getattr(X, "dtype", None) == np.uint8 or (on_disk and X.dtype.kind in "ui")
+    def _check_rows(self, X: Any, *, reset: bool) -> Any:
+        if is_streamed(X) and self.connectivity is None:
+            return check_streamed(self, X, reset=reset, least=2 if reset else 1)
+        if is_dask(X):
+            raise ValueError(
+                "connectivity needs all rows in memory, but X is of dask: leave it out, or "
+                "give X.compute()."
+            )
+        keep = reset and getattr(X, "dtype", None) == np.uint8
         options: dict[str, Any] = {
-            "dtype": None if reset and keep else [np.float64, np.float32],
+            "dtype": None if keep else [np.float64, np.float32],
             "order": "C",
             "ensure_all_finite": "allow-nan",
         }
         if reset:
-            X = check_array(X, estimator=self, input_name="X", ensure_min_samples=2, **options)
-        else:
-            X = validate_data(self, X, reset=False, **options)
-        return X.view(np.memmap) if on_disk else X
+            return check_array(
+                X, estimator=self, input_name="X", ensure_min_samples=2, **options
+            )
+        return validate_data(self, X, reset=False, **options)
 
     def _attributes(self, model: Mixture, params: Params, stats: Stats) -> dict[str, Any]:
         layout = model.layout
@@ -684,6 +689,10 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         """
         if self.connectivity is not None:
             return self.predict_proba(X).argmax(1)
+        return self._components(X)
+
+    @rowwise
+    def _components(self, X: ArrayLike) -> NDArray[np.intp]:
         return self._map_rows(X, _most_probable, np.intp)
 
     def predict_proba(self, X: ArrayLike) -> NDArray:
@@ -711,6 +720,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             posterior = passes.posterior(self._params(model))
         return posterior.astype(rows.dtype, copy=False)
 
+    @rowwise
     def inverse_transform(self, X: ArrayLike) -> Array:
         """Return the expected rows given the probabilities of the components.
 
@@ -733,6 +743,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             )
         return (code @ self.means_).astype(code.dtype, copy=False)
 
+    @rowwise
     def impute(self, X: ArrayLike) -> Array:
         """Return X with missing values filled by their conditional expectation.
 
@@ -785,13 +796,17 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
            Pattern Analysis and Machine Intelligence 22, 2000.
         """
 
+        mean, weight = weighted_mean(self, "_entropies", X, sample_weight)
+        return self.bic(X, sample_weight) + 2 * weight * mean
+
+    def _entropies(self, X: ArrayLike) -> Array:
+        """Of the responsibilities of each row, in nats."""
+
         def entropy(model: Mixture, params: Params, groups: list[Group]) -> Array:
             posterior = softmax(model.log_joint(params, groups), axis=1)
             return -xlogy(posterior, posterior).sum(1)
 
-        entropies = self._map_rows(X, entropy, np.float64)
-        total = float(check_weights(sample_weight, entropies) @ entropies)
-        return self.bic(X, sample_weight) + 2 * total
+        return self._map_rows(X, entropy, np.float64)
 
     def sample(
         self,

@@ -24,7 +24,7 @@ from sklearn.base import (
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags, check_array, check_random_state, gen_batches
 
-from skem._data import one_blas_thread, working_dtype
+from skem._data import by_windows, collect, working_dtype
 from skem._estimator import (
     Interval,
     MeanScoreMixin,
@@ -54,6 +54,7 @@ from skem._rbm_model import (
 )
 from skem._rbm_rows import dense, density, filled, mean_of
 from skem._rbm_train import (
+    FOLLOWED_ROWS,
     Options,
     State,
     Validation,
@@ -63,6 +64,15 @@ from skem._rbm_train import (
     initial_state,
     resumed_state,
 )
+from skem._streams import (
+    blockwise,
+    check_streamed,
+    is_streamed,
+    outline,
+    refuse_dask,
+    rowwise,
+)
+from skem._threads import one_blas_thread
 
 # Machines with so few hidden units stay stable at four times the rate.
 FEW_HIDDEN = 32
@@ -278,22 +288,22 @@ class BernoulliRBMCD(
         rows = self._check_rows(X, reset=True, warn=True)
         weight: Array = _relative(check_weights(sample_weight, rows))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        mean, validation = mean_of(rows, weight), None
+        own, validation = np.arange(rows.shape[0]), None
         if self.early_stopping:
-            fraction, rng = self.validation_fraction, generator(3, seed)
-            own, kept = split_rows(weight, fraction, rng)
-            aside = rows[kept], weight[kept]
-            rows, weight = rows[own], weight[own]
-        size = self._batch_size(rows.shape[0])
-        state = initial_state(mean, self.n_components, min(size, rows.shape[0]), seed)
+            own, aside = split_rows(weight, self.validation_fraction, generator(3, seed))
+        size = self._batch_size(len(own))
+        mean = mean_of(rows, weight)
+        state = initial_state(mean, self.n_components, min(size, len(own)), seed)
         if self.early_stopping:
-            validation = Validation(aside[0], aside[1], self.tol, state.average.copy())
-        n_updates = self.n_iter * -(-rows.shape[0] // size)
+            aside = aside[:FOLLOWED_ROWS]
+            followed = dense(rows[aside], np.float32), weight[aside]
+            validation = Validation(*followed, self.tol, state.average.copy())
+        n_updates = self.n_iter * -(-len(own) // size)
         workspace = self._workspaces(state, rows, seed, self.n_iter)
         dtype = working_dtype(rows)
 
         def step(state: State) -> tuple[State, float]:
-            self._epoch(state, rows, weight, seed, workspace, n_updates)
+            self._epoch(state, rows, weight, own, seed, workspace, n_updates)
             return state, 0.0
 
         def stop(run: Run) -> bool:
@@ -326,11 +336,12 @@ class BernoulliRBMCD(
             for name, value in vars(state.params).items():
                 value[:] = best[name]
             state.average = validation.best
-        validate_data(self, X, reset=True, skip_check_array=True)
+        validate_data(self, outline(X), reset=True, skip_check_array=True)
         self._keep(state, seed, run.n_iter, dtype)
         root.call_on_fit_task_end(estimator=self, X=rows, reconstruction_attributes={})
         return self
 
+    @blockwise
     def partial_fit(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
     ) -> Self:
@@ -367,10 +378,11 @@ class BernoulliRBMCD(
             state, seed = self._state(), self._seed
         workspace = self._workspaces(state, rows, seed, 1)
         with one_blas_thread():
-            self._epoch(state, rows, weight, seed, workspace, None)
+            every = np.arange(rows.shape[0])
+            self._epoch(state, rows, weight, every, seed, workspace, None)
         dtype = working_dtype(rows if first else self.components_)
         if first:
-            validate_data(self, X, reset=True, skip_check_array=True)
+            validate_data(self, outline(X), reset=True, skip_check_array=True)
         self._keep(state, seed, getattr(self, "n_iter_", 0) + 1, dtype)
         return self
 
@@ -405,11 +417,12 @@ class BernoulliRBMCD(
         state: State,
         rows: Any,
         weight: Array,
+        chosen: NDArray[np.intp],
         seed: int,
         workspace: Callable[[int], Workspace],
         n_updates: int | None,
     ) -> None:
-        """One pass over the shuffled rows; the step size falls over ``n_updates``."""
+        """One pass over the chosen rows, shuffled; the step size falls over ``n_updates``."""
         auto = 0.4 if self.n_components <= FEW_HIDDEN else 0.1
         rate = auto if self.learning_rate == "auto" else float(self.learning_rate)
 
@@ -417,7 +430,7 @@ class BernoulliRBMCD(
             return rate * (1 - i / n_updates) if n_updates else rate
 
         rng = generator(2, seed, state.n_updates)
-        order = rng.permutation(rows.shape[0])
+        order = by_windows(chosen[rng.permutation(len(chosen))], rows)
         if self.schedule == "constant":
             n_updates = None
         try:
@@ -459,17 +472,21 @@ class BernoulliRBMCD(
     # -- input ----------------------------------------------------------------------------
 
     def _check_rows(self, X: Any, *, reset: bool, warn: bool = False) -> Any:
+        refuse_dask(self, X)
         options: dict[str, Any] = {
             "accept_sparse": "csr",
             "dtype": [np.float64, np.float32],
             "ensure_all_finite": "allow-nan",
         }
-        if reset:
+        rows: Any
+        if is_streamed(X):
+            rows = check_streamed(self, X, reset=reset)
+        elif reset:
             rows = check_array(X, estimator=self, input_name="X", **options)
         else:
             rows = validate_data(self, X, reset=False, **options)
-        values = rows.data if issparse(rows) else rows
-        low, high = np.nanmin(values, initial=0), np.nanmax(values, initial=0)
+        spans = collect(_span, rows.data if issparse(rows) else rows)
+        low, high = min(low for low, _ in spans), max(high for _, high in spans)
         if low >= 0 and high <= 1:
             return rows
         if warn:
@@ -479,10 +496,11 @@ class BernoulliRBMCD(
                 UserWarning,
                 stacklevel=4,
             )
-        rows = rows.copy()
-        values = rows.data if issparse(rows) else rows
-        np.clip(values, 0, 1, out=values)
-        return rows
+        if issparse(rows):
+            rows = rows.copy()
+            np.clip(rows.data, 0, 1, out=rows.data)
+            return rows
+        return rows.clip(0, 1)
 
     def _params(self) -> Params:
         return Params(self.components_.T, self.intercept_visible_, self.intercept_hidden_)
@@ -510,6 +528,7 @@ class BernoulliRBMCD(
 
     # -- verbs ----------------------------------------------------------------------------
 
+    @rowwise
     def transform(self, X: ArrayLike) -> Array:
         """Return the probabilities of the hidden units.
 
@@ -528,6 +547,7 @@ class BernoulliRBMCD(
         ]
         return np.concatenate(blocks)
 
+    @rowwise
     def inverse_transform(self, X: ArrayLike) -> Array:
         """Return the probabilities of the visible units given the hidden ones.
 
@@ -565,6 +585,7 @@ class BernoulliRBMCD(
         """
         return self.inverse_transform(self.transform(X))
 
+    @rowwise
     def free_energy(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the free energy of each row.
 
@@ -622,6 +643,7 @@ class BernoulliRBMCD(
                     self._log_partition = ais_log_partition(params, base, rng)
         return self._log_partition
 
+    @rowwise
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the log-likelihood of each row.
 
@@ -638,6 +660,7 @@ class BernoulliRBMCD(
         """
         return -self.free_energy(X) - self.log_partition().value
 
+    @rowwise
     def pseudo_log_likelihood(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the pseudo-log-likelihood of each row, which needs no log Z.
 
@@ -717,6 +740,7 @@ class BernoulliRBMCD(
         check_count("n_steps", n_steps, least=0)
         return _walk(self._params(), start, n_steps, rng)
 
+    @rowwise
     def impute(
         self,
         X: ArrayLike,
@@ -785,6 +809,12 @@ def _walk(params: Params, v: Array, n_steps: int, rng: np.random.Generator) -> A
         h = draw(hidden_probabilities(params, v), rng)
         v = draw(visible_probabilities(params, h), rng)
     return v
+
+
+def _span(values: Any) -> tuple[float, float]:
+    """The least and the largest value, and 0."""
+    values = np.asarray(values)
+    return float(np.nanmin(values, initial=0)), float(np.nanmax(values, initial=0))
 
 
 def _relative(weight: Array) -> Array:

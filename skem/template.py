@@ -15,9 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 from sklearn.utils import Tags, check_array, check_random_state
 
-from skem._data import Passes, chunks, is_on_disk, one_blas_thread, representative_rows
+from skem._data import chunks, collect
+from skem._em_estimator import EMEstimator
 from skem._estimator import (
-    EMEstimator,
     Interval,
     StrOptions,
     check_count,
@@ -27,6 +27,9 @@ from skem._estimator import (
     with_callbacks,
 )
 from skem._loop import Run, em
+from skem._passes import Passes
+from skem._sampling import representative_rows
+from skem._streams import check_streamed, is_streamed, outline, rowwise
 from skem._template_model import (
     SEEN,
     Params,
@@ -46,6 +49,7 @@ from skem._template_starts import (
     search,
     shrink_all,
 )
+from skem._threads import one_blas_thread
 from skem._windows import Array, Windows
 
 # How often the shift move is followed.
@@ -328,7 +332,7 @@ class ShiftedTemplateEM(EMEstimator):
         root.call_on_fit_task_begin(estimator=self, X=rows)
         with one_blas_thread():
             model, run = self._train(rows, weight, windows)
-        self._set_features(X)
+        validate_data(self, outline(X), reset=True, skip_check_array=True)
         self._keep(model, run)
         root.call_on_fit_task_end(estimator=self, X=rows, reconstruction_attributes={})
         return self
@@ -364,9 +368,9 @@ class ShiftedTemplateEM(EMEstimator):
         if not hasattr(self, "template_"):
             return self.fit(X, sample_weight=sample_weight)
         self._validate_params()
-        X = self._check_rows(X, reset=False)
-        self._check_same_model(self._new_windows(self.image_shape_, X.shape[1]))
-        self._update(self._fitted_model(), X, check_weights(sample_weight, X))
+        rows = self._check_rows(X, reset=False)
+        self._check_same_model(self._new_windows(self.image_shape_, rows.shape[1]))
+        self._update(self._fitted_model(), rows, check_weights(sample_weight, rows))
         return self
 
     def _train(self, X: Array, weight: Array, windows: Windows) -> tuple[ShiftedTemplate, Run]:
@@ -389,7 +393,7 @@ class ShiftedTemplateEM(EMEstimator):
             if params is None:
                 params, best = self._single_start(model, span, passes, rng), "given"
             for n_images, n_iter in self.subset_schedule or ():
-                if weight[:n_images].any():
+                if any(collect(np.any, weight[:n_images])):
                     part = self._passes(model, X[:n_images], weight[:n_images])
                     _, params = run_em(model, part, params, n_iter)
             if best == "shrunk" or self.shrinkage == "map":
@@ -544,9 +548,8 @@ class ShiftedTemplateEM(EMEstimator):
             )
         return tuple(int(size) for size in shape)
 
-    def _check_rows(self, X: Any, *, reset: bool) -> Array:
-        """X as a 2-D array, still memory-mapped if it was, with stacks flattened."""
-        on_disk = is_on_disk(X)
+    def _check_rows(self, X: Any, *, reset: bool) -> Any:
+        """X as rows, with stacks of images flattened."""
         if isinstance(X, list | tuple):
             X = np.asarray(X)
         shape: tuple[int, ...] = getattr(X, "shape", ())
@@ -557,23 +560,18 @@ class ShiftedTemplateEM(EMEstimator):
                     f"X holds images of shape {tuple(shape[1:])}, but image_shape is "
                     f"{expected}."
                 )
+        if is_streamed(X):
+            return check_streamed(self, X, reset=reset)
+        if len(shape) in (3, 4):
             X = X.reshape(shape[0], -1)
         options: dict[str, Any] = {
-            "dtype": None if on_disk and X.dtype.kind in "ui" else [np.float64, np.float32],
+            "dtype": [np.float64, np.float32],
             "order": "C",
             "ensure_all_finite": "allow-nan",
         }
         if reset:
-            X = check_array(X, estimator=self, input_name="X", **options)
-        else:
-            X = validate_data(self, X, reset=False, **options)
-        return X.view(np.memmap) if on_disk else X
-
-    def _set_features(self, X: Any) -> None:
-        """Set n_features_in_ and the names, once nothing can fail any more."""
-        if getattr(X, "ndim", 2) > 2:
-            X = X.reshape(len(X), -1)
-        validate_data(self, X, reset=True, skip_check_array=True)
+            return check_array(X, estimator=self, input_name="X", **options)
+        return validate_data(self, X, reset=False, **options)
 
     def _attributes(
         self, model: ShiftedTemplate, params: Params, stats: Stats
@@ -644,6 +642,7 @@ class ShiftedTemplateEM(EMEstimator):
 
     # -- verbs --------------------------------------------------------------------------
 
+    @rowwise
     def predict(self, X: ArrayLike) -> NDArray[np.intp]:
         """Return the most probable shift of the template in each image.
 
@@ -664,6 +663,7 @@ class ShiftedTemplateEM(EMEstimator):
         best[best == math.prod(self.shift_shape_)] = -1
         return best
 
+    @rowwise
     def inverse_transform(self, X: ArrayLike) -> Array:
         """Return the expected noise-free image given the probabilities of its shift.
 
@@ -692,6 +692,7 @@ class ShiftedTemplateEM(EMEstimator):
         ]
         return np.concatenate(images).astype(code.dtype, copy=False)
 
+    @rowwise
     def impute(self, X: ArrayLike) -> Array:
         """Return X with missing pixels filled by their conditional expectation.
 
@@ -715,6 +716,7 @@ class ShiftedTemplateEM(EMEstimator):
 
         return self._map_rows(X, fill)
 
+    @rowwise
     def align(self, X: ArrayLike) -> Array:
         """Return the window of each image that shows the template, averaged over shifts.
 

@@ -14,7 +14,7 @@ from scipy.special import ndtri
 from scipy.stats import qmc
 from sklearn.utils import check_array, check_random_state, gen_batches
 
-from skem._data import Moments, moments, working_dtype
+from skem._data import working_dtype
 from skem._estimator import (
     Interval,
     StrOptions,
@@ -23,7 +23,9 @@ from skem._estimator import (
     split_rows,
     with_callbacks,
 )
+from skem._moments import Moments, moments
 from skem._network_estimator import NetworkEstimator, numba_pays
+from skem._streams import blockwise, rowwise
 
 if TYPE_CHECKING:
     from skem._vae_train import Model, Training
@@ -280,6 +282,7 @@ class VAEEstimator(NetworkEstimator):
         self._fit(X, sample_weight)
         return self
 
+    @blockwise
     def partial_fit(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
     ) -> Self:
@@ -471,6 +474,7 @@ class VAEEstimator(NetworkEstimator):
 
     # -- verbs ----------------------------------------------------------------------------
 
+    @rowwise
     def transform(self, X: ArrayLike) -> Array:
         """Return the posterior means of the codes.
 
@@ -490,6 +494,7 @@ class VAEEstimator(NetworkEstimator):
             [codes(model, self._completed(part, model)) for part, model in self._blocks(X)]
         )
 
+    @rowwise
     def inverse_transform(self, X: ArrayLike) -> Array:
         """Return the expected rows of some codes.
 
@@ -529,6 +534,7 @@ class VAEEstimator(NetworkEstimator):
         """
         return self.inverse_transform(self.transform(X))
 
+    @rowwise
     def score_samples(self, X: ArrayLike) -> Array:
         """Return a lower bound of the log-likelihood of each row.
 
@@ -595,6 +601,7 @@ class VAEEstimator(NetworkEstimator):
         noise = np.exp(0.5 * log_variance.clip(-10, 10)) * self._scaling["scale"]
         return mean + noise * rng.standard_normal(mean.shape)
 
+    @rowwise
     def impute(self, X: ArrayLike) -> Array:
         """Return X with missing values filled by what is expected of them.
 

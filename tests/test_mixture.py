@@ -18,9 +18,9 @@ from sklearn.mixture import GaussianMixture
 
 from skem import BayesianGMM_MAP
 from skem._covariances import Layout
-from skem._data import merge_equal_pixels
 from skem._mixture_model import fast_pays
 from skem._mixture_starts import search
+from skem._pixels import merge_equal_pixels
 
 TYPES = ["full", "tied", "diag", "spherical"]
 STARTS = ["kmeans", "k-means++", "random", "random_from_data"]

@@ -11,10 +11,10 @@ from scipy.stats import dirichlet, invgamma, invwishart, multivariate_normal
 
 from skem import _mixture_sums
 from skem._covariances import Layout
-from skem._data import Passes
 from skem._loop import em
 from skem._mixture_model import CollapseError, Mixture, Params, Prior
 from skem._mixture_prior import empirical_prior, flat_prior
+from skem._passes import Passes
 from skem._potts import PottsMixture, PottsPasses, independent_classes, neighbours
 
 TYPES = ["full", "tied", "diag", "spherical"]

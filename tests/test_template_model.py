@@ -9,8 +9,8 @@ from scipy.optimize import approx_fprime
 from scipy.special import logsumexp
 from scipy.stats import dirichlet
 
-from skem._data import Passes
 from skem._loop import em
+from skem._passes import Passes
 from skem._template_model import (
     Params,
     ShiftedTemplate,

@@ -1,0 +1,83 @@
+"""Pixels that are equal, merged: an image has few colours for its size."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skem._data import fold, take
+
+MAX_COLUMNS = 8
+# Merging equal rows of bytes pays if at most so many of them are different.
+MAX_UNIQUE_SHARE, MAX_UNIQUE = 0.8, 2**22
+PIXELS = 4096  # converted at a time: data that are not pixels are found out soon
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Different rows as integers, in order, and their total weights; None of too many."""
+
+    keys: NDArray | None
+    counts: NDArray | None
+
+    def __add__(self, other: "Colours") -> "Colours":
+        if self.keys is None or other.keys is None:
+            return Colours(None, None)
+        keys, place = np.unique(np.concatenate([self.keys, other.keys]), return_inverse=True)
+        if len(keys) > MAX_UNIQUE:
+            return Colours(None, None)
+        return Colours(keys, np.bincount(place, np.concatenate([self.counts, other.counts])))
+
+
+def merge_equal_pixels(X: Any, weight: Any) -> tuple[Any, Any]:
+    """The different rows of an image and their total weights, where that pays.
+
+    X holds bytes, or bytes / 255, in at most 8 columns: rows are compared as integers. Other
+    data are returned as they are.
+    """
+    if X.shape[1] > MAX_COLUMNS or (X.dtype != np.uint8 and X.dtype.kind != "f"):
+        return X, weight
+    first = np.arange(min(PIXELS, len(X)))
+    if X.dtype != np.uint8 and _bytes_of(take(X, first)) is None:
+        return X, weight
+    found: Colours = fold(_colours_of, X, weight)
+    most = min(MAX_UNIQUE, MAX_UNIQUE_SHARE * len(X))
+    if found.keys is None or len(found.keys) > most:
+        return X, weight
+    rows = found.keys.view(np.uint8).reshape(len(found.keys), -1)[:, : X.shape[1]]
+    if X.dtype != np.uint8:
+        rows = rows.astype(X.dtype) / X.dtype.type(255)
+    return rows, found.counts
+
+
+def _colours_of(X: Any, weight: NDArray) -> Colours:
+    X = np.asarray(X)
+    pixels = _bytes_of(X)
+    if pixels is None:
+        return Colours(None, None)
+    n_bytes = 4 if X.shape[1] <= 4 else 8
+    keys = np.zeros((len(X), n_bytes), np.uint8)
+    keys[:, : X.shape[1]] = pixels
+    integers = keys.view(f"u{n_bytes}")[:, 0]
+    if weight.strides == (0,):
+        values, counts = np.unique(integers, return_counts=True)
+        return Colours(values, weight[0] * counts)
+    values, place = np.unique(integers, return_inverse=True)
+    return Colours(values, np.bincount(place, weight))
+
+
+def _bytes_of(X: NDArray) -> NDArray | None:
+    """X as bytes if it holds bytes, or floats that are exactly bytes / 255."""
+    if X.dtype == np.uint8:
+        return X
+    out = np.empty(X.shape, np.uint8)
+    for start in range(0, len(X), PIXELS):
+        part = X[start : start + PIXELS]
+        if not (part.min() >= 0 and part.max() <= 1):
+            return None
+        rounded = np.rint(part * 255)
+        if not np.array_equal(rounded / X.dtype.type(255), part):
+            return None
+        out[start : start + PIXELS] = rounded
+    return out
