@@ -164,11 +164,12 @@ class Blocks:
         lengths: list[int],
         dtype: Any,
         inner: tuple[int, ...],
-        origin: Any,
+        origin: Any = None,
+        in_memory: bool = False,
     ) -> None:
         some = [(task, n) for task, n in zip(tasks, lengths, strict=True) if n]
         self.tasks, self.lengths = [task for task, _ in some], [n for _, n in some]
-        self.dtype, self.origin = np.dtype(dtype), origin
+        self.dtype, self.origin, self.in_memory = np.dtype(dtype), origin, in_memory
         self.shape = (sum(lengths), *inner)
 
     def __len__(self) -> int:
@@ -178,10 +179,21 @@ class Blocks:
     def size(self) -> int:
         return math.prod(self.shape)
 
+    def with_tasks(self, tasks: list[Any], lengths: list[int]) -> "Blocks":
+        """Others that are made of these."""
+        inner = self.shape[1:]
+        return Blocks(tasks, lengths, self.dtype, inner, self.origin, self.in_memory)
+
     def select(self, index: list[Any], lengths: list[int]) -> "Blocks":
         """The rows at an index of its own for each block."""
-        tasks = _tasks(_item, self.tasks, index)
-        return Blocks(tasks, lengths, self.dtype, self.shape[1:], self.origin)
+        return self.with_tasks(_tasks(_item, self.tasks, index), lengths)
+
+    def keep(self, function: Callable[..., Any], *others: Any) -> "Blocks":
+        """What the function makes of each block, computed once, to stay on the workers."""
+        from dask import persist
+
+        tasks = _tasks(function, *_parts(self, others))
+        return self.with_tasks(list(persist(*tasks)), self.lengths)
 
     def __getitem__(self, key: slice) -> "Blocks":
         """The first rows."""
@@ -221,19 +233,19 @@ def blocks_of(X: Any, length: Callable[[Any], int] = len) -> Blocks:
     from dask import compute
 
     X = as_array(X)
-    tasks, inner = tasks_of(X), X.shape[1:]
+    tasks, inner, lengths = tasks_of(X), X.shape[1:], list(X.chunks[0])
+    in_memory = not any(task.dask for task in tasks[:1])  # nothing is left to be computed
     if X.ndim > 2:
         tasks, inner = _tasks(_flat, tasks), (math.prod(inner),)
-    lengths = list(X.chunks[0])
     if length is not len or np.isnan(lengths).any():
         lengths = list(compute(*_tasks(length, tasks)))
-    return Blocks(tasks, lengths, X.dtype, inner, X)
+    return Blocks(tasks, lengths, X.dtype, inner, X, in_memory)
 
 
 def weights_of(sample_weight: Any, rows: Blocks) -> Blocks:
     """Weights for the blocks of rows; those that are given are kept on the workers."""
     if sample_weight is None:
-        return Blocks([Ones(n) for n in rows.lengths], rows.lengths, float, (), None)
+        return Blocks([Ones(n) for n in rows.lengths], rows.lengths, float, ())
     import dask.array as da
 
     weight, chunks = sample_weight, (tuple(rows.lengths),)
@@ -389,7 +401,7 @@ def take(X: Any, index: NDArray[np.intp]) -> NDArray:
     needed, counts = np.unique(owner, return_counts=True)
     local = np.split((index - starts[owner])[order], np.cumsum(counts)[:-1])
     tasks = [X.tasks[i] for i in needed]
-    blocks = Blocks(tasks, counts.tolist(), X.dtype, X.shape[1:], X.origin)
+    blocks = X.with_tasks(tasks, counts.tolist())
     out = np.empty((len(index), *X.shape[1:]), X.dtype)
     out[order] = np.concatenate(collect(_item, blocks, local))
     return out
