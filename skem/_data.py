@@ -6,6 +6,7 @@ are, and bring back what it returns, which is small. Parts stay where they are.
 """
 
 import math
+import mmap
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import reduce
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 CHUNK_SIZE = 5_000_000
 # Bytes of a part of a file, and how many parts are kept for rows in random order.
 PART_SIZE, N_PARTS = 2**25, 8
+# Rows taken at a time: the system may map megabytes of a file around each.
+TAKEN = 64
 # Results that a task of dask adds up.
 FAN_IN = 8
 
@@ -111,8 +114,9 @@ class Stored:
         return Stored(self._array, self._start, self._stop, (low, high))
 
     def _read(self, key: Any) -> NDArray:
+        forget_pages(self._array)
         rows = np.asarray(self._array[key])
-        rows = rows.reshape(len(rows), -1)
+        rows = rows.reshape(len(rows), self.shape[1])
         return rows if self._limits is None else rows.clip(*self._limits)
 
     def _part(self, i: int) -> NDArray:
@@ -124,6 +128,20 @@ class Stored:
         while len(self._kept) > 2 * N_PARTS:  # a batch reaches from one window to the next
             self._kept.popitem(last=False)
         return self._kept[i]
+
+
+def forget_pages(array: Any) -> None:
+    """Give back the memory of what was read of a memory-mapped file.
+
+    The system would do so when memory is short; until then the process looks as large as the
+    file. Private changes of a map that is copied on write would be lost.
+    """
+    base = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    shared = isinstance(base, mmap.mmap) and getattr(array, "mode", "c") != "c"
+    if shared and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def by_windows(order: NDArray[np.intp], X: Any) -> NDArray[np.intp]:
@@ -393,6 +411,8 @@ def together(
 
 def take(X: Any, index: NDArray[np.intp]) -> NDArray:
     """The rows, or weights, at these indices, in memory."""
+    if isinstance(X, Stored):
+        return np.concatenate([X[index[i : i + TAKEN]] for i in range(0, len(index), TAKEN)])
     if not isinstance(X, Blocks):
         return np.asarray(X[index])
     starts = np.cumsum([0, *X.lengths])
@@ -407,9 +427,14 @@ def take(X: Any, index: NDArray[np.intp]) -> NDArray:
     return out
 
 
+def n_positive(weight: NDArray) -> int:
+    """The number of weights above 0; a view of a single 1 is not copied to count it."""
+    return len(weight) if weight.strides == (0,) else int(np.count_nonzero(weight))
+
+
 def positive(X: Any, weight: Any) -> tuple[Any, Any]:
     """The rows of positive weight; of a file all rows, since they are not copied."""
-    counts = collect(np.count_nonzero, weight)
+    counts = collect(n_positive, weight)
     if sum(counts) == len(weight) or isinstance(X, Stored):
         return X, weight
     if not isinstance(X, Blocks):

@@ -81,7 +81,9 @@ def weighted_mean(estimator: Any, name: str, X: Any, sample_weight: Any) -> tupl
     if not is_streamed(X):
         values = getattr(estimator, name)(X)
         weight: Any = check_weights(sample_weight, values)
-        return float(np.average(values, weights=weight / weight.max())), float(weight.sum())
+        mean = np.average(values, weights=weight / weight.max())
+        with np.errstate(over="ignore"):
+            return float(mean), float(weight.sum())
     check_is_fitted(estimator)
     validate_data(estimator, outline(X), reset=False, skip_check_array=True)
     rows = blocks_of(X) if is_dask(X) else Stored(X)

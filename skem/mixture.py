@@ -23,7 +23,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_array, check_random_state
 
 from skem._covariances import Array, Layout, inverse_cholesky
-from skem._data import collect, is_dask, positive
+from skem._data import collect, is_dask, n_positive, positive
 from skem._em_estimator import EMEstimator
 from skem._estimator import (
     Interval,
@@ -334,11 +334,11 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         self._validate_params()
         rows = self._check_rows(X, reset=True)
         weight = check_weights(sample_weight, rows)
-        n_positive = sum(collect(np.count_nonzero, weight))
-        if n_positive < self.n_components:
+        n_rows = sum(collect(n_positive, weight))
+        if n_rows < self.n_components:
             raise ValueError(
                 f"n_components={self.n_components} needs at least so many rows of positive "
-                f"weight, but X has n_samples = {n_positive}."
+                f"weight, but X has n_samples = {n_rows}."
             )
         if self.connectivity is not None and sample_weight is not None:
             raise ValueError(
@@ -347,7 +347,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             )
         root = self._init_callback_context(max_subtasks=None)
         root.call_on_fit_task_begin(estimator=self, X=rows)
-        if n_positive < len(rows):
+        if n_rows < len(rows):
             rows, weight = positive(rows, weight)
         # products of few rows have one thread anyway
         with one_blas_thread() if rows.size > MIN_LIMITED else nullcontext():
