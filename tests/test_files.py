@@ -201,7 +201,8 @@ def test_memory_of_a_mixture_does_not_grow_with_the_file(tmp_path, monkeypatch, 
         for start in range(0, n, 100_000):
             file[start : start + 100_000] = 8 + three_clusters(100_000, start)
         weight = np.ones(n) if weighted else None
-        model = BayesianGMM_MAP(3, random_state=0, max_iter=2, tol=1e9).fit(file[:1000])
+        model = BayesianGMM_MAP(3, random_state=0, max_iter=2, tol=1e9)
+        model.fit(file, sample_weight=weight)  # numba is imported
         tracemalloc.start()
         model.fit(file, sample_weight=weight).score(file, sample_weight=weight)
         peaks.append(tracemalloc.get_traced_memory()[1])
