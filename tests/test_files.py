@@ -121,10 +121,14 @@ def test_minibatches(store, model, holes):
     weight = np.random.default_rng(0).uniform(0.5, 2, len(X))
     found = model.fit(file, sample_weight=weight).transform(file)
     score = model.score(file, sample_weight=weight)
-    np.testing.assert_allclose(model.fit(X, sample_weight=weight).transform(X), found, atol=1e-5)
+    np.testing.assert_allclose(
+        model.fit(X, sample_weight=weight).transform(X), found, atol=1e-5
+    )
     np.testing.assert_allclose(model.score(X, sample_weight=weight), score, rtol=1e-5)
     again = model.partial_fit(file).transform(X[:5])
-    np.testing.assert_allclose(model.fit(X, None, weight).partial_fit(X).transform(X[:5]), again)
+    np.testing.assert_allclose(
+        model.fit(X, None, weight).partial_fit(X).transform(X[:5]), again
+    )
 
 
 def test_machine_clips_what_it_reads(store):
@@ -191,7 +195,9 @@ def test_training_reads_each_chunk_about_once_a_pass(monkeypatch):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_memory_of_a_mixture_does_not_grow_with_the_file(tmp_path, monkeypatch, dtype, weighted):
+def test_memory_of_a_mixture_does_not_grow_with_the_file(
+    tmp_path, monkeypatch, dtype, weighted
+):
     """uint8 are pixels of few colours, which are merged part by part."""
     monkeypatch.setattr("skem._data.PART_SIZE", 2**20)
     monkeypatch.setattr("skem._data.CHUNK_SIZE", 2**20)
