@@ -427,14 +427,21 @@ def take(X: Any, index: NDArray[np.intp]) -> NDArray:
     return out
 
 
-def n_positive(weight: NDArray) -> int:
-    """The number of weights above 0; a view of a single 1 is not copied to count it."""
-    return len(weight) if weight.strides == (0,) else int(np.count_nonzero(weight))
+def is_unweighted(weight: Any) -> bool:
+    """Whether no weights were given."""
+    if isinstance(weight, Blocks):
+        return all(isinstance(task, Ones) for task in weight.tasks)
+    return bool(weight.strides == (0,))
+
+
+def n_positive(weight: Any) -> list[int]:
+    """How many weights of each part are above 0."""
+    return lengths_of(weight) if is_unweighted(weight) else collect(np.count_nonzero, weight)
 
 
 def positive(X: Any, weight: Any) -> tuple[Any, Any]:
     """The rows of positive weight; of a file all rows, since they are not copied."""
-    counts = collect(n_positive, weight)
+    counts = n_positive(weight)
     if sum(counts) == len(weight) or isinstance(X, Stored):
         return X, weight
     if not isinstance(X, Blocks):

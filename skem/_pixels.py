@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skem._data import fold, take
+from skem._data import fold, is_unweighted, take
 
 MAX_COLUMNS = 8
 # Merging equal rows of bytes pays if at most so many of them are different.
@@ -60,7 +60,7 @@ def _colours_of(X: Any, weight: NDArray) -> Colours:
     keys = np.zeros((len(X), n_bytes), np.uint8)
     keys[:, : X.shape[1]] = pixels
     integers = keys.view(f"u{n_bytes}")[:, 0]
-    if weight.strides == (0,):
+    if is_unweighted(weight):
         values, counts = np.unique(integers, return_counts=True)
         return Colours(values, weight[0] * counts)
     values, place = np.unique(integers, return_inverse=True)

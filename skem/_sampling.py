@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skem._data import collect, lengths_of, take, together, working_dtype
+from skem._data import collect, is_unweighted, lengths_of, take, together, working_dtype
 
 # Rows beyond which a sample depends on their order, since sorting them takes too long.
 SORT_ROWS = 50_000
@@ -55,7 +55,7 @@ def _drawn_of_sorted(
 
 def _drawn(weight: Any, size: int, offset: float) -> tuple[NDArray[np.intp], NDArray]:
     """The same in the order of the rows: each part finds the steps that fall into it."""
-    if isinstance(weight, np.ndarray) and weight.strides == (0,):
+    if is_unweighted(weight):
         index = _even(size, offset, len(weight)).astype(int)
         return _counted(index, len(weight) / size)
     totals = collect(np.sum, weight)

@@ -23,7 +23,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags, check_array, check_random_state
 
 from skem._covariances import Array, Layout, inverse_cholesky
-from skem._data import collect, is_dask, n_positive, positive
+from skem._data import is_dask, n_positive, positive
 from skem._em_estimator import EMEstimator
 from skem._estimator import (
     Interval,
@@ -334,7 +334,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         self._validate_params()
         rows = self._check_rows(X, reset=True)
         weight = check_weights(sample_weight, rows)
-        n_rows = sum(collect(n_positive, weight))
+        n_rows = sum(n_positive(weight))
         if n_rows < self.n_components:
             raise ValueError(
                 f"n_components={self.n_components} needs at least so many rows of positive "

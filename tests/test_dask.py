@@ -335,19 +335,17 @@ def test_restarts_and_searches_on_the_cluster(client, n_jobs):
     mixture = BayesianGMM_MAP(3, n_init=3, random_state=0, n_jobs=n_jobs)
     template = ShiftedTemplateEM(8, image_shape=(6, 24), random_state=0, n_jobs=n_jobs)
     machine = BernoulliRBMCD(n_iter=2, random_state=0)
-    grid = {"n_components": [2, 3]}
+
+    def search(model, X):
+        return GridSearchCV(model, {"n_components": [2, 3]}, cv=2, n_jobs=n_jobs).fit(X)
 
     def fits():
         small = BayesianGMM_MAP(random_state=0, n_init=2, n_jobs=n_jobs)
         return [
             mixture.fit(X).means_,
             template.fit(images).template_,
-            GridSearchCV(small, grid, cv=2, n_jobs=n_jobs)
-            .fit(X)
-            .cv_results_["mean_test_score"],
-            GridSearchCV(machine, grid, cv=2, n_jobs=n_jobs)
-            .fit(load_digits().data[:100] / 16)
-            .cv_results_["mean_test_score"],
+            search(small, X).cv_results_["mean_test_score"],
+            search(machine, load_digits().data[:100] / 16).cv_results_["mean_test_score"],
         ]
 
     expected = fits()

@@ -1,6 +1,7 @@
 """Arrays on disk are streamed: the same numbers, in memory that does not grow with them."""
 
 import tracemalloc
+from itertools import pairwise
 
 import h5py
 import numpy as np
@@ -145,7 +146,7 @@ def test_parts_cover_all_rows_once(store):
     rows = Stored(store(X))
     for part in (rows, rows[130:777], rows[130:777][50:60], rows[5:5]):
         edges = part.edges()
-        read = [np.asarray(part[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        read = [np.asarray(part[a:b]) for a, b in pairwise(edges)]
         expected = np.asarray(part)
         np.testing.assert_array_equal(np.concatenate(read), expected)
         assert len(part) == len(expected) == edges[-1]
