@@ -23,7 +23,8 @@ class Passes:
 
     def __init__(self, model: Any, X: Any, weight: Any, n_threads: int = 1) -> None:
         self._model, self._X, self._weight = model, X, weight
-        self._dtype, self._map = working_dtype(X), thread_map(n_threads)
+        self._dtype, self._n_threads = working_dtype(X), n_threads
+        self._map = thread_map(n_threads)
         self._kept: Any = None
         if isinstance(X, np.ndarray):
             self._kept = _prepared(model, self._dtype, X, weight, self._map)
@@ -34,11 +35,13 @@ class Passes:
         """Sum ``function(rows, weight)`` over the chunks, as exact as ``params`` need."""
         dtype = self._model.dtype_for(params, self._dtype)
         if self._kept is None or dtype != self._dtype:
-            of_part = partial(_sum_of_part, self._model, function, dtype)
+            # parts of a file are shared by the threads, a block has them to itself
+            own = self._n_threads if isinstance(self._X, Blocks) else 1
+            of_part = partial(_sum_of_part, self._model, function, dtype, own)
             return fold(of_part, self._X, self._weight, run=self._map)
         if isinstance(self._kept, Blocks):
-            return fold(partial(_sum_of_chunks, function), self._kept)
-        return _sum_of_chunks(function, self._kept, self._map)
+            return fold(partial(_sum_of_block, function, self._n_threads), self._kept)
+        return _sum(function, self._kept, self._map)
 
     def total(self, params: Any) -> Any:
         """The statistics of all rows: what the loop of EM asks for."""
@@ -49,34 +52,41 @@ def _prepared(
     model: Any, dtype: DTypeLike, X: NDArray, weight: NDArray, run: Callable[..., Any] = map
 ) -> list[tuple[Any, NDArray]]:
     """The chunks of an array, prepared, and their weights."""
-    parts = chunks(len(X), model.row_size)
-    rows = run(lambda part: model.rows(X[part], dtype), parts)
-    return [(own, weight[part]) for own, part in zip(rows, parts, strict=True)]
+
+    def of_chunk(part: slice) -> tuple[Any, NDArray]:
+        return model.rows(X[part], dtype), weight[part]
+
+    return list(run(of_chunk, chunks(len(X), model.row_size)))
 
 
-def _sum_of_chunks(
+def _sum(
     function: Callable[[Any, NDArray], Any],
     kept: list[tuple[Any, NDArray]],
-    run: Callable[..., Any] = map,
+    run: Callable[..., Any],
 ) -> Any:
     with one_blas_thread():
         return reduce(add, run(lambda chunk: function(*chunk), kept))
+
+
+def _sum_of_block(
+    function: Callable[[Any, NDArray], Any], n_threads: int, kept: list[tuple[Any, NDArray]]
+) -> Any:
+    return _sum(function, kept, thread_map(n_threads))
 
 
 def _sum_of_part(
     model: Any,
     function: Callable[[Any, NDArray], Any],
     dtype: DTypeLike,
+    n_threads: int,
     X: Any,
     weight: NDArray,
 ) -> Any:
     """The same, each chunk prepared when its turn comes."""
     X = np.asarray(X)
+
+    def of_chunk(part: slice) -> Any:
+        return function(model.rows(X[part], dtype), weight[part])
+
     with one_blas_thread():
-        return reduce(
-            add,
-            (
-                function(model.rows(X[part], dtype), weight[part])
-                for part in chunks(len(X), model.row_size)
-            ),
-        )
+        return reduce(add, thread_map(n_threads)(of_chunk, chunks(len(X), model.row_size)))
