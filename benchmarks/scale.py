@@ -189,12 +189,14 @@ def growth(path, n_most, lines):
         assert peak < BOUND, f"{peak} MB"
     disk = in_process("of_disk", path, n)
     size = 12e-9 * n
+    speed = {
+        name: f"{seconds:.2f} s, {size / seconds:.1f} GB/s" for name, seconds in disk.items()
+    }
     lines += [
         "",
-        f"All peaks are below the bound of {BOUND} MB. Of the longest file, {size:.1f} GB, reading "
-        f"alone takes {disk['disk']:.2f} s from the disk ({size / disk['disk']:.1f} GB/s) and "
-        f"{disk['cache']:.2f} s from the system's cache ({size / disk['cache']:.1f} GB/s); a pass "
-        f"takes {disk['cold']:.2f} s from the disk and {one['pass']:.2f} s from the cache.",
+        f"All peaks are below the bound of {BOUND} MB. The longest file, {size:.1f} GB, is "
+        f"read from the disk in {speed['disk']}, from the cache in {speed['cache']}; a pass "
+        f"from the disk takes {speed['cold']}, with one thread.",
     ]
     print(lines[-1], flush=True)
 
@@ -202,8 +204,10 @@ def growth(path, n_most, lines):
 CASES = [  # name, K, D, rows, blocks
     ("K = 3, D = 3", 3, 3, 10**8, 8),
     ("K = 10, D = 20", 10, 20, 4 * 10**6, 8),
-    ("K = 3, D = 3, tiny blocks", 3, 3, 256_000, 256),
+    ("two blocks of nothing", 3, 3, 200, 2),
+    ("many blocks of nothing", 3, 3, 25_600, 256),
 ]
+MACHINES, CORES, DISK = 100, 32, 3e9  # of the plan; bytes per second of a machine's disk
 
 
 def cluster(lines):
@@ -215,21 +219,51 @@ def cluster(lines):
         "covariances. A message is the function that goes to a worker, with the parameters, or "
         "the statistics that come back from a block.",
         "",
-        "| | rows | blocks | pass, s: 1 worker | 2 workers | efficiency | in one process, s "
-        "| messages, kB |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | rows | blocks | pass, s: 1 worker | 2 workers | efficiency "
+        "| in one process, s: 1 thread | 2 threads | messages, kB |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
+    found = []
     for name, k, d, n, blocks in CASES:
         model = BayesianGMM_MAP(k, random_state=0, max_iter=5, tol=0)
         model.fit(clusters(50_000, d, 0))
         one, two = (of_workers(model, n, d, blocks, n_workers) for n_workers in (1, 2))
-        alone = of_process(model, n, d, blocks)
+        alone, both = (of_process(model, n, d, blocks, n_threads) for n_threads in (1, 2))
         sent, returned = messages(model, d)
         lines.append(
             f"| {name} | {n:.0e} | {blocks} | {one:.3f} | {two:.3f} | {one / two / 2:.2f} "
-            f"| {alone:.3f} | {sent / 1e3:.1f}, {returned / 1e3:.1f} |"
+            f"| {alone:.3f} | {both:.3f} | {sent / 1e3:.1f}, {returned / 1e3:.1f} |"
         )
         print(lines[-1], flush=True)
+        found.append((two, alone))
+    plan(found, lines)
+
+
+def plan(found, lines):
+    """What an iteration would take on many machines, from what was measured on this one."""
+    fixed = found[2][0]
+    each = (found[3][0] - fixed) / (CASES[3][4] - CASES[2][4])
+    lines += [
+        "",
+        "<!-- plan -->",
+        f"A pass costs {1e3 * fixed:.0f} ms and {1e3 * each:.2f} ms for each block, whatever "
+        f"the rows. From these figures, an iteration on {MACHINES} machines of {CORES} cores, "
+        f"one block for each machine, shared by {CORES} threads, with disks of "
+        f"{DISK / 1e9:.0f} GB/s:",
+        "",
+        "| | rows | held in memory, s | of which tasks, s | efficiency | read from disks, s |",
+        "|---|---|---|---|---|---|",
+    ]
+    for (name, _, d, n, _), (_, alone) in zip(CASES[:2], found, strict=False):
+        for rows in (1e10, 1e11, 1e12):
+            work = alone / n * rows / MACHINES / CORES
+            tasks = fixed + each * MACHINES
+            disk = max(work, 4 * d * rows / MACHINES / DISK)
+            lines.append(
+                f"| {name} | {rows:.0e} | {work + tasks:.2f} | {tasks:.2f} "
+                f"| {work / (work + tasks):.2f} | {disk + tasks:.2f} |"
+            )
+            print(lines[-1], flush=True)
 
 
 def of_workers(model, n, d, blocks, n_workers):
@@ -244,13 +278,13 @@ def of_workers(model, n, d, blocks, n_workers):
         return of_passes(model, X)
 
 
-def of_process(model, n, d, blocks):
+def of_process(model, n, d, blocks, n_threads):
     rows = np.concatenate([clusters(n // blocks, d, i) for i in range(blocks)])
-    return of_passes(model, rows)
+    return of_passes(model, rows, n_threads)
 
 
-def of_passes(model, X):
-    passes = passes_of(model, X, 1)
+def of_passes(model, X, n_threads=1):
+    passes = passes_of(model, X, n_threads)
     params = model._params(model._fitted_model())
     passes.total(params)  # compiles
     return least(lambda: passes.total(params))

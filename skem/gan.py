@@ -237,7 +237,7 @@ class GANEstimator(NetworkEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or a stack of images
-            The rows. A ``numpy.memmap`` is read batch by batch.
+            The rows. Memory maps, zarr and HDF5 are read batch by batch.
         y : None
             Ignored.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -272,7 +272,8 @@ class GANEstimator(NetworkEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or a stack of images
-            The rows.
+            The rows. The blocks of a dask array or data frame are passed over in their
+            order, one at a time.
         y : None
             Ignored.
         sample_weight : array-like of shape (n_samples,), default=None

@@ -136,8 +136,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         tied covariances, (n_features,) with diagonal ones, a number with spherical ones.
         The mode of the prior is Sigma_0 / (nu_0 + D + 2) with full covariances.
     n_jobs : int, default=None
-        Number of threads for the passes over the rows and for the starts. The results
-        do not depend on it.
+        Number of threads for the passes over the rows, on dask of each block, and for the
+        starts. The results do not depend on it.
     connectivity : sparse matrix of shape (n_samples, n_samples), default=None
         Which rows are neighbours, as ``sklearn.feature_extraction.image.grid_to_graph``
         says of pixels. Neighbours are drawn to the same component by a Potts prior, in
@@ -202,6 +202,10 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     as the pixels of an image, is fitted on these and their counts, with the same result.
     float32 data are computed in float32 as long as it resolves the components. On large
     data the hot loop is compiled, where numba is installed.
+
+    X may also be a memory map, an array of zarr or a dataset of h5py, which are read part by
+    part at each pass, or a dask array or data frame, which is fitted on its workers. Of dask,
+    methods that look at each row alone return lazy arrays.
 
     References
     ----------

@@ -273,7 +273,8 @@ class BernoulliRBMCD(
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            The rows, with values between 0 and 1; NaN marks a missing value.
+            The rows, with values between 0 and 1; NaN marks a missing value. Memory maps, zarr
+            and HDF5 are read batch by batch.
         y : None
             Ignored.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -350,7 +351,8 @@ class BernoulliRBMCD(
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            The rows.
+            The rows. The blocks of a dask array or data frame are learnt from in their
+            order, one at a time.
         y : None
             Ignored.
         sample_weight : array-like of shape (n_samples,), default=None

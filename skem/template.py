@@ -129,8 +129,8 @@ class ShiftedTemplateEM(EMEstimator):
     random_state : int, RandomState or None, default=None
         Draws the sample of images and the random starts.
     n_jobs : int, default=None
-        Number of threads for the passes over the images and of workers for the starts.
-        The results do not depend on it.
+        Number of threads for the passes over the images, on dask of each block, and of
+        workers for the starts. The results do not depend on it.
     warm_start : bool, default=False
         Whether to start from the last fit.
     verbose : int, default=0
@@ -193,7 +193,11 @@ class ShiftedTemplateEM(EMEstimator):
     time and memory. float32 data are kept and computed in float32, except while the noise
     is below 1% of the size of the pixels, where squares would cancel: such passes compute
     in float64, as do all methods but fit. The transform of X, as large as X,
-    is kept during the fit, unless X is a memory map, which is streamed.
+    is kept during the fit.
+
+    X may also be a memory map, an array of zarr or a dataset of h5py, which are read part by
+    part at each pass, or a dask array or data frame, which is fitted on its workers. Of dask,
+    methods that look at each row alone return lazy arrays.
 
     References
     ----------
