@@ -63,7 +63,7 @@ class Stored:
         stop: int | None = None,
         limits: tuple[float, float] | None = None,
     ) -> None:
-        self._array, self._start, self._limits = array, start, limits
+        self.origin, self._start, self._limits = array, start, limits
         self._stop = array.shape[0] if stop is None else stop
         self.dtype = np.dtype(array.dtype)
         self.shape = (self._stop - start, math.prod(array.shape[1:]))
@@ -79,7 +79,7 @@ class Stored:
     @property
     def part_rows(self) -> int:
         """Rows of a part: whole chunks of the file, which are read and unpacked as a whole."""
-        unit = (getattr(self._array, "chunks", None) or (1,))[0]
+        unit = (getattr(self.origin, "chunks", None) or (1,))[0]
         n_rows = max(1, PART_SIZE // max(1, self.dtype.itemsize * self.shape[1]))
         return -(-n_rows // unit) * unit
 
@@ -95,9 +95,9 @@ class Stored:
             if step != 1:
                 return self[np.arange(start, stop, step)]
             first = self._start + start
-            return Stored(self._array, first, first + max(0, stop - start), self._limits)
+            return Stored(self.origin, first, first + max(0, stop - start), self._limits)
         index = np.asarray(key) + self._start
-        if isinstance(self._array, np.ndarray):
+        if isinstance(self.origin, np.ndarray):
             return self._read(index)
         out = np.empty((len(index), self.shape[1]), self.dtype)
         owner = index // self.part_rows
@@ -111,11 +111,11 @@ class Stored:
 
     def clip(self, low: float, high: float) -> "Stored":
         """The same rows, clipped when they are read."""
-        return Stored(self._array, self._start, self._stop, (low, high))
+        return Stored(self.origin, self._start, self._stop, (low, high))
 
     def _read(self, key: Any) -> NDArray:
-        forget_pages(self._array)
-        rows = np.asarray(self._array[key])
+        forget_pages(self.origin)
+        rows = np.asarray(self.origin[key])
         rows = rows.reshape(len(rows), self.shape[1])
         return rows if self._limits is None else rows.clip(*self._limits)
 
@@ -149,7 +149,7 @@ def by_windows(order: NDArray[np.intp], X: Any) -> NDArray[np.intp]:
 
     Parts in random order are grouped to windows, within which rows stay shuffled.
     """
-    if not isinstance(X, Stored) or isinstance(X._array, np.ndarray):
+    if not isinstance(X, Stored) or isinstance(X.origin, np.ndarray):
         return order
     owner = (order + X._start) // X.part_rows
     _, first, place = np.unique(owner, return_index=True, return_inverse=True)
@@ -382,13 +382,15 @@ def fold(
     columns = _parts(X, others)
     if not isinstance(X, Blocks):
         return reduce(add, run(function, *columns))
-    from dask import delayed
+    from dask import config, delayed
 
     join = delayed(_sum, pure=False)
     tasks = _tasks(function, *columns)
     while len(tasks) > 1:
         tasks = [join(tasks[i : i + FAN_IN]) for i in range(0, len(tasks), FAN_IN)]
-    return tasks[0].compute()
+    # parameters may be large; of data in the graph, the first pass has warned
+    with config.set({"distributed.admin.large-graph-warning-threshold": 2**62}):
+        return tasks[0].compute()
 
 
 def together(

@@ -19,7 +19,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from skem._data import Blocks, Stored, blocks_of, collect, fold, is_dask, weights_of
 from skem._loop import Run
-from skem._streams import apply_method, is_streamed, outline, plain_copy
+from skem._streams import apply_method, as_given, is_streamed, outline, plain_copy
 
 MIN_WEIGHT = 1e-100
 
@@ -89,6 +89,7 @@ def weighted_mean(estimator: Any, name: str, X: Any, sample_weight: Any) -> tupl
     rows = blocks_of(X) if is_dask(X) else Stored(X)
     weight = check_weights(sample_weight, rows)
     of_part = partial(apply_method, plain_copy(estimator), name, (), {})
+    of_part(np.zeros((1, rows.shape[1]), rows.dtype))  # what is computed once travels then
     total, mass = fold(partial(_sums, of_part), rows, weight)
     return float(total / mass), float(mass)
 
@@ -121,7 +122,7 @@ def hooks(
     def on_begin() -> None:
         nonlocal task
         task = estimator._callback_fit_ctx.subcontext("iteration")
-        task.call_on_fit_task_begin(estimator=estimator, X=X)
+        task.call_on_fit_task_begin(estimator=estimator, X=as_given(X))
 
     def on_iter(run: Run) -> bool:
         own = stop(run)
@@ -129,7 +130,7 @@ def hooks(
             print(f"[{type(estimator).__name__}] iteration {run.n_iter}: {line(run)}")
         asked: bool = task.call_on_fit_task_end(
             estimator=estimator,
-            X=X,
+            X=as_given(X),
             reconstruction_attributes=lambda: {**attributes(run), "n_features_in_": X.shape[1]},
         )
         return own or asked

@@ -24,7 +24,7 @@ from skem._estimator import (
     warn_if_interrupted,
 )
 from skem._loop import DivergenceError, Run, iterate
-from skem._streams import check_streamed, is_streamed, outline, refuse_dask
+from skem._streams import as_given, check_streamed, is_streamed, outline, refuse_dask
 
 Array = NDArray[np.floating]
 
@@ -78,10 +78,12 @@ class NetworkEstimator(
         going_on = self.warm_start and self.__sklearn_is_fitted__()
         rows, weight, training = self._begin(X, sample_weight, going_on, self.max_iter)
         root = self._init_callback_context(max_subtasks=self.max_iter)
-        root.call_on_fit_task_begin(estimator=self, X=rows)
+        root.call_on_fit_task_begin(estimator=self, X=as_given(rows))
         run = self._run(training, rows, weight, going_on)
         self._keep(training, X, going_on)
-        root.call_on_fit_task_end(estimator=self, X=rows, reconstruction_attributes={})
+        root.call_on_fit_task_end(
+            estimator=self, X=as_given(rows), reconstruction_attributes={}
+        )
         return training, run
 
     def _partial_fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> None:

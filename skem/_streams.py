@@ -32,6 +32,11 @@ def is_streamed(X: Any) -> bool:
     return is_on_disk(X) or is_dask(X)
 
 
+def as_given(rows: Any) -> Any:
+    """Rows as callbacks see them: those that are not in memory as the user gave them."""
+    return rows.origin if isinstance(rows, Stored | Blocks) else rows
+
+
 def outline(X: Any) -> Any:
     """What tells scikit-learn the names and the number of the features of X."""
     if is_dask(X) and not is_array(X):

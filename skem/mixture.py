@@ -44,7 +44,7 @@ from skem._moments import moments
 from skem._pixels import merge_equal_pixels
 from skem._potts import PottsMixture, PottsPasses, neighbours
 from skem._sampling import representative_rows, rows_unlike
-from skem._streams import check_streamed, is_streamed, outline, rowwise
+from skem._streams import as_given, check_streamed, is_streamed, outline, rowwise
 from skem._threads import one_blas_thread
 
 # Rows on which starts are compared, and the least for each component.
@@ -350,7 +350,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
                 "cannot be repeated. Leave one of them out."
             )
         root = self._init_callback_context(max_subtasks=None)
-        root.call_on_fit_task_begin(estimator=self, X=rows)
+        root.call_on_fit_task_begin(estimator=self, X=as_given(rows))
         if n_rows < len(rows):
             rows, weight = positive(rows, weight)
         # products of few rows have one thread anyway
@@ -358,7 +358,9 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             model, run = self._train(rows, weight)
         validate_data(self, outline(X), reset=True, skip_check_array=True)
         self._keep(model, run)
-        root.call_on_fit_task_end(estimator=self, X=rows, reconstruction_attributes={})
+        root.call_on_fit_task_end(
+            estimator=self, X=as_given(rows), reconstruction_attributes={}
+        )
         return self
 
     def fit_predict(

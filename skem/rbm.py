@@ -65,6 +65,7 @@ from skem._rbm_train import (
     resumed_state,
 )
 from skem._streams import (
+    as_given,
     blockwise,
     check_streamed,
     is_streamed,
@@ -322,7 +323,7 @@ class BernoulliRBMCD(
             return self._attributes(state, seed, run.n_iter, dtype)
 
         root = self._init_callback_context(max_subtasks=self.n_iter)
-        root.call_on_fit_task_begin(estimator=self, X=rows)
+        root.call_on_fit_task_begin(estimator=self, X=as_given(rows))
         with one_blas_thread():
             run = iterate(
                 step,
@@ -339,7 +340,9 @@ class BernoulliRBMCD(
             state.average = validation.best
         validate_data(self, outline(X), reset=True, skip_check_array=True)
         self._keep(state, seed, run.n_iter, dtype)
-        root.call_on_fit_task_end(estimator=self, X=rows, reconstruction_attributes={})
+        root.call_on_fit_task_end(
+            estimator=self, X=as_given(rows), reconstruction_attributes={}
+        )
         return self
 
     @blockwise

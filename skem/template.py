@@ -29,7 +29,7 @@ from skem._estimator import (
 from skem._loop import Run, em
 from skem._passes import Passes
 from skem._sampling import representative_rows
-from skem._streams import check_streamed, is_streamed, outline, rowwise
+from skem._streams import as_given, check_streamed, is_streamed, outline, rowwise
 from skem._template_model import (
     SEEN,
     Params,
@@ -333,12 +333,14 @@ class ShiftedTemplateEM(EMEstimator):
         if self._continues():
             self._check_same_model(windows)
         root = self._init_callback_context(max_subtasks=self.max_iter)
-        root.call_on_fit_task_begin(estimator=self, X=rows)
+        root.call_on_fit_task_begin(estimator=self, X=as_given(rows))
         with one_blas_thread():
             model, run = self._train(rows, weight, windows)
         validate_data(self, outline(X), reset=True, skip_check_array=True)
         self._keep(model, run)
-        root.call_on_fit_task_end(estimator=self, X=rows, reconstruction_attributes={})
+        root.call_on_fit_task_end(
+            estimator=self, X=as_given(rows), reconstruction_attributes={}
+        )
         return self
 
     def partial_fit(

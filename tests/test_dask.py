@@ -286,6 +286,13 @@ def test_a_worker_may_die(client, kept):
     assert_same(model, expected)
 
 
+def test_large_parameters_travel_without_a_warning(client):
+    X = np.random.default_rng(0).normal(size=(600, 800)) * np.arange(1, 801)
+    model = BayesianGMM_MAP(2, prior="empirical", random_state=0)
+    expected = BayesianGMM_MAP(2, prior="empirical", random_state=0).fit(X)
+    assert_same(model.fit(da.from_array(X, chunks=(200, 800)).persist()), expected)
+
+
 def test_without_a_cluster():
     X = three_clusters(6000)
     with dask.config.set(scheduler="threads"):
