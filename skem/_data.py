@@ -6,10 +6,8 @@ are, and bring back what it returns, which is small. Parts stay where they are.
 """
 
 import math
-import mmap
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from functools import reduce
+from functools import partial, reduce
 from itertools import accumulate, pairwise
 from operator import add
 from typing import Any
@@ -17,12 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from skem._files import Stored
+from skem._threads import Counted
+
 # Elements of a chunk: many rows keep threads out of the interpreter's lock.
 CHUNK_SIZE = 5_000_000
-# Bytes of a part of a file, and how many parts are kept for rows in random order.
-PART_SIZE, N_PARTS = 2**25, 8
-# Rows taken at a time: the system may map megabytes of a file around each.
-TAKEN = 64
 # Results that a task of dask adds up.
 FAN_IN = 8
 
@@ -39,134 +36,17 @@ def chunks(n_rows: int, row_size: int) -> list[slice]:
     return [slice(int(a), int(b)) for a, b in pairwise(edges)]
 
 
-# -- on disk ------------------------------------------------------------------------------
-
-
-def is_on_disk(X: Any) -> bool:
-    """Whether X is a memory-mapped file, or an array of zarr or h5py."""
-    named = all(hasattr(X, name) for name in ("shape", "dtype", "chunks"))
-    return isinstance(X, np.memmap) or (named and not hasattr(X, "__array_ufunc__"))
-
-
-class Stored:
-    """Rows of an array on disk, images flattened.
-
-    A slice reads nothing yet. An array of indices does, and ``np.asarray``.
-    """
-
-    ndim = 2
-
-    def __init__(
-        self,
-        array: Any,
-        start: int = 0,
-        stop: int | None = None,
-        limits: tuple[float, float] | None = None,
-    ) -> None:
-        self.origin, self._start, self._limits = array, start, limits
-        self._stop = array.shape[0] if stop is None else stop
-        self.dtype = np.dtype(array.dtype)
-        self.shape = (self._stop - start, math.prod(array.shape[1:]))
-        self._kept: OrderedDict[int, NDArray] = OrderedDict()
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def part_rows(self) -> int:
-        """Rows of a part: whole chunks of the file, which are read and unpacked as a whole."""
-        unit = (getattr(self.origin, "chunks", None) or (1,))[0]
-        n_rows = max(1, PART_SIZE // max(1, self.dtype.itemsize * self.shape[1]))
-        return -(-n_rows // unit) * unit
-
-    def edges(self) -> list[int]:
-        """Where parts begin and end."""
-        step = self.part_rows
-        inner = range((self._start // step + 1) * step, self._stop, step)
-        return [0, *(i - self._start for i in inner), len(self)]
-
-    def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, slice):
-            start, stop, step = key.indices(len(self))
-            if step != 1:
-                return self[np.arange(start, stop, step)]
-            first = self._start + start
-            return Stored(self.origin, first, first + max(0, stop - start), self._limits)
-        index = np.asarray(key) + self._start
-        if isinstance(self.origin, np.ndarray):
-            return self._read(index)
-        out = np.empty((len(index), self.shape[1]), self.dtype)
-        owner = index // self.part_rows
-        for i in np.unique(owner):
-            own = owner == i
-            out[own] = self._part(int(i))[index[own] - i * self.part_rows]
-        return out
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
-        return np.asarray(self._read(slice(self._start, self._stop)), dtype)
-
-    def clip(self, low: float, high: float) -> "Stored":
-        """The same rows, clipped when they are read."""
-        return Stored(self.origin, self._start, self._stop, (low, high))
-
-    def _read(self, key: Any) -> NDArray:
-        forget_pages(self.origin)
-        rows = np.asarray(self.origin[key])
-        rows = rows.reshape(len(rows), self.shape[1])
-        return rows if self._limits is None else rows.clip(*self._limits)
-
-    def _part(self, i: int) -> NDArray:
-        """A part of the whole file, kept for the next rows."""
-        if i not in self._kept:
-            start = i * self.part_rows
-            self._kept[i] = self._read(slice(start, start + self.part_rows))
-        self._kept.move_to_end(i)
-        while len(self._kept) > 2 * N_PARTS:  # a batch reaches from one window to the next
-            self._kept.popitem(last=False)
-        return self._kept[i]
-
-
-def forget_pages(array: Any) -> None:
-    """Give back the memory of what was read of a memory-mapped file.
-
-    The system would do so when memory is short; until then the process looks as large as the
-    file. Private changes of a map that is copied on write would be lost.
-    """
-    base = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    shared = isinstance(base, mmap.mmap) and getattr(array, "mode", "c") != "c"
-    if shared and hasattr(mmap, "MADV_DONTNEED"):
-        base.madvise(mmap.MADV_DONTNEED)
-
-
-def by_windows(order: NDArray[np.intp], X: Any) -> NDArray[np.intp]:
-    """Shuffled indices, rearranged so that few parts of a file are needed at a time.
-
-    Parts in random order are grouped to windows, within which rows stay shuffled.
-    """
-    if not isinstance(X, Stored) or isinstance(X.origin, np.ndarray):
-        return order
-    owner = (order + X._start) // X.part_rows
-    _, first, place = np.unique(owner, return_index=True, return_inverse=True)
-    rank = first.argsort().argsort()
-    return order[np.argsort(rank[place] // N_PARTS, kind="stable")]
-
-
 # -- on a cluster -------------------------------------------------------------------------
 
 
 def is_dask(X: Any) -> bool:
     """Whether X is an array of dask, or a data frame, which has names."""
-    return hasattr(X, "__dask_graph__") and (is_array(X) or hasattr(X, "to_dask_array"))
+    kind = type(X)  # a task of dask claims to have any attribute
+    return hasattr(kind, "__dask_graph__") and (is_array(X) or hasattr(kind, "to_dask_array"))
 
 
 def is_array(X: Any) -> bool:
-    return hasattr(X, "rechunk")
+    return hasattr(type(X), "rechunk")
 
 
 class Blocks:
@@ -185,6 +65,7 @@ class Blocks:
         origin: Any = None,
         in_memory: bool = False,
     ) -> None:
+        self.all_lengths = lengths
         some = [(task, n) for task, n in zip(tasks, lengths, strict=True) if n]
         self.tasks, self.lengths = [task for task, _ in some], [n for _, n in some]
         self.dtype, self.origin, self.in_memory = np.dtype(dtype), origin, in_memory
@@ -237,7 +118,10 @@ class Ones:
 
 def as_array(X: Any) -> Any:
     """A dask array whose blocks are whole rows."""
-    X = X if is_array(X) else X.to_dask_array()
+    if not is_array(X):
+        kinds = set(X.dtypes) if X.ndim > 1 else {X.dtype}
+        plain = len(kinds) == 1 and isinstance(next(iter(kinds)), np.dtype)
+        X = (X if plain else X.astype(float)).to_dask_array()
     if any(len(sizes) > 1 for sizes in X.chunks[1:]):
         return X.rechunk(dict.fromkeys(range(1, X.ndim), -1))
     return X
@@ -254,7 +138,8 @@ def blocks_of(X: Any, length: Callable[[Any], int] = len) -> Blocks:
     tasks, inner, lengths = tasks_of(X), X.shape[1:], list(X.chunks[0])
     in_memory = not any(task.dask for task in tasks[:1])  # nothing is left to be computed
     if X.ndim > 2:
-        tasks, inner = _tasks(_flat, tasks), (math.prod(inner),)
+        inner = (math.prod(inner),)
+        tasks = _tasks(partial(_flat, *inner), tasks)
     if length is not len or np.isnan(lengths).any():
         lengths = list(compute(*_tasks(length, tasks)))
     return Blocks(tasks, lengths, X.dtype, inner, X, in_memory)
@@ -273,7 +158,9 @@ def weights_of(sample_weight: Any, rows: Blocks) -> Blocks:
             weight = weight.rechunk(chunks)
     else:
         weight = np.asarray(weight, float)
-        if weight.shape == rows.shape[:1]:
+        if weight.ndim == 0:
+            weight = da.full(len(rows), float(weight), chunks=chunks)
+        elif weight.shape == rows.shape[:1]:
             weight = da.from_array(weight, chunks=chunks)
     if is_dask(weight) and weight.ndim == 1:
         found = blocks_of(weight.persist())
@@ -285,8 +172,8 @@ def weights_of(sample_weight: Any, rows: Blocks) -> Blocks:
     )
 
 
-def _flat(block: NDArray) -> NDArray:
-    return block.reshape(len(block), -1)
+def _flat(n_columns: int, block: NDArray) -> NDArray:
+    return block.reshape(len(block), n_columns)
 
 
 def tasks_of(X: Any) -> list[Any]:
@@ -311,6 +198,13 @@ def _tasks(function: Callable[..., Any], *columns: Iterable[Any]) -> list[Any]:
     call = delayed(_call, pure=False)
     shared = delayed(function, traverse=False, pure=False)
     return [call(shared, *parts) for parts in zip(*columns, strict=True)]
+
+
+def evaluated(*tasks: Any) -> tuple[Any, ...]:
+    """What tasks make, in memory; what is no task as it is."""
+    from dask import compute
+
+    return tuple(compute(*tasks))
 
 
 def _call(function: Callable[..., Any], *parts: Any) -> Any:
@@ -340,7 +234,7 @@ def map_blocks(function: Callable[[NDArray], NDArray], X: Any, example: NDArray)
 
 
 def _call_on(block: NDArray, function: Callable[[NDArray], NDArray], empty: NDArray) -> NDArray:
-    return function(block) if len(block) else empty
+    return function(block).astype(empty.dtype, copy=False) if len(block) else empty
 
 
 # -- anywhere -----------------------------------------------------------------------------
@@ -382,15 +276,24 @@ def fold(
     columns = _parts(X, others)
     if not isinstance(X, Blocks):
         return reduce(add, run(function, *columns))
-    from dask import config, delayed
+    from dask import delayed
 
     join = delayed(_sum, pure=False)
     tasks = _tasks(function, *columns)
     while len(tasks) > 1:
         tasks = [join(tasks[i : i + FAN_IN]) for i in range(0, len(tasks), FAN_IN)]
-    # parameters may be large; of data in the graph, the first pass has warned
-    with config.set({"distributed.admin.large-graph-warning-threshold": 2**62}):
+    with _large_parameters:
         return tasks[0].compute()
+
+
+def _no_warning() -> Any:
+    """Parameters may be large; of data in the graph, the first pass has warned."""
+    from dask import config
+
+    return config.set({"distributed.admin.large-graph-warning-threshold": 2**62})
+
+
+_large_parameters = Counted(_no_warning)
 
 
 def together(
@@ -413,10 +316,8 @@ def together(
 
 def take(X: Any, index: NDArray[np.intp]) -> NDArray:
     """The rows, or weights, at these indices, in memory."""
-    if isinstance(X, Stored):
-        return np.concatenate([X[index[i : i + TAKEN]] for i in range(0, len(index), TAKEN)])
     if not isinstance(X, Blocks):
-        return np.asarray(X[index])
+        return X.take(index) if isinstance(X, Stored) else np.asarray(X[index])
     starts = np.cumsum([0, *X.lengths])
     owner = np.searchsorted(starts, index, side="right") - 1
     order = np.argsort(owner, kind="stable")

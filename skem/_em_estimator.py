@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 from scipy.special import logsumexp, softmax
 from sklearn.base import (
@@ -54,7 +53,7 @@ class EMEstimator(
     # -- fitting ----------------------------------------------------------------------
 
     def _passes(self, model: Any, X: Any, weight: Any) -> Passes:
-        return Passes(model, X, weight, effective_n_jobs(self.n_jobs))
+        return Passes(model, X, weight, self.n_jobs)
 
     def _run_em(
         self,
@@ -162,7 +161,7 @@ class EMEstimator(
             return function(model, params, rows)
 
         parts = chunks(len(checked), model.row_size)
-        run = thread_map(effective_n_jobs(self.n_jobs))
+        run = thread_map(self.n_jobs)
         dtype = dtype or working_dtype(checked)
         out: NDArray | None = None
         with one_blas_thread():

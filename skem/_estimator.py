@@ -17,9 +17,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from skem._data import Blocks, Stored, blocks_of, collect, fold, is_dask, weights_of
+from skem._data import Blocks, blocks_of, collect, fold, is_dask, is_unweighted, weights_of
+from skem._files import Stored
 from skem._loop import Run
-from skem._streams import apply_method, as_given, is_streamed, outline, plain_copy
+from skem._streams import as_given, is_streamed, outline, row_function
 
 MIN_WEIGHT = 1e-100
 
@@ -85,16 +86,22 @@ def weighted_mean(estimator: Any, name: str, X: Any, sample_weight: Any) -> tupl
         with np.errstate(over="ignore"):
             return float(mean), float(weight.sum())
     check_is_fitted(estimator)
-    validate_data(estimator, outline(X), reset=False, skip_check_array=True)
+    if len(X.shape) == 2:
+        validate_data(estimator, outline(X), reset=False, skip_check_array=True)
     rows = blocks_of(X) if is_dask(X) else Stored(X)
+    if not len(rows):
+        raise ValueError(f"X has shape {rows.shape}, but at least 1 row is needed.")
     weight = check_weights(sample_weight, rows)
-    of_part = partial(apply_method, plain_copy(estimator), name, (), {})
-    of_part(np.zeros((1, rows.shape[1]), rows.dtype))  # what is computed once travels then
-    total, mass = fold(partial(_sums, of_part), rows, weight)
-    return float(total / mass), float(mass)
+    of_part = row_function(estimator, X, name)
+    of_part(np.zeros((1, *X.shape[1:]), rows.dtype))  # what is computed once travels then
+    top = 1.0 if is_unweighted(weight) else float(max(collect(np.max, weight)))
+    total, mass = fold(partial(_sums, of_part, top), rows, weight)
+    with np.errstate(over="ignore"):
+        return float(total / mass), float(mass * top)
 
 
-def _sums(of_part: Callable[[Any], NDArray], rows: Any, weight: NDArray) -> NDArray:
+def _sums(of_part: Callable[[Any], NDArray], top: float, rows: Any, weight: NDArray) -> NDArray:
+    weight = weight / top
     return np.array([weight @ of_part(rows), weight.sum()])
 
 

@@ -251,7 +251,7 @@ class Mixture:
         return np.arange(len(params.weights))
 
     def _weights(self, counts: Array) -> Array:
-        weights = np.maximum(counts + self.prior.concentration - 1, 0)
+        weights = np.maximum(counts + (self.prior.concentration - 1), 0)
         if self.prior.concentration < 1:  # the last one stays, and none comes back
             weights[counts == 0] = 0
             weights[counts.argmax()] = max(weights.max(), np.finfo(float).tiny)

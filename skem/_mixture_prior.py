@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from skem._covariances import Array, Layout
+from skem._data import n_positive
 from skem._mixture_model import Mixture, Params, Prior
 from skem._passes import Passes
 
@@ -28,7 +29,7 @@ def empirical_prior(
     mean, covariance = data_moments(layout, X, weight, middle, scale)
     share = layout.n_components ** (2 / layout.n_features)
     if layout.dense:
-        covariance = _definite(covariance, len(X))
+        covariance = _definite(covariance, sum(n_positive(weight)))
     return Prior(1.0, MEAN_PRECISION, mean, layout.n_features + 2, covariance / share)
 
 

@@ -16,6 +16,7 @@ from sklearn.base import (
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags, check_array, gen_batches
 
+from skem._data import collect
 from skem._estimator import (
     MeanScoreMixin,
     check_weights,
@@ -37,9 +38,13 @@ def numba_pays(n_values: int) -> bool:
     return n_values >= MIN_FAST and find_spec("numba") is not None
 
 
-def _any_nan(rows: Array) -> bool:
-    parts = gen_batches(len(rows), 1000) if rows.dtype.kind == "f" else ()
-    return any(np.isnan(rows[part]).any() for part in parts)
+def _any_nan(rows: Any) -> bool:
+    return rows.dtype.kind == "f" and any(collect(_has_nan, rows))
+
+
+def _has_nan(rows: Any) -> bool:
+    rows = np.asarray(rows)
+    return any(np.isnan(rows[part]).any() for part in gen_batches(len(rows), 1000))
 
 
 def _is_size(value: Any) -> bool:
@@ -185,7 +190,7 @@ class NetworkEstimator(
                     f"{self.image_shape!r}: set image_shape={shape[1:]!r}."
                 )
         if is_streamed(X):
-            return self._complete(check_streamed(self, X, reset=reset))
+            return self._complete(check_streamed(self, X, reset=reset, images=True))
         options: dict[str, Any] = {
             "dtype": [np.float64, np.float32],
             "ensure_all_finite": "allow-nan",

@@ -21,10 +21,10 @@ class Passes:
     that threads change no digit.
     """
 
-    def __init__(self, model: Any, X: Any, weight: Any, n_threads: int = 1) -> None:
+    def __init__(self, model: Any, X: Any, weight: Any, n_jobs: int | None = 1) -> None:
         self._model, self._X, self._weight = model, X, weight
-        self._dtype, self._n_threads = working_dtype(X), n_threads
-        self._map = thread_map(n_threads)
+        self._dtype, self._n_jobs = working_dtype(X), n_jobs
+        self._map = thread_map(n_jobs)
         self._kept: Any = None
         if isinstance(X, np.ndarray):
             self._kept = _prepared(model, self._dtype, X, weight, self._map)
@@ -36,11 +36,11 @@ class Passes:
         dtype = self._model.dtype_for(params, self._dtype)
         if self._kept is None or dtype != self._dtype:
             # parts of a file are shared by the threads, a block has them to itself
-            own = self._n_threads if isinstance(self._X, Blocks) else 1
+            own = self._n_jobs if isinstance(self._X, Blocks) else 1
             of_part = partial(_sum_of_part, self._model, function, dtype, own)
             return fold(of_part, self._X, self._weight, run=self._map)
         if isinstance(self._kept, Blocks):
-            return fold(partial(_sum_of_block, function, self._n_threads), self._kept)
+            return fold(partial(_sum_of_block, function, self._n_jobs), self._kept)
         return _sum(function, self._kept, self._map)
 
     def total(self, params: Any) -> Any:
@@ -69,16 +69,16 @@ def _sum(
 
 
 def _sum_of_block(
-    function: Callable[[Any, NDArray], Any], n_threads: int, kept: list[tuple[Any, NDArray]]
+    function: Callable[[Any, NDArray], Any], n_jobs: int | None, kept: list[tuple[Any, NDArray]]
 ) -> Any:
-    return _sum(function, kept, thread_map(n_threads))
+    return _sum(function, kept, thread_map(n_jobs))
 
 
 def _sum_of_part(
     model: Any,
     function: Callable[[Any, NDArray], Any],
     dtype: DTypeLike,
-    n_threads: int,
+    n_jobs: int | None,
     X: Any,
     weight: NDArray,
 ) -> Any:
@@ -89,4 +89,4 @@ def _sum_of_part(
         return function(model.rows(X[part], dtype), weight[part])
 
     with one_blas_thread():
-        return reduce(add, thread_map(n_threads)(of_chunk, chunks(len(X), model.row_size)))
+        return reduce(add, thread_map(n_jobs)(of_chunk, chunks(len(X), model.row_size)))

@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from skem._data import collect, is_unweighted, lengths_of, take, together, working_dtype
+from skem._data import (
+    collect,
+    is_unweighted,
+    lengths_of,
+    n_positive,
+    take,
+    together,
+    working_dtype,
+)
 
 # Rows beyond which a sample depends on their order, since sorting them takes too long.
 SORT_ROWS = 50_000
@@ -23,7 +31,7 @@ def representative_rows(
     drawn in their own order.
     """
     offset = rng.uniform()
-    if len(X) > SORT_ROWS:
+    if sum(n_positive(weight)) > SORT_ROWS:
         index, counts = _drawn(weight, size, offset)
         return take(X, index).astype(working_dtype(X), copy=False), counts
     columns = np.linspace(0, X.shape[1] - 1, N_KEYS).astype(int)

@@ -8,21 +8,23 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import get_config
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skem._data import (
     Blocks,
-    Stored,
     as_array,
     blocks_of,
     collect,
+    evaluated,
     is_array,
     is_dask,
-    is_on_disk,
     map_blocks,
     tasks_of,
+    weights_of,
 )
+from skem._files import Stored, is_on_disk
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -49,10 +51,15 @@ def outline(X: Any) -> Any:
     return X
 
 
-def check_streamed(estimator: Any, X: Any, *, reset: bool, least: int = 1) -> Stored | Blocks:
+def check_streamed(
+    estimator: Any, X: Any, *, reset: bool, least: int = 1, images: bool = False
+) -> Stored | Blocks:
     """X as rows to be streamed, checked in one pass as scikit-learn checks arrays."""
-    if len(X.shape) < 2:
-        raise ValueError(f"X must have rows and columns, but its shape is {X.shape}.")
+    n_dims = len(X.shape)
+    if n_dims != 2 and not (images and n_dims in (3, 4)):
+        raise ValueError(
+            f"X must have rows and columns, but it has {n_dims} dimension(s): reshape it."
+        )
     if not reset:
         validate_data(estimator, outline(X), reset=False, skip_check_array=True)
     check = partial(_checked_length, type(estimator).__name__)
@@ -96,19 +103,35 @@ def rowwise(method: Method) -> Method:
         if not is_streamed(X):
             return method(self, X, *args, **options)
         check_is_fitted(self)
-        if is_dask(X) and not is_array(X) and method.__name__ != "inverse_transform":
+        if method.__name__ != "inverse_transform" and len(X.shape) == 2:
             validate_data(self, outline(X), reset=False, skip_check_array=True)
-        of_part = partial(apply_method, plain_copy(self), method.__name__, args, options)
+        of_part = row_function(self, X, method.__name__, *args, **options)
         if is_on_disk(X):
             return np.concatenate(collect(of_part, Stored(X)))
+        output = vars(self).get("_sklearn_output_config", {})
+        if output.get("transform", get_config()["transform_output"]) != "default":
+            raise ValueError(
+                "set_output cannot make a data frame of what dask has not computed: set it to "
+                "'default', or give X.compute()."
+            )
         X = as_array(X)
         return map_blocks(of_part, X, of_part(np.zeros((1, *X.shape[1:]), X.dtype)))
 
     return cast(Method, of_any)
 
 
-def apply_method(estimator: Any, name: str, args: Any, options: Any, rows: Any) -> NDArray:
-    found: NDArray = getattr(estimator, name)(np.asarray(rows), *args, **options)
+def row_function(
+    estimator: Any, X: Any, name: str, *args: Any, **options: Any
+) -> Callable[[Any], NDArray]:
+    """A method of an estimator, for parts of X."""
+    return partial(_apply, plain_copy(estimator), X.shape[1:], name, args, options)
+
+
+def _apply(
+    estimator: Any, shape: tuple[int, ...], name: str, args: Any, options: Any, rows: Any
+) -> NDArray:
+    rows = np.asarray(rows)
+    found: NDArray = getattr(estimator, name)(rows.reshape(len(rows), *shape), *args, **options)
     return found
 
 
@@ -127,28 +150,32 @@ def blockwise(method: Method) -> Method:
     def of_any(self: Any, X: Any, y: object = None, sample_weight: Any = None) -> Any:
         if not is_dask(X):
             return method(self, X, y, sample_weight)
-        start = 0
-        weights = tasks_of(sample_weight) if is_dask(sample_weight) else None
-        for i, block in enumerate(tasks_of(as_array(X) if is_array(X) else X)):
-            rows, weight = block.compute(), None
-            if weights is not None:
-                weight = np.asarray(weights[i].compute())
-            elif sample_weight is not None:
-                weight = sample_weight[start : start + len(rows)]
-            start += len(rows)
-            if len(rows):
-                method(self, rows, y, weight)
+        tasks = tasks_of(as_array(X) if is_array(X) else X)
+        weights: Any = None
+        if sample_weight is not None:
+            rows = blocks_of(X)
+            tasks = [task for task, n in zip(tasks, rows.all_lengths, strict=True) if n]
+            weights = weights_of(sample_weight, rows)
+        n_rows = 0
+        for i, task in enumerate(tasks):
+            weight = None if weights is None else weights.tasks[i]
+            block, own = evaluated(task, weight)
+            n_rows += block.shape[0]
+            if block.shape[0] and (own is None or np.any(own)):
+                method(self, block, y, own)
+        if not n_rows:
+            raise ValueError(f"X has shape (0, {X.shape[1]}), but at least 1 row is needed.")
         return self
 
     return cast(Method, of_any)
 
 
 def refuse_dask(estimator: Any, X: Any) -> None:
-    """Say what to do with a dask array where rows are needed in random order."""
+    """Say what to do with a dask array where rows are needed in memory or in random order."""
     if is_dask(X):
         name = type(estimator).__name__
         raise TypeError(
-            f"X is a {type(X).__name__} of dask, whose rows {name} cannot shuffle: call "
-            "partial_fit, which learns from its blocks in their order, once for each pass; or "
-            "store X, by X.to_zarr for example, and fit that."
+            f"X is of dask, which {name} takes only where it need not shuffle rows: call "
+            "partial_fit, which learns from the blocks in their order, once for each pass; or "
+            "store X, by X.to_zarr for example, and give that file."
         )

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skem._data import by_windows
+from skem._files import by_windows
 
 _LOCK = Lock()
 

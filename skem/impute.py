@@ -20,8 +20,9 @@ from sklearn.utils.metadata_routing import (
 )
 from sklearn.utils.metaestimators import available_if
 
-from skem._data import working_dtype
+from skem._data import as_array, is_dask, working_dtype
 from skem._estimator import DocLinkMixin, check_is_fitted, validate_data
+from skem._streams import is_streamed, outline, rowwise
 
 
 def _safe_rows(value: Any, chosen: NDArray[np.bool_]) -> Any:
@@ -122,7 +123,7 @@ class LatentImputer(
             )
         rows = self._check_rows(X, reset=True)
         routed = self._routed("fit", params)
-        if not get_tags(estimator).input_tags.allow_nan:
+        if not get_tags(estimator).input_tags.allow_nan and not is_streamed(X):
             complete = ~np.isnan(rows).any(1)
             if not complete.any():
                 raise ValueError(
@@ -132,9 +133,10 @@ class LatentImputer(
             rows = rows[complete]
             routed = {name: _safe_rows(value, complete) for name, value in routed.items()}
         self.estimator_ = estimator.fit(rows, **routed)
-        validate_data(self, X, reset=True, skip_check_array=True)
+        validate_data(self, outline(X), reset=True, skip_check_array=True)
         return self
 
+    @rowwise
     def transform(self, X: ArrayLike) -> NDArray:
         """Return X with missing values filled.
 
@@ -203,7 +205,9 @@ class LatentImputer(
 
         return BayesianGMM_MAP(5, prior="empirical", random_state=0)
 
-    def _check_rows(self, X: Any, *, reset: bool) -> NDArray:
+    def _check_rows(self, X: Any, *, reset: bool) -> Any:
+        if is_streamed(X):  # the model checks it, and need not know names
+            return as_array(X) if is_dask(X) else X
         options: dict[str, Any] = {
             "dtype": [np.float64, np.float32],
             "ensure_all_finite": "allow-nan",

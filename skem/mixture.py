@@ -54,6 +54,7 @@ MAX_TRIES = 10
 # Rows added to the sample for a feature that is constant or missing in it.
 MAX_EXTRA_ROWS = 50
 MAX_SCALE = 1e70
+ROUNDING = 1e-15  # of a mean: a feature that spreads less is constant
 MIN_LIMITED = 100_000
 
 
@@ -427,13 +428,15 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         return self
 
     def _train(self, X: Array, weight: Array) -> tuple[Mixture, Run]:
-        rng = check_random_state(self.random_state)
+        rng, rows = check_random_state(self.random_state), X
         if self.connectivity is None:
-            X, weight = merge_equal_pixels(X, weight)
-        K = self.n_components
-        size = max(INIT_ROWS, INIT_ROWS_PER_COMPONENT * K)
-        sample = self._sample(X, weight, size, rng)
-        model = self._new_model(X, weight, *sample)
+            X, weight = positive(*merge_equal_pixels(X, weight))
+        n_rows = sum(n_positive(weight))
+        size = max(INIT_ROWS, INIT_ROWS_PER_COMPONENT * self.n_components)
+        sample = representative_rows(X, weight, size, rng)
+        if n_rows > size:
+            sample = self._varied(X, weight, *sample)
+        model = self._new_model(X, weight, n_rows, *sample)
         if self.connectivity is None:
             passes: Any = self._passes(model, X, weight)
         else:
@@ -443,11 +446,11 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         # scikit-learn compares objectives before the M step, and so takes one step more
         delay = 0 if self._continues() else 1
         last: Run | None = None
-        starts = self._starts(model, sample, len(X) > size, rng)
+        starts = self._starts(model, sample, n_rows > size, rng)
         try:
             for params in starts:
                 try:
-                    run = self._run_em(final, passes, params, X, self.max_iter, delay)
+                    run = self._run_em(final, passes, params, rows, self.max_iter, delay)
                     return final, run
                 except DivergenceError as failure:
                     if last is None or not last.objectives:
@@ -506,13 +509,10 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     def _continues(self) -> bool:
         return self.warm_start and hasattr(self, "weights_")
 
-    def _sample(
-        self, X: Array, weight: Array, size: int, rng: np.random.RandomState
+    def _varied(
+        self, X: Array, weight: Array, rows: Array, row_weight: Array
     ) -> tuple[Array, Array]:
-        """Rows to start from, with some in which features vary that do not in the others."""
-        rows, row_weight = representative_rows(X, weight, size, rng)
-        if len(X) <= size:
-            return rows, row_weight
+        """A sample, with more rows in which features vary that do not in the others."""
         dull = np.flatnonzero(~(np.fmax.reduce(rows) > np.fmin.reduce(rows)))
         for j in dull.tolist():
             more, more_weight = rows_unlike(X, weight, j, rows[0, j], MAX_EXTRA_ROWS)
@@ -521,7 +521,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         return rows, row_weight
 
     def _new_model(
-        self, X: Array, weight: Array, sample: Array, sample_weight: Array
+        self, X: Array, weight: Array, n_rows: int, sample: Array, sample_weight: Array
     ) -> Mixture:
         layout = Layout(self.covariance_type, self.n_components, X.shape[1])
         found = moments(sample, sample_weight)
@@ -532,6 +532,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
                 f"index {unseen[0]}: drop or fill them."
             )
         scale = np.sqrt(found.square / np.maximum(found.weight, np.finfo(float).tiny))
+        scale[scale <= ROUNDING * np.abs(found.mean)] = 0
         if not (scale < MAX_SCALE).all():
             raise ValueError(
                 f"X has values as large as {max(found.high, -found.low):.3g}, too large to "
@@ -554,7 +555,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         reg_covar = self.reg_covar
         if reg_covar is None:
             reg_covar = 0.0 if prior.has_scale else 1e-6
-        fast = fast_pays(layout, len(X)) and find_spec("numba") is not None
+        fast = fast_pays(layout, n_rows) and find_spec("numba") is not None
         single = X.dtype == np.float32
         return Mixture(layout, prior, scale, float(reg_covar), single, fast)
 

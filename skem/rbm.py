@@ -12,7 +12,6 @@ from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
-from joblib import effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 from sklearn.base import (
@@ -24,7 +23,7 @@ from sklearn.base import (
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import Tags, check_array, check_random_state, gen_batches
 
-from skem._data import by_windows, collect, working_dtype
+from skem._data import collect, working_dtype
 from skem._estimator import (
     Interval,
     MeanScoreMixin,
@@ -38,6 +37,7 @@ from skem._estimator import (
     warn_if_interrupted,
     with_callbacks,
 )
+from skem._files import by_windows
 from skem._loop import Run, iterate
 from skem._rbm_model import (
     MAX_EXACT,
@@ -73,7 +73,7 @@ from skem._streams import (
     refuse_dask,
     rowwise,
 )
-from skem._threads import one_blas_thread
+from skem._threads import one_blas_thread, own_threads
 
 # Machines with so few hidden units stay stable at four times the rate.
 FEW_HIDDEN = 32
@@ -205,7 +205,7 @@ class BernoulliRBMCD(
     True
     """
 
-    _log_partition: LogPartition | None
+    _log_partition: dict[str, LogPartition]
 
     _parameter_constraints: dict = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
@@ -410,7 +410,7 @@ class BernoulliRBMCD(
         from skem._rbm_kernel import KernelWorkspace  # numba takes time to import
 
         sparse = self.n_components >= MIN_SPARSE and density(rows) <= MAX_DENSITY
-        n_threads = effective_n_jobs(self.n_jobs)
+        n_threads = own_threads(self.n_jobs)
         return cache(
             lambda n_rows: KernelWorkspace(
                 state, n_rows, options, seed, sparse=sparse, n_threads=n_threads
@@ -461,7 +461,7 @@ class BernoulliRBMCD(
             "_visible_mean": state.visible_mean,
             "_hidden_mean": state.hidden_mean,
             "_n_updates": state.n_updates,
-            "_log_partition": None,
+            "_log_partition": {},
         }
 
     def _keep(self, state: State, seed: int, n_iter: int, dtype: np.dtype) -> None:
@@ -640,13 +640,14 @@ class BernoulliRBMCD(
                         "X has one row: a standard error needs two, and better hundreds."
                     )
                 return ais_log_partition(params, base, rng, start=start)
-            if self._log_partition is None:
+            kept = self._log_partition  # copies of the estimator share it
+            if "value" not in kept:
                 if min(params.weights.shape) <= MAX_EXACT:
                     value = exact_log_partition(params)
-                    self._log_partition = LogPartition(value, 0.0, "exact")
+                    kept["value"] = LogPartition(value, 0.0, "exact")
                 else:
-                    self._log_partition = ais_log_partition(params, base, rng)
-        return self._log_partition
+                    kept["value"] = ais_log_partition(params, base, rng)
+        return kept["value"]
 
     @rowwise
     def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:

@@ -567,9 +567,9 @@ class ShiftedTemplateEM(EMEstimator):
                     f"{expected}."
                 )
         if is_streamed(X):
-            return check_streamed(self, X, reset=reset)
+            return check_streamed(self, X, reset=reset, images=True)
         if len(shape) in (3, 4):
-            X = X.reshape(shape[0], -1)
+            X = X.reshape(shape[0], math.prod(shape[1:]))
         options: dict[str, Any] = {
             "dtype": [np.float64, np.float32],
             "order": "C",

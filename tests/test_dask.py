@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import dask
 import dask.array as da
@@ -25,9 +26,11 @@ from skem import (
     BayesianGMM_MAP,
     BernoulliRBMCD,
     GANEstimator,
+    LatentImputer,
     ShiftedTemplateEM,
     VAEEstimator,
 )
+from skem._threads import own_threads
 from skem.datasets import make_shifted_templates
 
 
@@ -79,6 +82,7 @@ MIXTURES = {
     "spherical": (three_clusters(6000), {"covariance_type": "spherical"}),
     "pixels": (three_clusters(30_000).clip(0, 7).astype(np.uint8), {"reg_covar": 1e-3}),
     "shares of 255": (three_clusters(60_000).clip(0, 7).round() / 255, {"reg_covar": 1e-6}),
+    "bits": ((three_clusters(30_000) > 2), {"reg_covar": 1e-3}),
     "integers": ((10 * three_clusters(6000)).astype(np.int16), {}),
     "rare feature": (np.c_[three_clusters(60_000), np.arange(60_000) % 7001 == 11], {}),
     "far away": (1e6 + three_clusters(6000), {}),
@@ -331,6 +335,89 @@ def test_minibatches_block_by_block(client, model):
     assert named.feature_names_in_[3] == "p3"
     with pytest.raises(TypeError, match="partial_fit"):
         model.fit(blocks)
+
+
+def test_weights_of_minibatches(client):
+    X, weight = load_digits().data[:300] / 16, np.random.default_rng(0).uniform(0.5, 2, 300)
+    weight[100:200] = 0
+    blocks = da.from_array(X, chunks=(100, 64))
+    model = BernoulliRBMCD(4, random_state=0)
+    expected = BernoulliRBMCD(4, random_state=0)
+    for part in (slice(100), slice(200, 300)):  # a block without any weight is left out
+        expected.partial_fit(X[part], sample_weight=weight[part])
+    model.partial_fit(blocks, sample_weight=da.from_array(weight, chunks=70))
+    np.testing.assert_array_equal(model.components_, expected.components_)
+    before = model.components_.copy()
+    for wrong in (np.r_[weight, weight], weight[:250], da.ones(299)):
+        with pytest.raises(ValueError, match="sample_weight has shape"):
+            model.partial_fit(blocks, sample_weight=wrong)
+    with pytest.raises(ValueError, match="at least 1 row"):
+        model.partial_fit(blocks[:0])
+    np.testing.assert_array_equal(model.components_, before)
+
+
+def test_imputer(client):
+    X = with_holes(three_clusters(600))
+    blocks = da.from_array(X, chunks=(200, 4))
+    imputer = LatentImputer(BayesianGMM_MAP(2, random_state=0))
+    expected = imputer.fit(X).transform(X)
+    lazy = imputer.fit(blocks).transform(blocks)
+    assert type(lazy) is da.Array
+    np.testing.assert_allclose(lazy.compute(), expected, atol=1e-8)
+    frame = dd.from_pandas(pd.DataFrame(X, columns=list("abcd")), npartitions=2)
+    assert imputer.fit(frame).feature_names_in_.tolist() == list("abcd")
+    np.testing.assert_allclose(imputer.transform(frame).compute(), expected, atol=1e-8)
+
+
+def test_frames_of_several_types(client):
+    X = three_clusters(600)
+    frame = pd.DataFrame(X, columns=list("abcd")).assign(d=X[:, 3] > 2)
+    frame["c"] = frame["c"].astype("Float64")
+    expected = BayesianGMM_MAP(2, random_state=0, reg_covar=1e-3).fit(frame)
+    model = BayesianGMM_MAP(2, random_state=0, reg_covar=1e-3)
+    assert_same(model.fit(dd.from_pandas(frame, npartitions=3)), expected)
+
+
+def test_what_cannot_be_lazy_is_refused(client, fitted):
+    model, X = fitted
+    blocks = da.from_array(X, chunks=(1000, 4))
+    framed = BayesianGMM_MAP(3, random_state=0).fit(X).set_output(transform="pandas")
+    with pytest.raises(ValueError, match="set_output"):
+        framed.transform(blocks)
+    with pytest.raises(ValueError, match="at least 1 row"):
+        model.score(blocks[:0])
+    with pytest.raises((TypeError, ValueError)):
+        model.predict(dask.delayed(X))
+    machine = BernoulliRBMCD(2, n_iter=1).fit(load_digits().data / 16)
+    with pytest.raises(TypeError, match="X is of dask"):
+        machine.gibbs(da.ones((10, 64)))
+
+
+def test_fits_in_threads_leave_the_configuration_as_it_was(client):
+    X = three_clusters(3000)
+    name = "distributed.admin.large-graph-warning-threshold"
+    before = dask.config.get(name)
+    blocks = da.from_array(X, chunks=(1000, 4)).persist()
+
+    def fit(seed):
+        return BayesianGMM_MAP(3, random_state=seed).fit(blocks).means_
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(fit, range(6)))
+    assert dask.config.get(name) == before
+    for seed, means in enumerate(found):
+        expected = BayesianGMM_MAP(3, random_state=seed).fit(X).means_
+        np.testing.assert_allclose(means, expected, atol=1e-8)
+
+
+def test_threads_are_not_the_cores_of_the_cluster(client):
+    assert own_threads(None) == 1
+    with parallel_config(backend="dask"):
+        assert own_threads(None) == 1
+        assert own_threads(3) == 3
+        assert own_threads(-1) == os.cpu_count()
+    with parallel_config(backend="threading", n_jobs=2):
+        assert own_threads(None) == 2
 
 
 @pytest.mark.parametrize("n_jobs", [None, 2])

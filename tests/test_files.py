@@ -13,10 +13,11 @@ from skem import (
     BayesianGMM_MAP,
     BernoulliRBMCD,
     GANEstimator,
+    LatentImputer,
     ShiftedTemplateEM,
     VAEEstimator,
 )
-from skem._data import Stored, by_windows
+from skem._files import Stored, by_windows
 from skem.datasets import make_shifted_templates
 
 KINDS = ["memmap", "fortran", "big-endian", "zarr", "hdf5", "hdf5-unchunked"]
@@ -45,7 +46,7 @@ def stored(X, kind, folder):
 @pytest.fixture(params=KINDS)
 def store(request, tmp_path, monkeypatch):
     """A function that stores an array; parts are small."""
-    monkeypatch.setattr("skem._data.PART_SIZE", 2**14)
+    monkeypatch.setattr("skem._files.PART_SIZE", 2**14)
     return lambda X: stored(X, request.param, tmp_path)
 
 
@@ -79,6 +80,28 @@ def test_mixture(store, weighted, holes):
         np.testing.assert_allclose(found, getattr(model, verb)(X, sample_weight=weight))
     own.partial_fit(file, sample_weight=weight)
     np.testing.assert_allclose(own.means_, model.partial_fit(X, None, weight).means_)
+
+
+@pytest.mark.parametrize("n_samples", [8000, 60_000])
+def test_rows_of_weight_0_are_as_if_they_were_not_there(tmp_path, n_samples):
+    """Half of the rows are left: few enough to be looked at, or to be sorted, as a whole."""
+    X, weight = three_clusters(n_samples), np.arange(n_samples) % 2
+    expected = BayesianGMM_MAP(3, random_state=0, tol=1e-6).fit(X[1::2])
+    found = BayesianGMM_MAP(3, random_state=0, tol=1e-6)
+    found.fit(stored(X, "memmap", tmp_path), sample_weight=weight)
+    assert found.n_iter_ == expected.n_iter_
+    np.testing.assert_allclose(found.means_, expected.means_, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int64, np.float16, np.uint8])
+def test_bits_are_merged_whatever_their_type(store, dtype):
+    probabilities = np.where(np.arange(9000)[:, None] % 2, [0.2, 0.5, 0.7], [0.9, 0.1, 0.4])
+    X = (np.random.default_rng(0).random((9000, 3)) < probabilities).astype(dtype)
+    model = BayesianGMM_MAP(2, prior="empirical", random_state=0, max_iter=500)
+    expected = model.fit(X).means_, model.n_iter_
+    model.fit(store(X))
+    assert model.n_iter_ == expected[1]
+    np.testing.assert_allclose(model.means_, expected[0], atol=1e-8)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "uint8"])
@@ -151,7 +174,9 @@ def test_parts_cover_all_rows_once(store):
         np.testing.assert_array_equal(np.concatenate(read), expected)
         assert len(part) == len(expected) == edges[-1]
     np.testing.assert_array_equal(rows[130:777][np.array([3, 600, 3])], X[[133, 730, 133]])
-    np.testing.assert_array_equal(rows[100:200:7], X[100:200:7])
+    np.testing.assert_array_equal(
+        rows[100:].take(np.array([3, 600, 3, 0])), X[[103, 700, 103, 100]]
+    )
 
 
 class Counted:
@@ -168,7 +193,7 @@ class Counted:
 
 
 def test_rows_in_random_order_read_chunks_once_or_twice(monkeypatch):
-    monkeypatch.setattr("skem._data.PART_SIZE", 1)
+    monkeypatch.setattr("skem._files.PART_SIZE", 1)
     file = Counted(np.arange(20_000.0).reshape(10_000, 2), 100)
     rows = Stored(file)
     shuffled = np.random.default_rng(0).permutation(10_000)
@@ -186,7 +211,7 @@ def test_rows_in_random_order_read_chunks_once_or_twice(monkeypatch):
 
 
 def test_training_reads_each_chunk_about_once_a_pass(monkeypatch):
-    monkeypatch.setattr("skem._data.PART_SIZE", 1)
+    monkeypatch.setattr("skem._files.PART_SIZE", 1)
     X = np.random.default_rng(0).random((6000, 8), np.float32).round()
     file = Counted(X, 200)
     BernoulliRBMCD(4, n_iter=2, batch_size=50, random_state=0).fit(file)
@@ -200,7 +225,7 @@ def test_memory_of_a_mixture_does_not_grow_with_the_file(
     tmp_path, monkeypatch, dtype, weighted
 ):
     """uint8 are pixels of few colours, which are merged part by part."""
-    monkeypatch.setattr("skem._data.PART_SIZE", 2**20)
+    monkeypatch.setattr("skem._files.PART_SIZE", 2**20)
     monkeypatch.setattr("skem._data.CHUNK_SIZE", 2**20)
     peaks = []
     for n in (500_000, 3_000_000):
@@ -218,6 +243,21 @@ def test_memory_of_a_mixture_does_not_grow_with_the_file(
     assert peaks[1] - peaks[0] < 1.2 * 8 * 2_500_000 * weighted + 2**20
 
 
+def test_memory_of_chunks_is_not_held(tmp_path, monkeypatch):
+    """Rows to start from come from all over the file."""
+    monkeypatch.setattr("skem._files.PART_SIZE", 2**18)
+    X = np.random.default_rng(0).normal(size=(200_000, 10)).astype(np.float32)
+    file = zarr.create_array(tmp_path / "X", shape=X.shape, chunks=(5000, 10), dtype=X.dtype)
+    file[:] = X
+    model = BayesianGMM_MAP(2, random_state=0, max_iter=2, tol=1e9)
+    model.fit(file)
+    tracemalloc.start()
+    model.fit(file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.5 * X.nbytes
+
+
 @pytest.mark.parametrize(
     ("model", "verb"),
     [
@@ -229,7 +269,7 @@ def test_memory_of_a_mixture_does_not_grow_with_the_file(
     ids=lambda model: type(model).__name__ if not isinstance(model, str) else model,
 )
 def test_memory_of_others_is_below_that_of_the_file(tmp_path, monkeypatch, model, verb):
-    monkeypatch.setattr("skem._data.PART_SIZE", 2**20)
+    monkeypatch.setattr("skem._files.PART_SIZE", 2**20)
     monkeypatch.setattr("skem._data.CHUNK_SIZE", 2**19)
     file = np.memmap(tmp_path / "X", np.float32, "w+", shape=(200_000, 40))
     file[:] = np.random.default_rng(0).random(file.shape, np.float32).round()
@@ -274,3 +314,36 @@ def test_a_map_that_is_copied_on_write_keeps_its_changes(tmp_path):
     file += 100
     assert BayesianGMM_MAP(1).fit(file).means_.min() > 90
     assert file.min() > 80
+
+
+def test_images_of_another_shape_are_refused(tmp_path):
+    stack = np.random.default_rng(0).random((60, 6, 9))
+    other = stored(stack.reshape(60, 9, 6), "zarr", tmp_path)
+    template = ShiftedTemplateEM(4, random_state=0).fit(stack)
+    options = {"image_shape": (6, 9), "hidden_layer_sizes": (4,), "max_iter": 1}
+    network = VAEEstimator(1, **options).fit(stack)
+    for model, verbs in ((template, ("predict", "score")), (network, ("transform", "score"))):
+        for verb in verbs:
+            with pytest.raises(ValueError, match=r"images of shape \(9, 6\)"):
+                getattr(model, verb)(other)
+    with pytest.raises(ValueError, match="3 dimension"):
+        BayesianGMM_MAP(2).fit(other)
+    with pytest.raises(ValueError, match="3 dimension"):
+        BernoulliRBMCD(2).fit(other)
+
+
+def test_scores_of_large_weights(store):
+    X = three_clusters(300)
+    model = BayesianGMM_MAP(2, random_state=0).fit(X)
+    found = model.score(store(X), sample_weight=np.full(300, 1e306))
+    np.testing.assert_allclose(found, model.score(X))
+
+
+def test_imputer(store):
+    X = three_clusters(400)
+    X[::3, 1] = np.nan
+    imputer = LatentImputer(BayesianGMM_MAP(2, random_state=0))
+    expected = imputer.fit(X).transform(X), imputer.score(X)
+    file = store(X)
+    np.testing.assert_allclose(imputer.fit(file).transform(file), expected[0], atol=1e-8)
+    np.testing.assert_allclose(imputer.score(file), expected[1])

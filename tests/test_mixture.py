@@ -971,3 +971,22 @@ def test_bad_data_are_refused(X, message):
     with pytest.raises(ValueError, match=message):
         model.fit(X)
     assert not hasattr(model, "weights_")
+
+
+@pytest.mark.parametrize("value", [0.1, 7.0, -1 / 3, 1e5])
+def test_empirical_prior_of_a_constant_feature_in_a_sample(value):
+    """Its weighted mean in the sample of 5000 rows is not exact."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(8000, 3)) + 3 * rng.integers(0, 3, size=(8000, 1))
+    X[:, 1] = value
+    model = BayesianGMM_MAP(3, prior="empirical", random_state=0).fit(X)
+    np.testing.assert_allclose(model.means_[:, 1], value)
+    assert np.isfinite(model.lower_bound_)
+
+
+def test_tiny_weights():
+    X = np.random.default_rng(0).normal(size=(300, 2))
+    X[:100] += 5
+    expected = BayesianGMM_MAP(2, random_state=0).fit(X)
+    model = BayesianGMM_MAP(2, random_state=0).fit(X, sample_weight=np.full(300, 1e-20))
+    np.testing.assert_allclose(model.means_, expected.means_)

@@ -45,7 +45,7 @@ def estimator(params):
     model = BernoulliRBMCD(n_components=H, n_iter=0).fit(states(V))
     model.components_ = params.weights.T.copy()
     model.intercept_visible_, model.intercept_hidden_ = params.visible, params.hidden
-    model._log_partition = None
+    model._log_partition = {}
     return model
 
 
