@@ -330,6 +330,13 @@ def take(X: Any, index: NDArray[np.intp]) -> NDArray:
     return out
 
 
+def every(X: Any, step: int) -> NDArray:
+    """Each ``step``-th row, or weight, in memory."""
+    if isinstance(X, np.ndarray):
+        return X[::step]
+    return take(X, np.arange(0, len(X), step))
+
+
 def is_unweighted(weight: Any) -> bool:
     """Whether no weights were given."""
     if isinstance(weight, Blocks):

@@ -64,14 +64,14 @@ def _sum(
     kept: list[tuple[Any, NDArray]],
     run: Callable[..., Any],
 ) -> Any:
-    with one_blas_thread():
-        return reduce(add, run(lambda chunk: function(*chunk), kept))
+    return reduce(add, run(lambda chunk: function(*chunk), kept))
 
 
 def _sum_of_block(
     function: Callable[[Any, NDArray], Any], n_jobs: int | None, kept: list[tuple[Any, NDArray]]
 ) -> Any:
-    return _sum(function, kept, thread_map(n_jobs))
+    with one_blas_thread():
+        return _sum(function, kept, thread_map(n_jobs))
 
 
 def _sum_of_part(

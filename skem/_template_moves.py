@@ -13,7 +13,7 @@ for every m at once; A reaches beyond the window on both sides.
 import numpy as np
 from scipy.fft import irfftn, next_fast_len, rfftn
 
-from skem._data import take, working_dtype
+from skem._data import every, working_dtype
 from skem._loop import Run, em
 from skem._passes import Passes
 from skem._template_model import Params, Rows, ShiftedTemplate, Stats, lose_no_shift
@@ -32,8 +32,7 @@ def try_moves(
 ) -> Run | None:
     """A short run from the first move found that gains more than ``tol`` nats per image."""
     step = max(1, X.size // SAMPLE_SIZE)
-    some = np.arange(0, len(X), step)
-    for move in best_moves(model, run.state[0], take(X, some), take(weight, some)):
+    for move in best_moves(model, run.state[0], every(X, step), every(weight, step)):
         start = moved(model, passes, run.state[0], move)
         trial = em(model, passes.total, start, max_iter=N_ITER_TRY)
         if trial.interrupted:
