@@ -132,8 +132,6 @@ def blocks_of(X: Any, length: Callable[[Any], int] = len) -> Blocks:
 
     If it is ``len``, only where the array does not know.
     """
-    from dask import compute
-
     X = as_array(X)
     tasks, inner, lengths = tasks_of(X), X.shape[1:], list(X.chunks[0])
     in_memory = not any(task.dask for task in tasks[:1])  # nothing is left to be computed
@@ -141,7 +139,7 @@ def blocks_of(X: Any, length: Callable[[Any], int] = len) -> Blocks:
         inner = (math.prod(inner),)
         tasks = _tasks(partial(_flat, *inner), tasks)
     if length is not len or np.isnan(lengths).any():
-        lengths = list(compute(*_tasks(length, tasks)))
+        lengths = list(evaluated(*_tasks(length, tasks)))
     return Blocks(tasks, lengths, X.dtype, inner, X, in_memory)
 
 
@@ -260,9 +258,7 @@ def collect(function: Callable[..., Any], X: Any, *others: Any) -> list[Any]:
     """What the function returns for each part of X and of the others, in order."""
     columns = _parts(X, others)
     if isinstance(X, Blocks):
-        from dask import compute
-
-        return list(compute(*_tasks(function, *columns)))
+        return list(evaluated(*_tasks(function, *columns)))
     return list(map(function, *columns))
 
 

@@ -759,7 +759,8 @@ class BernoulliRBMCD(
 
         The expectation is an average over Gibbs chains in which what is observed stays, of
         the probabilities of the visible units in the second half of their steps. The
-        chains start at the means of the training data.
+        chains start at the means of the training data. Rows that are streamed have the noise of
+        their part of the file or of their block.
 
         Parameters
         ----------

@@ -197,6 +197,13 @@ def test_private_scikit_learn_is_only_in_one_file(path):
     assert not private or path.stem == "_estimator"
 
 
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
+def test_dask_is_only_where_rows_live(path):
+    tree = ast.parse(path.read_text())
+    names = {name.split(".")[0] for node in ast.walk(tree) for name in imported(node)}
+    assert not names & {"dask", "distributed", "zarr", "h5py"} or path.stem == "_data"
+
+
 @pytest.mark.parametrize(
     "statement",
     ["import skem", "from skem import BayesianGMM_MAP, TemplateDisplay"],
