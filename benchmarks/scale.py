@@ -271,7 +271,7 @@ def of_workers(model, n, d, blocks, n_workers):
     import dask.array as da
     from dask.distributed import Client, LocalCluster
 
-    options = {"threads_per_worker": 1, "memory_limit": None, "dashboard_address": None}
+    options = {"threads_per_worker": 1, "memory_limit": None, "dashboard_address": ":0"}
     with LocalCluster(n_workers=n_workers, **options) as local, Client(local):
         chunks = ((n // blocks,) * blocks, (d,))
         X = da.map_blocks(block, n // blocks, d, dtype=np.float32, chunks=chunks).persist()

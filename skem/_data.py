@@ -346,11 +346,12 @@ def n_positive(weight: Any) -> list[int]:
 
 
 def positive(X: Any, weight: Any) -> tuple[Any, Any]:
-    """The rows of positive weight; of a file all rows, since they are not copied."""
+    """The rows of positive weight."""
     counts = n_positive(weight)
-    if sum(counts) == len(weight) or isinstance(X, Stored):
+    if sum(counts) == len(weight):
         return X, weight
     if not isinstance(X, Blocks):
-        return X[weight > 0], weight[weight > 0]
-    some = _tasks(np.flatnonzero, weight.tasks)
-    return X.select(some, counts), weight.select(some, counts)
+        some = np.flatnonzero(weight)
+        return X.select(some) if isinstance(X, Stored) else X[some], weight[some]
+    chosen = _tasks(np.flatnonzero, weight.tasks)
+    return X.select(chosen, counts), weight.select(chosen, counts)

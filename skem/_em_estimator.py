@@ -16,7 +16,7 @@ from sklearn.base import (
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 
-from skem._data import chunks, working_dtype
+from skem._data import chunks, positive, working_dtype
 from skem._estimator import (
     MeanScoreMixin,
     check_is_fitted,
@@ -117,6 +117,7 @@ class EMEstimator(
     def _update(self, model: Any, X: Any, weight: Any) -> None:
         """One step of online EM on a batch."""
         params = self._params(model)
+        X, weight = positive(X, weight)
         with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
             stats = self._passes(model, X, weight).total(params)
         step = (self._n_batches + self.learning_offset) ** -self.learning_decay
@@ -212,6 +213,7 @@ class EMEstimator(
 
         return self._map_rows(X, posterior)
 
+    @rowwise
     def transform(self, X: ArrayLike) -> NDArray:
         """Return the posterior expectation of the hidden variable: its probabilities.
 

@@ -5,10 +5,10 @@ Every private import from scikit-learn is in this file.
 
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from importlib.metadata import PackageNotFoundError, metadata
 from numbers import Integral
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,10 +17,22 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from skem._data import Blocks, blocks_of, collect, fold, is_dask, is_unweighted, weights_of
+from skem._data import (
+    Blocks,
+    as_array,
+    blocks_of,
+    collect,
+    evaluated,
+    fold,
+    is_array,
+    is_dask,
+    is_unweighted,
+    tasks_of,
+    weights_of,
+)
 from skem._files import Stored
 from skem._loop import Run
-from skem._streams import as_given, is_streamed, outline, row_function
+from skem._streams import Method, as_given, is_streamed, outline, row_function
 
 MIN_WEIGHT = 1e-100
 
@@ -29,6 +41,7 @@ __all__ = [
     "Interval",
     "MeanScoreMixin",
     "StrOptions",
+    "blockwise",
     "check_count",
     "check_is_fitted",
     "check_weights",
@@ -103,6 +116,33 @@ def weighted_mean(estimator: Any, name: str, X: Any, sample_weight: Any) -> tupl
 def _sums(of_part: Callable[[Any], NDArray], top: float, rows: Any, weight: NDArray) -> NDArray:
     weight = weight / top
     return np.array([weight @ of_part(rows), weight.sum()])
+
+
+def blockwise(method: Method) -> Method:
+    """Let ``partial_fit`` take the blocks of a dask array, one after the other."""
+
+    @wraps(method)
+    def of_any(self: Any, X: Any, y: object = None, sample_weight: Any = None) -> Any:
+        if not is_dask(X):
+            return method(self, X, y, sample_weight)
+        tasks = tasks_of(as_array(X) if is_array(X) else X)
+        weights: Any = None
+        if sample_weight is not None:
+            rows = blocks_of(X)
+            tasks = [task for task, n in zip(tasks, rows.all_lengths, strict=True) if n]
+            weights = check_weights(sample_weight, rows)
+        n_rows = 0
+        for i, task in enumerate(tasks):
+            weight = None if weights is None else weights.tasks[i]
+            block, own = evaluated(task, weight)
+            n_rows += block.shape[0]
+            if block.shape[0] and (own is None or np.any(own)):
+                method(self, block, y, own)
+        if not n_rows:
+            raise ValueError(f"X has shape (0, {X.shape[1]}), but at least 1 row is needed.")
+        return self
+
+    return cast(Method, of_any)
 
 
 def check_count(name: str, value: object, least: int = 1) -> None:

@@ -25,7 +25,8 @@ def is_on_disk(X: Any) -> bool:
 class Stored:
     """Rows of an array on disk, images flattened.
 
-    A slice reads nothing yet. An array of indices does, and ``np.asarray``.
+    A slice reads nothing yet, nor does ``select``. An array of indices does, and
+    ``np.asarray``.
     """
 
     ndim = 2
@@ -33,14 +34,13 @@ class Stored:
     def __init__(
         self,
         origin: Any,
-        start: int = 0,
-        stop: int | None = None,
+        rows: range | NDArray[np.intp] | None = None,
         limits: tuple[float, float] | None = None,
     ) -> None:
-        self.origin, self._start, self._limits = origin, start, limits
-        self._stop = origin.shape[0] if stop is None else stop
+        self.origin, self._limits = origin, limits
+        self._rows = range(origin.shape[0]) if rows is None else rows  # in order
         self.dtype = np.dtype(origin.dtype)
-        self.shape = (self._stop - start, math.prod(origin.shape[1:]))
+        self.shape = (len(self._rows), math.prod(origin.shape[1:]))
         self._kept: OrderedDict[int, NDArray] = OrderedDict()
 
     def __len__(self) -> int:
@@ -59,16 +59,18 @@ class Stored:
 
     def edges(self) -> list[int]:
         """Where parts begin and end."""
-        step = self.part_rows
-        inner = range((self._start // step + 1) * step, self._stop, step)
-        return [0, *(i - self._start for i in inner), len(self)]
+        if not len(self):
+            return [0, 0]
+        step, (first, last) = self.part_rows, self._ends()
+        inner = np.arange((first // step + 1) * step, last, step)
+        if isinstance(self._rows, range):
+            return [0, *(inner - first).tolist(), len(self)]
+        return np.unique([0, *np.searchsorted(self._rows, inner), len(self)]).tolist()
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, slice):
-            start, stop, _ = key.indices(len(self))
-            first = self._start + start
-            return Stored(self.origin, first, first + max(0, stop - start), self._limits)
-        index = np.asarray(key) + self._start
+            return Stored(self.origin, self._rows[key], self._limits)
+        index = self.places(np.asarray(key))
         if isinstance(self.origin, np.ndarray):
             return self._read(index)
         out = np.empty((len(index), self.shape[1]), self.dtype)
@@ -80,7 +82,21 @@ class Stored:
         return out
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
-        return np.asarray(self._read(slice(self._start, self._stop)), dtype)
+        first, last = self._ends()
+        read = self._read(slice(first, last))
+        if not isinstance(self._rows, range):
+            read = read[self._rows - first]
+        return np.asarray(read, dtype)
+
+    def select(self, index: NDArray[np.intp]) -> "Stored":
+        """Some of the rows, in order."""
+        return Stored(self.origin, self.places(index), self._limits)
+
+    def places(self, index: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Where in the file rows are."""
+        if isinstance(self._rows, range):
+            return index + self._rows.start
+        return self._rows[index]
 
     def take(self, index: NDArray[np.intp]) -> NDArray:
         """The rows at any indices, in one pass over the parts, of which none is kept."""
@@ -95,7 +111,11 @@ class Stored:
 
     def clip(self, low: float, high: float) -> "Stored":
         """The same rows, clipped when they are read."""
-        return Stored(self.origin, self._start, self._stop, (low, high))
+        return Stored(self.origin, self._rows, (low, high))
+
+    def _ends(self) -> tuple[int, int]:
+        """The first row's place in the file, and that after the last."""
+        return (int(self._rows[0]), int(self._rows[-1]) + 1) if len(self) else (0, 0)
 
     def _read(self, key: Any) -> NDArray:
         forget_pages(self.origin)
@@ -135,7 +155,7 @@ def by_windows(order: NDArray[np.intp], X: Any) -> NDArray[np.intp]:
     """
     if not isinstance(X, Stored) or isinstance(X.origin, np.ndarray):
         return order
-    n_parts = -(-(X._start + len(X)) // X.part_rows)
+    n_parts = -(-X.origin.shape[0] // X.part_rows)
     place = np.random.default_rng(int(order[0])).permutation(n_parts) // N_PARTS
-    owner = ((order + X._start) // X.part_rows).astype(np.int32)
+    owner = (X.places(order) // X.part_rows).astype(np.int32)
     return order[np.argsort(place.astype(np.uint16)[owner], kind="stable")]

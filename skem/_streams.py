@@ -17,12 +17,9 @@ from skem._data import (
     as_array,
     blocks_of,
     collect,
-    evaluated,
     is_array,
     is_dask,
     map_blocks,
-    tasks_of,
-    weights_of,
 )
 from skem._files import Stored, is_on_disk
 
@@ -109,7 +106,8 @@ def rowwise(method: Method) -> Method:
         if is_on_disk(X):
             return np.concatenate(collect(of_part, Stored(X)))
         output = vars(self).get("_sklearn_output_config", {})
-        if output.get("transform", get_config()["transform_output"]) != "default":
+        framed = method.__name__ == "transform"
+        if framed and output.get("transform", get_config()["transform_output"]) != "default":
             raise ValueError(
                 "set_output cannot make a data frame of what dask has not computed: set it to "
                 "'default', or give X.compute()."
@@ -141,33 +139,6 @@ def plain_copy(estimator: Any) -> Any:
     for name in ("feature_names_in_", "_skl_callbacks"):
         vars(estimator).pop(name, None)
     return estimator
-
-
-def blockwise(method: Method) -> Method:
-    """Let ``partial_fit`` take the blocks of a dask array, one after the other."""
-
-    @wraps(method)
-    def of_any(self: Any, X: Any, y: object = None, sample_weight: Any = None) -> Any:
-        if not is_dask(X):
-            return method(self, X, y, sample_weight)
-        tasks = tasks_of(as_array(X) if is_array(X) else X)
-        weights: Any = None
-        if sample_weight is not None:
-            rows = blocks_of(X)
-            tasks = [task for task, n in zip(tasks, rows.all_lengths, strict=True) if n]
-            weights = weights_of(sample_weight, rows)
-        n_rows = 0
-        for i, task in enumerate(tasks):
-            weight = None if weights is None else weights.tasks[i]
-            block, own = evaluated(task, weight)
-            n_rows += block.shape[0]
-            if block.shape[0] and (own is None or np.any(own)):
-                method(self, block, y, own)
-        if not n_rows:
-            raise ValueError(f"X has shape (0, {X.shape[1]}), but at least 1 row is needed.")
-        return self
-
-    return cast(Method, of_any)
 
 
 def refuse_dask(estimator: Any, X: Any) -> None:

@@ -50,12 +50,11 @@ def one_blas_thread() -> Counted:
 
 def own_threads(n_jobs: int | None) -> int:
     """The number of threads on this machine: joblib's backend may be a cluster's."""
-    if n_jobs is None:
-        backend, n_jobs = get_active_backend(prefer="threads")
-        if not getattr(backend, "supports_sharedmem", False):
-            return 1
-    with parallel_config(backend="threading"):
+    backend, _ = get_active_backend()
+    if type(backend).__module__ == "joblib._parallel_backends":
         return int(effective_n_jobs(n_jobs))
+    with parallel_config(backend="threading"):
+        return 1 if n_jobs is None else int(effective_n_jobs(n_jobs))
 
 
 def thread_map(n_jobs: int | None) -> Callable[..., Iterable[Any]]:

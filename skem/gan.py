@@ -16,13 +16,14 @@ from skem._data import working_dtype
 from skem._estimator import (
     Interval,
     StrOptions,
+    blockwise,
     check_count,
     check_is_fitted,
     with_callbacks,
 )
 from skem._moments import moments
 from skem._network_estimator import NetworkEstimator, numba_pays
-from skem._streams import blockwise, rowwise
+from skem._streams import rowwise
 
 if TYPE_CHECKING:
     from skem._gan_model import Networks

@@ -206,7 +206,11 @@ class LatentImputer(
         return BayesianGMM_MAP(5, prior="empirical", random_state=0)
 
     def _check_rows(self, X: Any, *, reset: bool) -> Any:
-        if is_streamed(X):  # the model checks it, and need not know names
+        if is_streamed(X):  # the model checks its values, and need not know names
+            if len(X.shape) != 2:
+                raise ValueError(f"X has {len(X.shape)} dimension(s), but 2 are needed.")
+            if not reset:
+                validate_data(self, outline(X), reset=False, skip_check_array=True)
             return as_array(X) if is_dask(X) else X
         options: dict[str, Any] = {
             "dtype": [np.float64, np.float32],

@@ -28,6 +28,7 @@ from skem._estimator import (
     Interval,
     MeanScoreMixin,
     StrOptions,
+    blockwise,
     check_count,
     check_is_fitted,
     check_weights,
@@ -66,7 +67,6 @@ from skem._rbm_train import (
 )
 from skem._streams import (
     as_given,
-    blockwise,
     check_streamed,
     is_streamed,
     outline,

@@ -18,6 +18,7 @@ from skem._data import working_dtype
 from skem._estimator import (
     Interval,
     StrOptions,
+    blockwise,
     check_count,
     check_is_fitted,
     split_rows,
@@ -25,7 +26,7 @@ from skem._estimator import (
 )
 from skem._moments import Moments, moments
 from skem._network_estimator import NetworkEstimator, numba_pays
-from skem._streams import blockwise, rowwise
+from skem._streams import rowwise
 
 if TYPE_CHECKING:
     from skem._vae_train import Model, Training

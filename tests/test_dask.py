@@ -36,7 +36,7 @@ from skem.datasets import make_shifted_templates
 
 @pytest.fixture(scope="module")
 def client():
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0"}
     with LocalCluster(**options) as cluster, Client(cluster) as client:
         yield client
 
@@ -353,6 +353,10 @@ def test_weights_of_minibatches(client):
             model.partial_fit(blocks, sample_weight=wrong)
     with pytest.raises(ValueError, match="at least 1 row"):
         model.partial_fit(blocks[:0])
+    negative = np.where(np.arange(300) == 250, -1, weight)
+    for wrong, message in ((0 * weight, "above"), (negative, "at least 0")):
+        with pytest.raises(ValueError, match=message):
+            model.partial_fit(blocks, sample_weight=da.from_array(wrong, chunks=100))
     np.testing.assert_array_equal(model.components_, before)
 
 
@@ -364,9 +368,14 @@ def test_imputer(client):
     lazy = imputer.fit(blocks).transform(blocks)
     assert type(lazy) is da.Array
     np.testing.assert_allclose(lazy.compute(), expected, atol=1e-8)
-    frame = dd.from_pandas(pd.DataFrame(X, columns=list("abcd")), npartitions=2)
+    table = pd.DataFrame(X, columns=list("abcd"))
+    frame = dd.from_pandas(table, npartitions=2)
     assert imputer.fit(frame).feature_names_in_.tolist() == list("abcd")
     np.testing.assert_allclose(imputer.transform(frame).compute(), expected, atol=1e-8)
+    np.testing.assert_allclose(imputer.score(frame), imputer.score(table))
+    for verb in ("transform", "score"):
+        with pytest.raises(ValueError, match="feature names should match"):
+            getattr(imputer, verb)(frame[list("dcba")])
 
 
 def test_frames_of_several_types(client):
@@ -384,6 +393,7 @@ def test_what_cannot_be_lazy_is_refused(client, fitted):
     framed = BayesianGMM_MAP(3, random_state=0).fit(X).set_output(transform="pandas")
     with pytest.raises(ValueError, match="set_output"):
         framed.transform(blocks)
+    np.testing.assert_array_equal(framed.predict(blocks), model.predict(X))
     with pytest.raises(ValueError, match="at least 1 row"):
         model.score(blocks[:0])
     with pytest.raises((TypeError, ValueError)):
@@ -416,8 +426,11 @@ def test_threads_are_not_the_cores_of_the_cluster(client):
         assert own_threads(None) == 1
         assert own_threads(3) == 3
         assert own_threads(-1) == os.cpu_count()
-    with parallel_config(backend="threading", n_jobs=2):
-        assert own_threads(None) == 2
+    for options in ({"backend": "threading"}, {"backend": "loky"}, {}):
+        with parallel_config(n_jobs=2, **options):
+            assert own_threads(None) == 2
+    with parallel_config(backend="sequential"):
+        assert own_threads(2) == 1
 
 
 @pytest.mark.parametrize("n_jobs", [None, 2])
@@ -493,7 +506,7 @@ from dask.distributed import Client, LocalCluster
 from skem import BayesianGMM_MAP
 if __name__ == "__main__":
     X = np.random.default_rng(0).normal(size=(9000, 3)) * [1, 2, 3]
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
         with Client(cluster):
             expected = BayesianGMM_MAP(2, random_state=0).fit(X)
             for blocks in (da.from_array(X, chunks=(2000, 2)),

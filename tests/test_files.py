@@ -87,9 +87,14 @@ def test_rows_of_weight_0_are_as_if_they_were_not_there(tmp_path, n_samples):
     """Half of the rows are left: few enough to be looked at, or to be sorted, as a whole."""
     X, weight = three_clusters(n_samples), np.arange(n_samples) % 2
     expected = BayesianGMM_MAP(3, random_state=0, tol=1e-6).fit(X[1::2])
-    found = BayesianGMM_MAP(3, random_state=0, tol=1e-6)
-    found.fit(stored(X, "memmap", tmp_path), sample_weight=weight)
-    assert found.n_iter_ == expected.n_iter_
+    X[::2] = 1e200  # what marks cells that are not there
+    for kind in ("memmap", "zarr"):
+        file = stored(X, kind, tmp_path)
+        found = BayesianGMM_MAP(3, random_state=0, tol=1e-6).fit(file, sample_weight=weight)
+        assert found.n_iter_ == expected.n_iter_
+        np.testing.assert_allclose(found.means_, expected.means_, atol=1e-8)
+    found.partial_fit(file, sample_weight=weight)
+    expected.partial_fit(np.load(tmp_path / "memmap.npy")[1::2])
     np.testing.assert_allclose(found.means_, expected.means_, atol=1e-8)
 
 
@@ -174,9 +179,15 @@ def test_parts_cover_all_rows_once(store):
         np.testing.assert_array_equal(np.concatenate(read), expected)
         assert len(part) == len(expected) == edges[-1]
     np.testing.assert_array_equal(rows[130:777][np.array([3, 600, 3])], X[[133, 730, 133]])
-    np.testing.assert_array_equal(
-        rows[100:].take(np.array([3, 600, 3, 0])), X[[103, 700, 103, 100]]
-    )
+    index = np.array([3, 600, 3, 0])
+    np.testing.assert_array_equal(rows[100:].take(index), X[100:][index])
+    chosen = np.flatnonzero(np.random.default_rng(0).random(1000) < 0.1)
+    some = rows.select(chosen)
+    read = [np.asarray(some[a:b]) for a, b in pairwise(some.edges())]
+    np.testing.assert_array_equal(np.concatenate(read), X[chosen])
+    np.testing.assert_array_equal(some[20:50][np.array([3, 1])], X[chosen][[23, 21]])
+    np.testing.assert_array_equal(some[20:].take(np.array([60, 1])), X[chosen][[80, 21]])
+    assert len(some[5:5]) == len(np.asarray(some[5:5])) == 0
 
 
 class Counted:
@@ -347,3 +358,24 @@ def test_imputer(store):
     file = store(X)
     np.testing.assert_allclose(imputer.fit(file).transform(file), expected[0], atol=1e-8)
     np.testing.assert_allclose(imputer.score(file), expected[1])
+
+
+def test_few_rows_of_positive_weight(tmp_path):
+    """Only these are sorted, to start from some of them."""
+    X = three_clusters(1_000_000).astype(np.float32)
+    file, weight = stored(X, "memmap", tmp_path), np.zeros(len(X))
+    weight[::200] = 1
+    model = BayesianGMM_MAP(3, random_state=0)
+    tracemalloc.start()
+    model.fit(file, sample_weight=weight)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < X.nbytes / 2
+    expected = BayesianGMM_MAP(3, random_state=0).fit(X[::200])
+    np.testing.assert_allclose(model.means_, expected.means_, atol=1e-5)
+
+
+def test_imputer_refuses_images(tmp_path):
+    images = stored(np.random.default_rng(0).random((60, 6, 9)), "zarr", tmp_path)
+    with pytest.raises(ValueError, match="3 dimension"):
+        LatentImputer(ShiftedTemplateEM(4, random_state=0)).fit(images)
