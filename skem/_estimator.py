@@ -130,7 +130,7 @@ def blockwise(method: Method) -> Method:
         if sample_weight is not None:
             rows = blocks_of(X)
             tasks = [task for task, n in zip(tasks, rows.all_lengths, strict=True) if n]
-            weights = check_weights(sample_weight, rows)
+            weights = check_weights(sample_weight, rows) if len(rows) else None
         n_rows = 0
         for i, task in enumerate(tasks):
             weight = None if weights is None else weights.tasks[i]

@@ -353,6 +353,8 @@ def test_weights_of_minibatches(client):
             model.partial_fit(blocks, sample_weight=wrong)
     with pytest.raises(ValueError, match="at least 1 row"):
         model.partial_fit(blocks[:0])
+    with pytest.raises(ValueError, match="at least 1 row"):
+        model.partial_fit(blocks[:0], sample_weight=da.ones(0))
     negative = np.where(np.arange(300) == 250, -1, weight)
     for wrong, message in ((0 * weight, "above"), (negative, "at least 0")):
         with pytest.raises(ValueError, match=message):
