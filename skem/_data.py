@@ -7,7 +7,7 @@ are, and bring back what it returns, which is small. Parts stay where they are.
 
 import math
 from collections.abc import Callable, Iterable
-from functools import partial, reduce
+from functools import cached_property, partial, reduce
 from itertools import accumulate, pairwise
 from operator import add
 from typing import Any
@@ -77,6 +77,11 @@ class Blocks:
     @property
     def size(self) -> int:
         return math.prod(self.shape)
+
+    @cached_property
+    def n_positive(self) -> list[int]:
+        """Of weights: how many of each block are above 0."""
+        return collect(np.count_nonzero, self)
 
     def with_tasks(self, tasks: list[Any], lengths: list[int]) -> "Blocks":
         """Others that are made of these."""
@@ -342,7 +347,11 @@ def is_unweighted(weight: Any) -> bool:
 
 def n_positive(weight: Any) -> list[int]:
     """How many weights of each part are above 0."""
-    return lengths_of(weight) if is_unweighted(weight) else collect(np.count_nonzero, weight)
+    if is_unweighted(weight):
+        return lengths_of(weight)
+    if isinstance(weight, Blocks):
+        return weight.n_positive
+    return [int(np.count_nonzero(weight))]
 
 
 def positive(X: Any, weight: Any) -> tuple[Any, Any]:

@@ -64,6 +64,7 @@ def _sum(
     kept: list[tuple[Any, NDArray]],
     run: Callable[..., Any],
 ) -> Any:
+    """The sum of what the function returns for prepared chunks."""
     return reduce(add, run(lambda chunk: function(*chunk), kept))
 
 
