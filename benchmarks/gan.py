@@ -28,9 +28,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from vae import Images
 
-import skem._network_estimator
+import skem._network.estimator
 from skem import GANEstimator
-from skem._network_estimator import MIN_FAST
+from skem._network.estimator import MIN_FAST
 
 N, BATCH, EPOCHS, REPEATS, SEEDS, N_DRAWN = 12_800, 128, 10, 6, (0, 1, 2), 10_000
 USUAL = {
@@ -74,7 +74,7 @@ def ours(X, *, fast=True, **options):
     model = GANEstimator(batch_size=BATCH, max_iter=EPOCHS, random_state=0, **options)
 
     def run():
-        skem._network_estimator.MIN_FAST = 0 if fast else math.inf
+        skem._network.estimator.MIN_FAST = 0 if fast else math.inf
         model.fit(X)
 
     return run, EPOCHS * (len(X) // BATCH)
@@ -93,7 +93,7 @@ def speed(lines, X, data):
             start = time.perf_counter()
             run()
             best[name] = min(best[name], 1e3 * (time.perf_counter() - start) / n_steps)
-    skem._network_estimator.MIN_FAST = MIN_FAST
+    skem._network.estimator.MIN_FAST = MIN_FAST
     lines += ["| | ms per step | x usual style |", "|---|---|---|"]
     for name, value in best.items():
         lines.append(f"| {name} | {value:.2f} | {best['usual style'] / value:.2f} |")

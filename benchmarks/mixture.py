@@ -26,11 +26,11 @@ from sklearn.mixture._gaussian_mixture import _compute_precision_cholesky
 from threadpoolctl import threadpool_limits
 
 from skem import BayesianGMM_MAP
-from skem._covariances import Layout
-from skem._mixture_model import Mixture, Params
-from skem._mixture_prior import flat_prior
-from skem._passes import Passes
+from skem._base.passes import Passes
 from skem._threads import one_blas_thread
+from skem.mixture._covariances import Layout
+from skem.mixture._model import Mixture, Params
+from skem.mixture._prior import flat_prior
 
 CASES = {
     "a": (1_000_000, 3, 3, 1.0),

@@ -20,7 +20,7 @@ from scipy.linalg.blas import sgemm
 from sklearn.neural_network import BernoulliRBM
 from threadpoolctl import threadpool_limits
 
-import skem.rbm
+import skem.rbm._estimator
 from skem import BernoulliRBMCD
 
 N, H, REPEATS = 12_000, 500, 3
@@ -33,7 +33,7 @@ def ours(X, batch, algorithm, k, *, fast, n_jobs=1):
     )  # fmt: skip
 
     def run():
-        skem.rbm.MIN_FAST = 0 if fast else math.inf
+        skem.rbm._estimator.MIN_FAST = 0 if fast else math.inf
         model.fit(X)
 
     return run

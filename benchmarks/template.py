@@ -26,11 +26,11 @@ from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
 from skem import ShiftedTemplateEM
-from skem._passes import Passes
-from skem._template_model import Params, ShiftedTemplate
-from skem._template_starts import model_of
-from skem._windows import Windows
+from skem._base.passes import Passes
 from skem.datasets import load_hidden_face, make_shifted_templates
+from skem.template._model import Params, ShiftedTemplate
+from skem.template._starts import model_of
+from skem.template._windows import Windows
 
 # -- competitors: (X, n, template, background, s, prior) -> (log-likelihood, template, s)
 # for the first n images of X, of shape (height, width, n_images)

@@ -25,9 +25,9 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-import skem._network_estimator
+import skem._network.estimator
 from skem import VAEEstimator
-from skem._networks import product
+from skem._network.layers import product
 
 N, N_CONV, EPOCHS, REPEATS = 12_800, 2_560, 8, 6
 DENSE = {"n_components": 16, "hidden_layer_sizes": (256,), "activation": "relu"}
@@ -40,7 +40,7 @@ def ours(X, batch, n_epochs, *, fast=True, **options):
     model = VAEEstimator(**options, batch_size=batch, max_iter=n_epochs, random_state=0)
 
     def run():
-        skem._network_estimator.MIN_FAST = 0 if fast else math.inf
+        skem._network.estimator.MIN_FAST = 0 if fast else math.inf
         model.fit(X)
 
     return run, n_epochs * len(X)

@@ -1,52 +1,58 @@
 """scikit-learn estimators for models with hidden variables."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
 
-if TYPE_CHECKING:
+if _TYPE_CHECKING:
     from skem.callbacks import EarlyStopping, History
-    from skem.code_display import (
+    from skem.display import (
+        ChainsDisplay,
         EmbeddingDisplay,
+        FiltersDisplay,
+        ImputationDisplay,
         LatentGridDisplay,
+        MixtureDisplay,
         MorphDisplay,
+        ObjectiveDisplay,
         ReconstructionDisplay,
+        SegmentationDisplay,
+        TemplateDisplay,
         morph,
     )
-    from skem.display import ObjectiveDisplay, TemplateDisplay
     from skem.gan import GANEstimator
-    from skem.image_display import ChainsDisplay, FiltersDisplay, ImputationDisplay
     from skem.impute import LatentImputer
     from skem.mixture import BayesianGMM_MAP
-    from skem.mixture_display import MixtureDisplay, SegmentationDisplay
     from skem.rbm import BernoulliRBMCD
     from skem.template import ShiftedTemplateEM
     from skem.vae import VAEEstimator
 
 __version__ = "0.1.0"
 
-# Loaded when first asked for, so that `import skem` stays light.
+# Loaded on first use, so that `import skem` stays light.
 _MODULE_OF = {
-    "BayesianGMM_MAP": "skem.mixture",
-    "BernoulliRBMCD": "skem.rbm",
-    "ChainsDisplay": "skem.image_display",
-    "EarlyStopping": "skem.callbacks",
-    "EmbeddingDisplay": "skem.code_display",
-    "FiltersDisplay": "skem.image_display",
-    "GANEstimator": "skem.gan",
-    "History": "skem.callbacks",
-    "ImputationDisplay": "skem.image_display",
-    "LatentGridDisplay": "skem.code_display",
-    "LatentImputer": "skem.impute",
-    "MixtureDisplay": "skem.mixture_display",
-    "MorphDisplay": "skem.code_display",
-    "ObjectiveDisplay": "skem.display",
-    "ReconstructionDisplay": "skem.code_display",
-    "SegmentationDisplay": "skem.mixture_display",
-    "ShiftedTemplateEM": "skem.template",
-    "TemplateDisplay": "skem.display",
-    "VAEEstimator": "skem.vae",
-    "morph": "skem.code_display",
+    "BayesianGMM_MAP": "mixture",
+    "BernoulliRBMCD": "rbm",
+    "ChainsDisplay": "display",
+    "EarlyStopping": "callbacks",
+    "EmbeddingDisplay": "display",
+    "FiltersDisplay": "display",
+    "GANEstimator": "gan",
+    "History": "callbacks",
+    "ImputationDisplay": "display",
+    "LatentGridDisplay": "display",
+    "LatentImputer": "impute",
+    "MixtureDisplay": "display",
+    "MorphDisplay": "display",
+    "ObjectiveDisplay": "display",
+    "ReconstructionDisplay": "display",
+    "SegmentationDisplay": "display",
+    "ShiftedTemplateEM": "template",
+    "TemplateDisplay": "display",
+    "VAEEstimator": "vae",
+    "morph": "display",
 }
+_SUBMODULES = ["callbacks", "datasets", "display", "gan", "impute", "mixture", "rbm"]
+_SUBMODULES += ["template", "vae"]
 
 __all__ = [
     "BayesianGMM_MAP",
@@ -72,11 +78,13 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    if name in _SUBMODULES:
+        return _import_module(f"skem.{name}")
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'skem' has no attribute {name!r}")
-    return getattr(import_module(_MODULE_OF[name]), name)
+    return getattr(_import_module(f"skem.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*__all__, *_SUBMODULES, "__version__"])

@@ -20,9 +20,9 @@ from sklearn.utils.metadata_routing import (
 )
 from sklearn.utils.metaestimators import available_if
 
-from skem._data import as_array, is_dask, working_dtype
-from skem._estimator import DocLinkMixin, check_is_fitted, validate_data
-from skem._streams import is_streamed, outline, rowwise
+from skem._base.estimator import DocLinkMixin, check_is_fitted, validate_data
+from skem._base.streams import is_streamed, outline, rowwise
+from skem._rows.parts import as_array, is_dask, working_dtype
 
 
 def _safe_rows(value: Any, chosen: NDArray[np.bool_]) -> Any:
@@ -201,7 +201,7 @@ class LatentImputer(
     def _model(self) -> Any:
         if self.estimator is not None:
             return self.estimator
-        from skem.mixture import BayesianGMM_MAP
+        from skem.mixture._estimator import BayesianGMM_MAP
 
         return BayesianGMM_MAP(5, prior="empirical", random_state=0)
 

@@ -1,3 +1,10 @@
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before NumPy and torch are loaded: the threads of several workers would wait for each other.
+    for library in ("OMP", "MKL", "OPENBLAS"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
 import matplotlib as mpl
 import pytest
 

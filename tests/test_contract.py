@@ -317,7 +317,9 @@ def test_frames_and_names(name, models, X):
 
 
 def test_the_html_links_to_the_documentation(name, models, monkeypatch):
-    monkeypatch.setattr("skem._estimator.documentation", lambda: "https://example.org/skem")
+    monkeypatch.setattr(
+        "skem._base.estimator.documentation", lambda: "https://example.org/skem"
+    )
     kind = type(models[name]).__name__
     page = f"https://example.org/skem/generated/skem.{kind}.html"
     for model in (models[name], LatentImputer()):

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from skem._data import CHUNK_SIZE, chunks
-from skem._moments import moments
-from skem._sampling import representative_rows
+from skem._rows.moments import moments
+from skem._rows.parts import CHUNK_SIZE, chunks
+from skem._rows.sampling import representative_rows
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 7, 1000])

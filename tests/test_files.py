@@ -17,7 +17,7 @@ from skem import (
     ShiftedTemplateEM,
     VAEEstimator,
 )
-from skem._files import Stored, by_windows
+from skem._rows.files import Stored, by_windows
 from skem.datasets import make_shifted_templates
 
 KINDS = ["memmap", "fortran", "big-endian", "zarr", "hdf5", "hdf5-unchunked"]
@@ -46,7 +46,7 @@ def stored(X, kind, folder):
 @pytest.fixture(params=KINDS)
 def store(request, tmp_path, monkeypatch):
     """A function that stores an array; parts are small."""
-    monkeypatch.setattr("skem._files.PART_SIZE", 2**14)
+    monkeypatch.setattr("skem._rows.files.PART_SIZE", 2**14)
     return lambda X: stored(X, request.param, tmp_path)
 
 
@@ -204,7 +204,7 @@ class Counted:
 
 
 def test_rows_in_random_order_read_chunks_once_or_twice(monkeypatch):
-    monkeypatch.setattr("skem._files.PART_SIZE", 1)
+    monkeypatch.setattr("skem._rows.files.PART_SIZE", 1)
     file = Counted(np.arange(20_000.0).reshape(10_000, 2), 100)
     rows = Stored(file)
     shuffled = np.random.default_rng(0).permutation(10_000)
@@ -222,7 +222,7 @@ def test_rows_in_random_order_read_chunks_once_or_twice(monkeypatch):
 
 
 def test_training_reads_each_chunk_about_once_a_pass(monkeypatch):
-    monkeypatch.setattr("skem._files.PART_SIZE", 1)
+    monkeypatch.setattr("skem._rows.files.PART_SIZE", 1)
     X = np.random.default_rng(0).random((6000, 8), np.float32).round()
     file = Counted(X, 200)
     BernoulliRBMCD(4, n_iter=2, batch_size=50, random_state=0).fit(file)
@@ -236,8 +236,8 @@ def test_memory_of_a_mixture_does_not_grow_with_the_file(
     tmp_path, monkeypatch, dtype, weighted
 ):
     """uint8 are pixels of few colours, which are merged part by part."""
-    monkeypatch.setattr("skem._files.PART_SIZE", 2**20)
-    monkeypatch.setattr("skem._data.CHUNK_SIZE", 2**20)
+    monkeypatch.setattr("skem._rows.files.PART_SIZE", 2**20)
+    monkeypatch.setattr("skem._rows.parts.CHUNK_SIZE", 2**20)
     peaks = []
     for n in (500_000, 3_000_000):
         file = np.memmap(tmp_path / f"{n}", dtype, "w+", shape=(n, 3))
@@ -256,7 +256,7 @@ def test_memory_of_a_mixture_does_not_grow_with_the_file(
 
 def test_memory_of_chunks_is_not_held(tmp_path, monkeypatch):
     """Rows to start from come from all over the file."""
-    monkeypatch.setattr("skem._files.PART_SIZE", 2**18)
+    monkeypatch.setattr("skem._rows.files.PART_SIZE", 2**18)
     X = np.random.default_rng(0).normal(size=(200_000, 10)).astype(np.float32)
     file = zarr.create_array(tmp_path / "X", shape=X.shape, chunks=(5000, 10), dtype=X.dtype)
     file[:] = X
@@ -280,8 +280,8 @@ def test_memory_of_chunks_is_not_held(tmp_path, monkeypatch):
     ids=lambda model: type(model).__name__ if not isinstance(model, str) else model,
 )
 def test_memory_of_others_is_below_that_of_the_file(tmp_path, monkeypatch, model, verb):
-    monkeypatch.setattr("skem._files.PART_SIZE", 2**20)
-    monkeypatch.setattr("skem._data.CHUNK_SIZE", 2**19)
+    monkeypatch.setattr("skem._rows.files.PART_SIZE", 2**20)
+    monkeypatch.setattr("skem._rows.parts.CHUNK_SIZE", 2**19)
     file = np.memmap(tmp_path / "X", np.float32, "w+", shape=(200_000, 40))
     file[:] = np.random.default_rng(0).random(file.shape, np.float32).round()
     model.fit(np.array(file[:1000]))

@@ -18,10 +18,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
 from skem import GANEstimator
-from skem import _gan_model as gan
-from skem._gan_train import coverage, rows_to_compare
-from skem._networks import forward
-from skem._torch import flatten
+from skem._network.layers import forward
+from skem._network.training import flatten
+from skem.gan import _model as gan
+from skem.gan._training import coverage, rows_to_compare
 
 early = pytest.mark.filterwarnings("ignore:mode collapse")  # of fits that are cut short
 
@@ -282,7 +282,7 @@ def test_pickles_go_on_alike(digits):
     model = GANEstimator(5, max_iter=2, random_state=0).fit(digits)
     dumped = skops.io.dumps(model)
     unknown = skops.io.get_untrusted_types(data=dumped)
-    assert unknown == ["skem.gan.GANEstimator"]
+    assert unknown == ["skem.gan._estimator.GANEstimator"]
     copies = [pickle.loads(pickle.dumps(model)), skops.io.loads(dumped, trusted=unknown)]
     model.partial_fit(digits)
     for other in copies:

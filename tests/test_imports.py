@@ -3,205 +3,148 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "skem"
-HEAVY = {"torch", "dask", "matplotlib", "numba", "pandas", "PIL"}
-TORCH = [
-    "_networks",
-    "_scaling",
-    "_torch",
-    "_vae_model",
-    "_vae_train",
-    "_gan_model",
-    "_gan_train",
-]
-# Each module may import those named here; a module not named here, none.
-ALLOWED = {
-    "__init__": {
-        "callbacks",
-        "code_display",
-        "gan",
-        "image_display",
-        "impute",
-        "mixture",
-        "mixture_display",
-        "rbm",
-        "template",
-        "display",
-        "vae",
-    },
-    "_loop": set(),
-    "_stats": set(),
-    "_windows": set(),
-    "_threads": set(),
-    "_files": set(),
-    "_data": {"_files", "_threads"},
-    "_moments": {"_data"},
-    "_sampling": {"_data"},
-    "_pixels": {"_data"},
-    "_passes": {"_data", "_threads"},
-    "_streams": {"_data", "_files"},
-    "_estimator": {"_loop", "_data", "_files", "_streams"},
-    "_em_estimator": {"_loop", "_data", "_estimator", "_passes", "_streams", "_threads"},
-    "_template_model": {"_stats", "_windows"},
-    "_template_starts": {
-        "_data",
-        "_loop",
-        "_moments",
-        "_passes",
-        "_template_model",
-        "_windows",
-    },
-    "_template_moves": {"_data", "_loop", "_passes", "_template_model", "_windows"},
-    "template": {
-        "_data",
-        "_em_estimator",
-        "_estimator",
-        "_loop",
-        "_passes",
-        "_sampling",
-        "_streams",
-        "_template_model",
-        "_template_moves",
-        "_template_starts",
-        "_threads",
-        "_windows",
-    },
-    "_covariances": set(),
-    "_mixture_sums": set(),
-    "_vector_math": set(),
-    "_mixture_kernel": {"_mixture_sums", "_vector_math"},
-    "_mixture_missing": {"_covariances", "_mixture_sums"},
-    "_mixture_model": {
-        "_stats",
-        "_covariances",
-        "_mixture_kernel",
-        "_mixture_missing",
-        "_mixture_sums",
-    },
-    "_mixture_prior": {"_data", "_passes", "_covariances", "_mixture_model"},
-    "_mixture_starts": {"_loop", "_passes", "_covariances", "_mixture_model"},
-    "_potts": {"_covariances", "_mixture_model"},
-    "mixture": {
-        "_loop",
-        "_data",
-        "_estimator",
-        "_covariances",
-        "_mixture_missing",
-        "_mixture_model",
-        "_mixture_prior",
-        "_mixture_starts",
-        "_em_estimator",
-        "_moments",
-        "_pixels",
-        "_potts",
-        "_sampling",
-        "_streams",
-        "_threads",
-    },
-    "callbacks": {"_estimator"},
-    "impute": {"_data", "_estimator", "_streams", "mixture"},
-    "code_display": {"image_display"},
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# -- who may import whom ----------------------------------------------------------------------
+
+GROUND = {"_loop", "_stats", "_threads", "_typing", "_vector_math"}
+MODELS = {"gan", "mixture", "rbm", "template", "vae"}
+# Each wing, and what its files may import besides each other.
+MAY_IMPORT = {
+    "ground": set(),
+    "_rows": {"ground"},
+    "_base": {"ground", "_rows"},
+    "_network": {"ground", "_rows", "_base"},
+    "mixture": {"ground", "_rows", "_base"},
+    "template": {"ground", "_rows", "_base"},
+    "rbm": {"ground", "_rows", "_base"},
+    "vae": {"ground", "_rows", "_base", "_network"},
+    "gan": {"ground", "_rows", "_base", "_network"},
     "display": set(),
-    "image_display": set(),
-    "mixture_display": set(),
-    "_rbm_model": set(),
-    "_rbm_rows": {"_moments", "_rbm_model"},
-    "_rbm_train": {"_rbm_model", "_rbm_rows"},
-    "_rbm_kernel": {"_rbm_model", "_rbm_train", "_threads", "_vector_math"},
-    "rbm": {
-        "_data",
-        "_files",
-        "_estimator",
-        "_loop",
-        "_rbm_kernel",
-        "_rbm_model",
-        "_rbm_rows",
-        "_rbm_train",
-        "_streams",
-        "_threads",
-    },
-    "_torch": {"_files"},
-    "_networks": set(),
-    "_vae_model": {"_networks", "_torch"},
-    "_network_kernel": {"_vector_math"},
-    "_scaling": {"_moments"},
-    "_vae_train": {"_data", "_scaling", "_torch", "_network_kernel", "_vae_model"},
-    "_network_estimator": {"_data", "_estimator", "_loop", "_streams"},
-    "vae": {
-        "_moments",
-        "_streams",
-        "_data",
-        "_estimator",
-        "_network_estimator",
-        "_scaling",
-        "_torch",
-        "_vae_model",
-        "_vae_train",
-    },
-    "_gan_model": {"_networks", "_torch"},
-    "_gan_train": {"_gan_model", "_networks", "_scaling", "_torch"},
-    "gan": {
-        "_moments",
-        "_streams",
-        "_data",
-        "_estimator",
-        "_gan_model",
-        "_gan_train",
-        "_network_estimator",
-        "_network_kernel",
-        "_networks",
-        "_scaling",
-        "_torch",
-    },
     "datasets": set(),
+    "callbacks": {"ground", "_base"},
+    "impute": {"ground", "_rows", "_base", "mixture"},
+    "__init__": {*MODELS, "callbacks", "display", "impute"},
 }
+# Where a package may be imported, and whether only inside functions.
+MATPLOTLIB = ["display/*.py", "datasets.py"]
+TORCH = ["_network/*.py", "vae/_*.py", "gan/_*.py"]
+ONLY_IN = {
+    "dask": ["_rows/cluster.py"],
+    "distributed": ["_rows/cluster.py"],
+    "h5py": [],
+    "zarr": [],
+    "numba": ["_vector_math.py", "*/*kernel.py"],
+    "torch": ["_network/*.py", "vae/_model.py", "vae/_training.py"]
+    + ["gan/_model.py", "gan/_training.py"],
+    "matplotlib": MATPLOTLIB,
+    "PIL": MATPLOTLIB,
+    "pandas": ["_rows/cluster.py"],
+}
+LATE = {"dask", "distributed", "matplotlib", "PIL", "pandas"}
+
+
+def wing_of(path: Path) -> str:
+    name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "ground" if name in GROUND else name
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def imported(node: ast.AST) -> list[str]:
-    """Full names of the modules that a statement imports."""
+    """Full names of the modules that a statement may import."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
         assert node.level == 0, "imports are absolute"
-        return [node.module]
+        return [f"{node.module}.{alias.name}" for alias in node.names]
     return []
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
-def test_imports_point_one_way(path):
-    tree = ast.parse(path.read_text())
-    names = [name for node in ast.walk(tree) for name in imported(node)]
-    own = {name.split(".")[1] for name in names if name.startswith("skem.")}
-    assert own <= ALLOWED[path.stem]
-    top = {name.split(".")[0] for node in tree.body for name in imported(node)}
-    late = {"_mixture_kernel": "numba", "_rbm_kernel": "numba", "_vector_math": "numba"}
-    late |= dict.fromkeys(TORCH, "torch")
-    late["_network_kernel"] = "numba"
-    lazy = {late.get(path.stem)}  # such modules are themselves imported late
-    assert not top & (HEAVY - lazy), "heavy modules are imported where they are used"
+def all_imported(path: Path) -> list[str]:
+    return [name for node in ast.walk(tree_of(path)) for name in imported(node)]
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
-def test_private_scikit_learn_is_only_in_one_file(path):
-    private = [
-        name
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ImportFrom) and node.module.startswith("sklearn")
-        for name in [*node.module.split("."), *(alias.name for alias in node.names)]
-        if name.startswith("_")
-    ]
-    assert not private or path.stem == "_estimator"
+def by_file(function):
+    return pytest.mark.parametrize(
+        "path", FILES, ids=lambda p: str(p.relative_to(PACKAGE).with_suffix(""))
+    )(function)
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda p: p.stem)
-def test_dask_is_only_where_rows_live(path):
-    tree = ast.parse(path.read_text())
-    names = {name.split(".")[0] for node in ast.walk(tree) for name in imported(node)}
-    assert not names & {"dask", "distributed", "zarr", "h5py"} or path.stem == "_data"
+@by_file
+def test_wings_import_one_way(path):
+    wing = wing_of(path)
+    wings = {name.split(".")[1] for name in all_imported(path) if name.startswith("skem.")}
+    wings = {"ground" if name in GROUND else name for name in wings}
+    assert wings - {wing} <= MAY_IMPORT[wing]
+
+
+@by_file
+def test_rooms_of_a_wing(path):
+    """Nobody imports an estimator but its wing's door, and a model sees no rows."""
+    names = all_imported(path)
+    doors = path.name == "__init__.py" or any(
+        name.startswith(("skem._base.estimator", "skem._network.estimator")) for name in names
+    )
+    private = [name for name in names if "._estimator" in name]
+    assert not private or doors
+    if path.name == "_model.py":
+        assert not [name for name in names if name.startswith("skem._rows")]
+
+
+@by_file
+def test_packages_are_imported_where_they_belong(path):
+    inside = path.relative_to(PACKAGE)
+    names = {name.split(".")[0] for name in all_imported(path)}
+    for package in names & set(ONLY_IN):
+        assert any(inside.match(pattern) for pattern in ONLY_IN[package]), package
+    top = {name.split(".")[0] for node in tree_of(path).body for name in imported(node)}
+    assert not top & LATE, "imported where it is used, since it may be missing, and is slow"
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
+@cache
+def own_private_names() -> set[str]:
+    """Private names that skem itself defines or assigns."""
+    names = set()
+    for path in FILES:
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                names.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                names.add(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                names.add(node.attr)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                names.add(node.value)  # a fitted attribute that is set by its name
+    return names
+
+
+@by_file
+def test_private_names_of_others_are_in_one_wing(path):
+    """Of scikit-learn in ``_base``, of dask in ``_rows/cluster``; attributes count."""
+    if wing_of(path) == "_base" or path.name == "cluster.py":
+        return
+    nodes = list(ast.walk(tree_of(path)))
+    names = [name for name in all_imported(path) if name.startswith("sklearn")]
+    assert not [name for name in names if any(map(is_private, name.split(".")))]
+    used = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    assert not {name for name in used if is_private(name)} - own_private_names()
+
+
+# -- what an import loads ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -213,7 +156,8 @@ def test_import_is_light(statement):
     command = [sys.executable, "-c", code]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     loaded = {name.split(".")[0] for name in out.split()}
-    assert not loaded & (HEAVY - {"pandas"})  # scikit-learn itself may load pandas
+    # scikit-learn itself may load pandas
+    assert not loaded & {"torch", "dask", "matplotlib", "numba", "PIL"}
     if statement == "import skem":
         assert not loaded & {"numpy", "sklearn"}
 
@@ -221,8 +165,11 @@ def test_import_is_light(statement):
 def test_public_names():
     import skem
 
-    assert set(skem.__all__) <= set(dir(skem))
+    modules = {"callbacks", "datasets", "display", "impute", *MODELS}
+    assert set(dir(skem)) == {*skem.__all__, *modules, "__version__"}
     for name in skem.__all__:
         assert getattr(skem, name).__name__ == name
+    for name in modules:
+        assert getattr(skem, name).__name__ == f"skem.{name}"
     with pytest.raises(AttributeError, match="nothing"):
         skem.nothing  # noqa: B018

@@ -17,10 +17,10 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
 from skem import BayesianGMM_MAP
-from skem._covariances import Layout
-from skem._mixture_model import fast_pays
-from skem._mixture_starts import search
-from skem._pixels import merge_equal_pixels
+from skem.mixture._covariances import Layout
+from skem.mixture._model import fast_pays
+from skem.mixture._pixels import merge_equal_pixels
+from skem.mixture._starts import search
 
 TYPES = ["full", "tied", "diag", "spherical"]
 STARTS = ["kmeans", "k-means++", "random", "random_from_data"]
@@ -613,7 +613,7 @@ def test_empirical_prior_of_collinear_features_and_few_rows(kind):
 
 
 def test_interrupt_of_the_search_stops_the_fit(data, monkeypatch):
-    from skem._mixture_model import Mixture
+    from skem.mixture._model import Mixture
 
     original, calls = Mixture.m_step, []
 
@@ -839,7 +839,7 @@ def test_memory_map(tmp_path, data):
 
 
 def test_threads_change_nothing(monkeypatch):
-    monkeypatch.setattr("skem._data.CHUNK_SIZE", 20_000)
+    monkeypatch.setattr("skem._rows.parts.CHUNK_SIZE", 20_000)
     X, _ = draw(3000)
     one = BayesianGMM_MAP(3, random_state=0).fit(X)
     two = BayesianGMM_MAP(3, random_state=0, n_jobs=3).fit(X)
@@ -853,7 +853,7 @@ def test_compiled_fit_gives_the_same(monkeypatch, data):
     for kind in TYPES:
         plain = BayesianGMM_MAP(3, covariance_type=kind, random_state=0, max_iter=30).fit(X)
         with monkeypatch.context() as patch:
-            patch.setattr("skem.mixture.fast_pays", lambda layout, n: True)
+            patch.setattr("skem.mixture._estimator.fast_pays", lambda layout, n: True)
             fast = BayesianGMM_MAP(3, covariance_type=kind, random_state=0, max_iter=30).fit(X)
         np.testing.assert_allclose(fast.covariances_, plain.covariances_, rtol=1e-9, atol=1e-12)
         assert fast.n_iter_ == plain.n_iter_
@@ -866,7 +866,7 @@ def test_small_data_are_never_compiled_for():
 
 
 def test_interrupted_fit_keeps_what_it_has(data, monkeypatch):
-    from skem._mixture_model import Mixture
+    from skem.mixture._model import Mixture
 
     X, _ = data
     original, calls = Mixture.m_step, []

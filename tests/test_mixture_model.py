@@ -9,13 +9,13 @@ from scipy.sparse import coo_array
 from scipy.special import logsumexp
 from scipy.stats import dirichlet, invgamma, invwishart, multivariate_normal
 
-from skem import _mixture_sums
-from skem._covariances import Layout
+from skem._base.passes import Passes
 from skem._loop import em
-from skem._mixture_model import CollapseError, Mixture, Params, Prior
-from skem._mixture_prior import empirical_prior, flat_prior
-from skem._passes import Passes
-from skem._potts import PottsMixture, PottsPasses, independent_classes, neighbours
+from skem.mixture import _sums
+from skem.mixture._covariances import Layout
+from skem.mixture._model import CollapseError, Mixture, Params, Prior
+from skem.mixture._potts import PottsMixture, PottsPasses, independent_classes, neighbours
+from skem.mixture._prior import empirical_prior, flat_prior
 
 TYPES = ["full", "tied", "diag", "spherical"]
 K, D = 3, 4
@@ -163,7 +163,7 @@ def test_statistics_are_those_of_a_slow_loop(kind, missing, data, holes):
 def test_statistics_add_over_chunks_and_do_not_depend_on_threads(kind, holes, monkeypatch):
     model, params = make(kind)
     whole = total(model, holes, params)
-    monkeypatch.setattr("skem._data.CHUNK_SIZE", 16 * D * 20)
+    monkeypatch.setattr("skem._rows.parts.CHUNK_SIZE", 16 * D * 20)
     parts = total(model, holes, params)
     threads = Passes(model, holes, np.ones(len(holes)), 3).total(params)
     for name in vars(whole):
@@ -186,7 +186,7 @@ def test_recentred_statistics_give_the_same_m_step(kind, data):
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_compiled_loop_gives_the_sums_of_numpy(n_features, kind, dtype):
-    kernel = pytest.importorskip("skem._mixture_kernel")
+    kernel = pytest.importorskip("skem.mixture._kernel")
     rng = np.random.default_rng(3)
     layout = Layout(kind, K, n_features)
     d = layout.block_size
@@ -196,7 +196,7 @@ def test_compiled_loop_gives_the_sums_of_numpy(n_features, kind, dtype):
     X = (means[rng.integers(K, size=1000)] + rng.normal(size=(1000, n_features))).astype(dtype)
     weight = rng.uniform(0, 2, len(X))
     weight[:3] = 0
-    expected = _mixture_sums.sums(params.whitening, X.astype(float), weight)
+    expected = _sums.sums(params.whitening, X.astype(float), weight)
     found = kernel.sums(params.whitening, X, weight)
     tol = 1e-11 if dtype is np.float64 else 2e-5
     for a, b in zip(found, expected, strict=True):
@@ -205,7 +205,7 @@ def test_compiled_loop_gives_the_sums_of_numpy(n_features, kind, dtype):
 
 @pytest.mark.parametrize("n_features", [3, 12])
 def test_compiled_loop_leaves_out_what_changes_no_digit(n_features):
-    kernel = pytest.importorskip("skem._mixture_kernel")
+    kernel = pytest.importorskip("skem.mixture._kernel")
     rng = np.random.default_rng(4)
     means = 100 * rng.normal(size=(K, n_features))
     layout = Layout("full", K, n_features)
@@ -213,7 +213,7 @@ def test_compiled_loop_leaves_out_what_changes_no_digit(n_features):
     params = Params(layout, np.full(K, 1 / K), means, blocks)
     X = means[rng.integers(K, size=2000)] + rng.normal(size=(2000, n_features))
     X[7] = 1e6  # far from all components: exp of its log-density is 0
-    expected = _mixture_sums.sums(params.whitening, X, np.ones(len(X)))
+    expected = _sums.sums(params.whitening, X, np.ones(len(X)))
     found = kernel.sums(params.whitening, X, np.ones(len(X)))
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-12 * np.abs(b).max())
@@ -230,9 +230,9 @@ def test_expanded_squares_and_plain_ones_agree(spread, monkeypatch):
         rng.uniform(0.5, 2, (K, D, 1, 1)),
     )
     X = params.means[rng.integers(K, size=500)] + rng.normal(size=(500, D))
-    found = _mixture_sums.sums(params.whitening, X, np.ones(500))
-    monkeypatch.setattr("skem._mixture_sums.MAX_EXPANSION", -1)
-    expected = _mixture_sums.sums(params.whitening, X, np.ones(500))
+    found = _sums.sums(params.whitening, X, np.ones(500))
+    monkeypatch.setattr("skem.mixture._sums.MAX_EXPANSION", -1)
+    expected = _sums.sums(params.whitening, X, np.ones(500))
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9 * np.abs(b).max())
 

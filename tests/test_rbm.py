@@ -15,12 +15,11 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import BernoulliRBM
 from sklearn.pipeline import make_pipeline
 
-import skem.rbm
 from skem import BernoulliRBMCD
-from skem import _rbm_model as rbm
-from skem._rbm_kernel import KernelWorkspace, draw
-from skem._rbm_train import Options, Workspace, initial_state, update
 from skem._vector_math import philox
+from skem.rbm import _model as rbm
+from skem.rbm._kernel import KernelWorkspace, draw
+from skem.rbm._training import Options, Workspace, initial_state, update
 
 V, H = 6, 4
 
@@ -242,10 +241,10 @@ def test_compiled_fits_are_as_good(monkeypatch):
     X = (load_digits().data > 12).astype(float)
     options = {"n_iter": 40, "batch_size": 60, "random_state": 0, "learning_rate": 0.2}
     found = [BernoulliRBMCD(16, **options).fit(X).score(X)]
-    monkeypatch.setattr(skem.rbm, "MIN_FAST", 0)
-    monkeypatch.setattr(skem.rbm, "MIN_SPARSE", 0)
+    monkeypatch.setattr("skem.rbm._estimator.MIN_FAST", 0)
+    monkeypatch.setattr("skem.rbm._estimator.MIN_SPARSE", 0)
     for density, n_jobs in ((0.0, 1), (1.0, 1), (1.0, 2)):
-        monkeypatch.setattr(skem.rbm, "MAX_DENSITY", density)
+        monkeypatch.setattr("skem.rbm._estimator.MAX_DENSITY", density)
         found.append(BernoulliRBMCD(16, **options, n_jobs=n_jobs).fit(X).score(X))
     assert np.ptp(found) < 0.35
     base = X.mean(0).clip(1e-3, 1 - 1e-3)
@@ -454,7 +453,7 @@ def test_an_interrupted_fit_keeps_what_it_has(digits, monkeypatch):
     def stop(self, state):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("skem._rbm_train.Validation.follow", stop)
+    monkeypatch.setattr("skem.rbm._training.Validation.follow", stop)
     with pytest.warns(ConvergenceWarning, match="interrupted after 1 iteration"):
         model = BernoulliRBMCD(4, n_iter=3, early_stopping=True, random_state=0).fit(digits)
     assert np.isfinite(model.score(digits))

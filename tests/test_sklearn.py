@@ -137,7 +137,7 @@ def mixture(data):
 def test_mixture_pickles_and_skops_keep_every_digit(data, mixture):
     dumped = skops.io.dumps(mixture)
     unknown = skops.io.get_untrusted_types(data=dumped)
-    assert unknown == ["skem.mixture.BayesianGMM_MAP"]
+    assert unknown == ["skem.mixture._estimator.BayesianGMM_MAP"]
     for copy in (
         pickle.loads(pickle.dumps(mixture)),
         skops.io.loads(dumped, trusted=unknown),
@@ -178,7 +178,7 @@ def test_pickle_and_skops_keep_every_digit(data, fitted):
     copies = [pickle.loads(pickle.dumps(fitted))]
     dumped = skops.io.dumps(fitted)
     unknown = skops.io.get_untrusted_types(data=dumped)
-    assert unknown == ["skem.template.ShiftedTemplateEM"]
+    assert unknown == ["skem.template._estimator.ShiftedTemplateEM"]
     copies.append(skops.io.loads(dumped, trusted=unknown))
     for copy in copies:
         np.testing.assert_array_equal(copy.score_samples(data.X), fitted.score_samples(data.X))

@@ -370,7 +370,7 @@ def test_failed_partial_fit_leaves_the_fit_alone(fitted):
 
 
 def test_interrupted_fit_keeps_what_it_has(monkeypatch):
-    from skem._template_model import ShiftedTemplate
+    from skem.template._model import ShiftedTemplate
 
     data, estimator = simulate("columns")
     original, calls = ShiftedTemplate.e_step, []
@@ -390,13 +390,11 @@ def test_interrupted_fit_keeps_what_it_has(monkeypatch):
 
 
 def test_interrupted_search_keeps_the_mean_start(monkeypatch):
-    import skem.template
-
     def search(*args):
         raise KeyboardInterrupt
 
     data, estimator = simulate("columns")
-    monkeypatch.setattr(skem.template, "search", search)
+    monkeypatch.setattr("skem.template._estimator.search", search)
     with pytest.warns(ConvergenceWarning, match="interrupted after 0 iterations"):
         model = estimator.fit(data.X)
     assert np.isfinite(model.score(data.X))
@@ -618,7 +616,7 @@ def test_a_callback_that_stops_is_obeyed():
 
 @pytest.mark.parametrize("call", [1, 2, 40, 80, 110, 125])
 def test_an_interrupt_at_any_time_leaves_a_fit(monkeypatch, call):
-    from skem._template_model import ShiftedTemplate
+    from skem.template._model import ShiftedTemplate
 
     data, estimator = simulate("columns", n=300, noise_std=3.0)
     original, calls = ShiftedTemplate.e_step, []

@@ -9,24 +9,24 @@ from scipy.optimize import approx_fprime
 from scipy.special import logsumexp
 from scipy.stats import dirichlet
 
+from skem._base.passes import Passes
 from skem._loop import em
-from skem._passes import Passes
-from skem._template_model import (
+from skem.datasets import make_shifted_templates
+from skem.template._model import (
     Params,
     ShiftedTemplate,
     Smoothness,
     lower_bound,
 )
-from skem._template_moves import (
+from skem.template._moves import (
     _by_background,
     _by_template,
     best_moves,
     moved,
     try_moves,
 )
-from skem._template_starts import model_of, search
-from skem._windows import Windows
-from skem.datasets import make_shifted_templates
+from skem.template._starts import model_of, search
+from skem.template._windows import Windows
 
 # image shape, window shape, options, share of missing pixels
 CASES = {

@@ -19,9 +19,9 @@ from sklearn.preprocessing import MinMaxScaler
 from torch import nn
 
 from skem import VAEEstimator
-from skem import _vae_model as vae
-from skem._networks import DoubleToGrey
-from skem._torch import Adam, flatten
+from skem._network.layers import DoubleToGrey
+from skem._network.training import Adam, flatten
+from skem.vae import _model as vae
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_the_grey_deconvolution_is_that_of_torch():
 
 
 def test_the_compiled_loops_do_what_torch_does():
-    kernel = pytest.importorskip("skem._network_kernel")
+    kernel = pytest.importorskip("skem._network.kernel")
     random = torch.Generator().manual_seed(0)
     logits = 30 * torch.randn((9, 21), generator=random)
     x, weight = torch.rand((9, 21), generator=random), torch.rand(9, generator=random)
@@ -114,7 +114,7 @@ def test_the_compiled_loops_do_what_torch_does():
 
 @pytest.mark.parametrize("options", [{}, {"architecture": "conv", "image_shape": (8, 8)}])
 def test_products_in_half_precision_learn_as_well(options, digits, monkeypatch):
-    monkeypatch.setattr("skem._network_estimator.MIN_FAST", 0)
+    monkeypatch.setattr("skem._network.estimator.MIN_FAST", 0)
     model = VAEEstimator(4, max_iter=8, random_state=0, **options)
     half = clone(model).set_params(precision="bfloat16")
     scores = [m.fit(digits[:1500]).score(digits[1500:]) for m in (model, half)]
@@ -391,7 +391,7 @@ def test_wrong_codes_are_refused(fitted):
 
 
 def test_torch_is_asked_for(digits, monkeypatch):
-    monkeypatch.setattr("skem._network_estimator.find_spec", lambda name: None)
+    monkeypatch.setattr("skem._network.estimator.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"skem\[torch\]"):
         VAEEstimator().fit(digits)
 

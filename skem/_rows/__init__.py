@@ -1,0 +1,1 @@
+"""Where rows live: in memory, in files, or on a cluster."""

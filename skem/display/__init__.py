@@ -1,0 +1,27 @@
+"""Pictures of fitted estimators."""
+
+from skem.display._codes import (
+    EmbeddingDisplay,
+    LatentGridDisplay,
+    MorphDisplay,
+    ReconstructionDisplay,
+    morph,
+)
+from skem.display._images import ChainsDisplay, FiltersDisplay, ImputationDisplay
+from skem.display._mixture import MixtureDisplay, SegmentationDisplay
+from skem.display._template import ObjectiveDisplay, TemplateDisplay
+
+__all__ = [
+    "ChainsDisplay",
+    "EmbeddingDisplay",
+    "FiltersDisplay",
+    "ImputationDisplay",
+    "LatentGridDisplay",
+    "MixtureDisplay",
+    "MorphDisplay",
+    "ObjectiveDisplay",
+    "ReconstructionDisplay",
+    "SegmentationDisplay",
+    "TemplateDisplay",
+    "morph",
+]

@@ -1,0 +1,522 @@
+"""Pictures of the codes of autoencoders. matplotlib is imported when one is drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+
+from skem.display._images import GAP, ImageGrid, as_colours, as_images, grey_style
+
+if TYPE_CHECKING:
+    from matplotlib.animation import FuncAnimation
+    from matplotlib.axes import Axes
+
+__all__ = [
+    "EmbeddingDisplay",
+    "LatentGridDisplay",
+    "MorphDisplay",
+    "ReconstructionDisplay",
+    "morph",
+]
+
+MAX_CLASSES = 20  # more different labels than these are numbers on a scale
+
+
+class LatentGridDisplay(ImageGrid):
+    """A sheet of the images that a square of codes stands for.
+
+    Parameters
+    ----------
+    decoded : ndarray of shape (n_codes, n_codes, n_features)
+        The decoded rows: the first axis is that of the second code, from high to low.
+    values : ndarray of shape (n_codes,)
+        The values of both codes, from low to high.
+    components : tuple of two int, default=(0, 1)
+        Which numbers of the code vary.
+    image_shape : tuple of int, default=None
+        Height and width in pixels, and channels of a colour image; None means squares.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        The axes of the last plot.
+    figure_ : matplotlib.figure.Figure
+        Its figure.
+
+    See Also
+    --------
+    LatentGridDisplay.from_estimator : Plot a fitted estimator.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skem import LatentGridDisplay, VAEEstimator
+    >>> X = load_digits().data / 16
+    >>> model = VAEEstimator(2, max_iter=5, random_state=0).fit(X)
+    >>> display = LatentGridDisplay.from_estimator(model, n_codes=8)
+    """
+
+    def __init__(
+        self,
+        decoded: ArrayLike,
+        values: ArrayLike,
+        *,
+        components: tuple[int, int] = (0, 1),
+        image_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        self.images = as_images(decoded, image_shape)
+        self.values, self.components = np.asarray(values), components
+        self.style = grey_style(self.images)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        *,
+        n_codes: int = 21,
+        limit: float = 3.0,
+        components: tuple[int, int] = (0, 1),
+        image_shape: tuple[int, ...] | None = None,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Plot a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : VAEEstimator, or a transformer with ``inverse_transform``
+            Fitted, with at least two codes.
+        n_codes : int, default=21
+            Images in a row and in a column.
+        limit : float, default=3.0
+            The codes are between minus this and this; the others are 0.
+        components : tuple of two int, default=(0, 1)
+            Which numbers of the code vary, to the right and upwards.
+        image_shape : tuple of int, default=None
+            Height and width in pixels, and channels; None takes that of the estimator, or
+            squares.
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            Passed to ``matplotlib.axes.Axes.imshow``.
+
+        Returns
+        -------
+        LatentGridDisplay
+            The display, drawn.
+        """
+        estimator = _best_of(estimator)
+        check_is_fitted(estimator)
+        n_components = len(estimator.get_feature_names_out())
+        _check_components(components, n_components)
+        _check_whole("n_codes", n_codes, 2)
+        values = np.linspace(-limit, limit, n_codes)
+        codes = np.zeros((n_codes, n_codes, n_components))
+        codes[:, :, components[0]] = values
+        codes[:, :, components[1]] = values[::-1, None]
+        rows = np.asarray(estimator.inverse_transform(codes.reshape(-1, n_components)))
+        display = cls(
+            rows.reshape(n_codes, n_codes, -1),
+            values,
+            components=components,
+            image_shape=_shape_of(estimator, image_shape),
+        )
+        return display.plot(ax=ax, **kwargs)
+
+    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
+        """Draw the sheet.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            Passed to ``matplotlib.axes.Axes.imshow``.
+
+        Returns
+        -------
+        LatentGridDisplay
+            This display.
+        """
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            _, ax = plt.subplots(figsize=(7, 7), layout="constrained")
+        super().plot(ax=ax, **kwargs)
+        marks = np.unique(np.linspace(0, len(self.values) - 1, 5).round().astype(int))
+        height, width = (size + GAP for size in self.images.shape[2:4])
+        ax.set_facecolor("black")
+        ax.set_xticks((marks + 0.5) * width, [f"{v:.2g}" for v in self.values[marks]])
+        ax.set_yticks((marks + 0.5) * height, [f"{v:.2g}" for v in self.values[::-1][marks]])
+        ax.set(xlabel=f"code {self.components[0]}", ylabel=f"code {self.components[1]}")
+        return self
+
+
+class ReconstructionDisplay(ImageGrid):
+    """Images, and below each what its code redraws.
+
+    Parameters
+    ----------
+    original : ndarray of shape (n_images, n_features)
+        The images.
+    reconstructed : ndarray of shape (n_images, n_features)
+        The images as they are redrawn.
+    image_shape : tuple of int, default=None
+        Height and width in pixels, and channels of a colour image; None means squares.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        The axes of the last plot.
+    figure_ : matplotlib.figure.Figure
+        Its figure.
+
+    See Also
+    --------
+    ReconstructionDisplay.from_estimator : Plot a fitted estimator.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skem import ReconstructionDisplay, VAEEstimator
+    >>> X = load_digits().data / 16
+    >>> model = VAEEstimator(8, max_iter=5, random_state=0).fit(X)
+    >>> display = ReconstructionDisplay.from_estimator(model, X[:10])
+    """
+
+    row_names = ("original", "redrawn")
+
+    def __init__(
+        self,
+        original: ArrayLike,
+        reconstructed: ArrayLike,
+        *,
+        image_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        self.images = np.stack([as_images(x, image_shape) for x in (original, reconstructed)])
+        self.style = grey_style(self.images)
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: ArrayLike,
+        *,
+        image_shape: tuple[int, ...] | None = None,
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Plot a fitted estimator.
+
+        Parameters
+        ----------
+        estimator : estimator with ``reconstruct``
+            Fitted.
+        X : array-like of shape (n_images, n_features)
+            The images.
+        image_shape : tuple of int, default=None
+            Height and width in pixels, and channels; None takes that of the estimator, or
+            squares.
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            Passed to ``matplotlib.axes.Axes.imshow``.
+
+        Returns
+        -------
+        ReconstructionDisplay
+            The display, drawn.
+        """
+        estimator = _best_of(estimator)
+        check_is_fitted(estimator)
+        shape = _shape_of(estimator, image_shape)
+        redrawn = np.asarray(estimator.reconstruct(X))
+        original = np.asarray(X, dtype=float).reshape(redrawn.shape)
+        return cls(original, redrawn, image_shape=shape).plot(ax=ax, **kwargs)
+
+
+class EmbeddingDisplay:
+    """Codes as points, coloured by label.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n_samples, 2)
+        Two numbers for each row.
+    labels : array-like of shape (n_samples,), default=None
+        A class or a number for each row.
+    names : tuple of two str, default=("code 0", "code 1")
+        What the two numbers are called.
+
+    Attributes
+    ----------
+    ax_ : matplotlib.axes.Axes
+        The axes of the last plot.
+    figure_ : matplotlib.figure.Figure
+        Its figure.
+
+    See Also
+    --------
+    EmbeddingDisplay.from_estimator : Plot the codes of some rows.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skem import EmbeddingDisplay, VAEEstimator
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = VAEEstimator(2, max_iter=5, random_state=0).fit(X / 16)
+    >>> display = EmbeddingDisplay.from_estimator(model, X / 16, y)
+    """
+
+    def __init__(
+        self,
+        codes: ArrayLike,
+        labels: ArrayLike | None = None,
+        *,
+        names: tuple[str, str] = ("code 0", "code 1"),
+    ) -> None:
+        self.codes = np.asarray(codes)
+        self.labels = None if labels is None else column_or_1d(labels)
+        check_consistent_length(self.codes, self.labels)
+        self.names = names
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: ArrayLike,
+        y: ArrayLike | None = None,
+        *,
+        components: tuple[int, int] = (0, 1),
+        ax: "Axes | None" = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Plot the codes of some rows.
+
+        Parameters
+        ----------
+        estimator : VAEEstimator, or another transformer
+            Fitted, with at least two codes.
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+        y : array-like of shape (n_samples,), default=None
+            A class or a number for each row.
+        components : tuple of two int, default=(0, 1)
+            Which numbers of the code are drawn, to the right and upwards.
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            Passed to ``matplotlib.axes.Axes.scatter``.
+
+        Returns
+        -------
+        EmbeddingDisplay
+            The display, drawn.
+        """
+        check_is_fitted(estimator)
+        codes = np.asarray(estimator.transform(X))
+        _check_components(components, codes.shape[1])
+        first, second = components
+        names = f"code {first}", f"code {second}"
+        return cls(codes[:, [first, second]], y, names=names).plot(ax=ax, **kwargs)
+
+    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
+        """Draw the points.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            Passed to ``matplotlib.axes.Axes.scatter``.
+
+        Returns
+        -------
+        EmbeddingDisplay
+            This display.
+        """
+        import matplotlib as mpl
+        import matplotlib.pyplot as plt
+
+        if ax is None:
+            _, ax = plt.subplots(figsize=(6.4, 5.4), layout="constrained")
+        from matplotlib.cbook import normalize_kwargs
+        from matplotlib.collections import PathCollection
+
+        given = normalize_kwargs(kwargs, PathCollection)
+        options = {"s": 6, "alpha": 0.7, "linewidth": 0, **given}
+        x, y = self.codes.T
+        classes = np.unique(self.labels) if self.labels is not None else np.empty(0)
+        if len(classes) > MAX_CLASSES and classes.dtype.kind not in "buif":
+            raise ValueError(
+                f"labels that are not numbers may have {MAX_CLASSES} different values, but "
+                f"there are {len(classes)}."
+            )
+        if self.labels is None:
+            ax.scatter(x, y, **options)
+        elif len(classes) > MAX_CLASSES:
+            points = ax.scatter(x, y, c=self.labels, **options)
+            ax.figure.colorbar(points, ax=ax)
+        else:
+            colours = mpl.colormaps["tab10" if len(classes) <= 10 else "tab20"]
+            for i, label in enumerate(classes):
+                own = self.labels == label
+                style = {"color": colours(i), "label": str(label), **options}
+                ax.scatter(x[own], y[own], **style)
+            ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=3)
+        ax.set(xlabel=self.names[0], ylabel=self.names[1])
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class MorphDisplay:
+    """A walk through codes, and the image at each step of it.
+
+    Parameters
+    ----------
+    codes : ndarray of shape (n_frames, n_components)
+        The codes.
+    images : ndarray of shape (n_frames, height, width[, channels])
+        What they stand for.
+
+    See Also
+    --------
+    morph : Walk between the codes of some rows.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skem import VAEEstimator, morph
+    >>> X = load_digits().data / 16
+    >>> model = VAEEstimator(2, max_iter=5, random_state=0).fit(X)
+    >>> morph(model, X[:3], n_steps=10).images.shape
+    (30, 8, 8)
+    """
+
+    codes: NDArray
+    images: NDArray
+
+    def animate(
+        self, *, interval: float = 60.0, ax: "Axes | None" = None, **kwargs: Any
+    ) -> "FuncAnimation":
+        """Return the walk as an animation.
+
+        Parameters
+        ----------
+        interval : float, default=60.0
+            Milliseconds of a frame.
+        ax : matplotlib.axes.Axes, default=None
+            Where to draw; None makes a new figure.
+        **kwargs : dict
+            Passed to ``matplotlib.axes.Axes.imshow``.
+
+        Returns
+        -------
+        matplotlib.animation.FuncAnimation
+            Its method ``save("morph.gif")`` writes a GIF (with pillow), and
+            ``to_html5_video()`` or ``to_jshtml()`` show it in a notebook.
+        """
+        import matplotlib.pyplot as plt
+        from matplotlib.animation import FuncAnimation
+
+        if ax is None:
+            _, ax = plt.subplots(figsize=(2.4, 2.4), layout="constrained")
+        ax.set_axis_off()
+        style = grey_style(self.images)
+        limits = style["vmin"], style["vmax"]
+        picture = ax.imshow(as_colours(self.images[0], *limits), **{**style, **kwargs})
+
+        def draw(i: int) -> tuple[Any]:
+            picture.set_data(as_colours(self.images[i], *limits))
+            return (picture,)
+
+        frames = len(self.images)
+        figure: Any = ax.figure
+        return FuncAnimation(figure, draw, frames, interval=interval, blit=True)
+
+
+def morph(
+    estimator: Any,
+    X: ArrayLike,
+    n_steps: int = 20,
+    *,
+    image_shape: tuple[int, ...] | None = None,
+) -> MorphDisplay:
+    """Walk in straight lines between the codes of some images, and back to the first.
+
+    Parameters
+    ----------
+    estimator : VAEEstimator, or a transformer with ``inverse_transform``
+        Fitted.
+    X : array-like of shape (n_images, n_features)
+        At least two images, in the order of the walk.
+    n_steps : int, default=20
+        Frames from an image to the next.
+    image_shape : tuple of int, default=None
+        Height and width in pixels, and channels; None takes that of the estimator, or
+        squares.
+
+    Returns
+    -------
+    MorphDisplay
+        The codes and the ``n_images * n_steps`` frames, with a method ``animate``.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two images, or no steps.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skem import VAEEstimator, morph
+    >>> X = load_digits().data / 16
+    >>> model = VAEEstimator(2, max_iter=5, random_state=0).fit(X)
+    >>> walk = morph(model, X[:3], n_steps=10)
+    >>> walk.codes.shape
+    (30, 2)
+    """
+    estimator = _best_of(estimator)
+    check_is_fitted(estimator)
+    _check_whole("n_steps", n_steps, 1)
+    stops = np.asarray(estimator.transform(X))
+    if len(stops) < 2:
+        raise ValueError("X must hold at least two images to walk between, but it has 1.")
+    share = np.arange(n_steps)[:, None] / n_steps
+    legs = zip(stops, np.roll(stops, -1, axis=0), strict=True)
+    codes = np.concatenate([(1 - share) * here + share * there for here, there in legs])
+    rows = np.asarray(estimator.inverse_transform(codes))
+    return MorphDisplay(codes, as_images(rows, _shape_of(estimator, image_shape)))
+
+
+def _best_of(estimator: Any) -> Any:
+    """What a search has found, or the estimator itself."""
+    return getattr(estimator, "best_estimator_", estimator)
+
+
+def _shape_of(estimator: Any, image_shape: Sequence[int] | None) -> tuple[int, ...] | None:
+    """The given shape of an image, or that of the last step of an estimator that has one."""
+    steps = [step for _, step in getattr(estimator, "steps", [("", estimator)])]
+    shapes = [getattr(step, "image_shape", None) for step in steps]
+    known = [shape for shape in (*shapes, image_shape) if shape is not None]
+    return tuple(known[-1]) if known else None
+
+
+def _check_components(components: tuple[int, int], n_components: int) -> None:
+    """Two different numbers of a code."""
+    if n_components < 2:
+        raise ValueError("a code of one number is no point: n_components must be at least 2.")
+    if len(set(components)) != 2 or not all(0 <= c < n_components for c in components):
+        raise ValueError(
+            f"components must be two different numbers below {n_components}, the numbers in "
+            f"a code, but it is {components!r}."
+        )
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, Integral) or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, but it is {value!r}.")

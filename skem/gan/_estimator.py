@@ -1,0 +1,563 @@
+"""GANEstimator: a generative adversarial network, as an estimator.
+
+The networks, their losses and gradients are in ``_gan_model``; this file is the estimator.
+"""
+
+import warnings
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_array, check_random_state, gen_batches
+
+from skem._base.estimator import (
+    Interval,
+    StrOptions,
+    blockwise,
+    check_count,
+    check_is_fitted,
+    with_callbacks,
+)
+from skem._base.streams import rowwise
+from skem._network.estimator import NetworkEstimator, numba_pays
+from skem._rows.moments import moments
+from skem._rows.parts import working_dtype
+
+if TYPE_CHECKING:
+    from skem.gan._model import Networks
+    from skem.gan._training import Training
+
+Array = NDArray[np.floating]
+
+MIN_RANGE = 0.5  # of values between 0 and 1 that are left as they are
+SPREAD = 200.0  # the total variance of rows as the discriminator sees them
+ROWS = 2000  # rows of a block, where all at once would take too much memory
+MIN_COVERAGE, MIN_COMPARED = 0.4, 100  # collapse is told of below this, of so many rows
+
+
+class GANEstimator(NetworkEstimator):
+    """A generative adversarial network: rows drawn by one network to deceive another.
+
+    A generator G turns noise into rows, and a discriminator D tells how probable it is that
+    a row is one of the data rather than a generated one:
+
+    .. math::
+
+        x = G(z), \\; z \\sim p(z), \\quad D(x) = \\sigma(d(x)),
+
+        \\max_D \\; \\mathbb E_x \\log D(x) + \\mathbb E_z \\log(1 - D(G(z))),
+
+        \\min_G \\; -\\mathbb E_z \\log D(G(z)).
+
+    They are trained in turn by Adam [1]_. At the best D for a given G, d(x) is the log-ratio of
+    the density of the data and that of the generator. Needs torch.
+
+    Parameters
+    ----------
+    n_components : int, default=100
+        Numbers of noise that make a row.
+    hidden_layer_sizes : tuple of int, default=(128,)
+        Widths of the generator's hidden layers; the discriminator has them in reverse order.
+        For ``architecture="dense"``.
+    activation : {"gelu", "relu", "tanh"}, default="gelu"
+        The activation of the hidden layers.
+    image_shape : tuple of int, default=None
+        (height, width) or (height, width, channels) of a row that is an image.
+    architecture : {"dense", "conv"}, default="dense"
+        "conv" is two transposed convolutions, and the reverse; it needs ``image_shape``.
+    loss : {"non_saturating", "minimax"}, default="non_saturating"
+        What the generator minimises: minus the mean of log D, or the mean of log(1 - D), whose
+        gradient is small while the discriminator wins.
+    noise : {"normal", "uniform"}, default="normal"
+        The density of a number of noise: standard normal, or uniform between -1 and 1.
+    spectral_norm : bool, default=True
+        Whether each weight matrix of the discriminator is divided by its largest singular
+        value [2]_, and the first multiplied by a constant that makes up for the scale of the
+        rows. It then cannot be steep, and training is stable.
+    average : float, default=0.999
+        How much of the running average of the generator's weights is kept at each step. The
+        average is what draws rows; with 0 it is the last weights.
+    batch_size : int, default=128
+        Rows in a minibatch.
+    learning_rate_init : float, default=8e-3
+        The step size, for both networks.
+    beta_1 : float, default=0.0
+        How much of the mean gradient Adam keeps at each step.
+    beta_2 : float, default=0.99
+        How much of the mean squared gradient Adam keeps at each step.
+    max_iter : int, default=50
+        Passes over the rows. Few rows need more passes: what counts is steps, of which there
+        should be some thousands.
+    device : str, default="auto"
+        "cpu", "cuda", "cuda:1" and so on; "auto" is "cuda" where there is one.
+    random_state : int, RandomState or None, default=None
+        Draws the first weights, the minibatches and the noise.
+    warm_start : bool, default=False
+        Whether ``fit`` starts from the weights of the fit before.
+    verbose : int, default=0
+        1 prints a line after each pass, 10 after every tenth.
+
+    Attributes
+    ----------
+    discriminator_loss_curve_ : list of float
+        The discriminator's mean loss in each pass, in nats: 2 log 2 = 1.386 if it cannot tell
+        rows apart, 0 if it always can.
+    generator_loss_curve_ : list of float
+        The generator's mean loss in each pass, in nats.
+    coverage_ : float
+        The share of up to 1000 rows of X to which a generated row, of as many, is as near as
+        their fifth nearest neighbour among the different rows [3]_. Near 1 for draws from the
+        density of the data; 0 if all generated rows are alike. NaN if all rows of X are.
+    n_iter_ : int
+        Passes over the rows.
+    t_ : int
+        Steps of each network.
+    device_ : str
+        Where the networks were trained.
+    n_features_in_ : int
+        Number of features seen in fit.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the features, where X had them.
+
+    Raises
+    ------
+    ValueError
+        In ``fit``, for data or parameters that do not fit together, naming them.
+    ImportError
+        In ``fit``, if torch is not installed.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If generated rows come near few rows of X: the generator has collapsed.
+
+    See Also
+    --------
+    VAEEstimator : Codes of rows, a bound of their likelihood, and missing values.
+
+    Notes
+    -----
+    Rows between 0 and 1 that use at least half of that range stay as they are, generated ones
+    are between 0 and 1 too, and rows to be scored are clipped; other rows are standardised
+    inside.
+
+    References
+    ----------
+    .. [1] I. Goodfellow et al., "Generative adversarial nets", NeurIPS 2014.
+    .. [2] T. Miyato, T. Kataoka, M. Koyama and Y. Yoshida, "Spectral normalization for
+       generative adversarial networks", ICLR 2018.
+    .. [3] M. F. Naeem, S. J. Oh, Y. Uh, Y. Choi and J. Yoo, "Reliable fidelity and diversity
+       metrics for generative models", ICML 2020.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skem import GANEstimator
+    >>> X = load_digits().data / 16
+    >>> model = GANEstimator(20, max_iter=100, random_state=0).fit(X)
+    >>> model.sample(3, random_state=0).shape
+    (3, 64)
+    >>> model.transform(X).shape
+    (1797, 128)
+    """
+
+    _allow_nan = False
+
+    _parameter_constraints: dict = {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "hidden_layer_sizes": ["array-like"],
+        "activation": [StrOptions({"gelu", "relu", "tanh"})],
+        "image_shape": ["array-like", None],
+        "architecture": [StrOptions({"dense", "conv"})],
+        "loss": [StrOptions({"non_saturating", "minimax"})],
+        "noise": [StrOptions({"normal", "uniform"})],
+        "spectral_norm": ["boolean"],
+        "average": [Interval(Real, 0, 1, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "device": [str],
+        "random_state": ["random_state"],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        n_components: int = 100,
+        *,
+        hidden_layer_sizes: tuple[int, ...] = (128,),
+        activation: Literal["gelu", "relu", "tanh"] = "gelu",
+        image_shape: tuple[int, ...] | None = None,
+        architecture: Literal["dense", "conv"] = "dense",
+        loss: Literal["non_saturating", "minimax"] = "non_saturating",
+        noise: Literal["normal", "uniform"] = "normal",
+        spectral_norm: bool = True,
+        average: float = 0.999,
+        batch_size: int = 128,
+        learning_rate_init: float = 8e-3,
+        beta_1: float = 0.0,
+        beta_2: float = 0.99,
+        max_iter: int = 50,
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+    ) -> None:
+        self.n_components = n_components
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.image_shape = image_shape
+        self.architecture = architecture
+        self.loss = loss
+        self.noise = noise
+        self.spectral_norm = spectral_norm
+        self.average = average
+        self.batch_size = batch_size
+        self.learning_rate_init = learning_rate_init
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.max_iter = max_iter
+        self.device = device
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+
+    # -- fitting --------------------------------------------------------------------------
+
+    @with_callbacks
+    def fit(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Train generator and discriminator in turn.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or a stack of images
+            The rows. Memory maps, zarr and HDF5 are read batch by batch.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        GANEstimator
+            The fitted estimator.
+        """
+        training, run = self._fit(X, sample_weight)
+        few = len(training.compared) < MIN_COMPARED
+        if self.coverage_ < MIN_COVERAGE and not few and not run.interrupted:
+            warnings.warn(
+                f"mode collapse: generated rows come near {self.coverage_:.0%} of the rows of "
+                "X only (coverage_). Keep spectral_norm=True, lower learning_rate_init, or "
+                "raise max_iter if training has just begun.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return self
+
+    @blockwise
+    def partial_fit(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Train for one more pass over these rows.
+
+        The first rows decide whether values are between 0 and 1, and otherwise what features
+        are standardised by: they should be like those that follow.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or a stack of images
+            The rows. The blocks of a dask array or data frame are passed over in their
+            order, one at a time.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        GANEstimator
+            The updated estimator.
+        """
+        self._partial_fit(X, sample_weight)
+        return self
+
+    def _start(self, rows: Array, weight: Array, going_on: bool, n_passes: int) -> "Training":
+        """The beginning, or a copy of where an earlier fit has come to."""
+        from skem._network.scaling import Scaling, scaling_of
+        from skem._network.training import Adam, choose_device
+        from skem.gan._model import Design, build
+        from skem.gan._training import Training, rows_to_compare
+
+        seen = moments(rows, weight)
+        if going_on:
+            scaling, seed = Scaling(**self._scaling), self._seed
+            if not scaling.standardised and not 0 <= seen.low <= seen.high <= 1:
+                raise ValueError(
+                    "the networks were built for values between 0 and 1, but X has values from "
+                    f"{seen.low:.3g} to {seen.high:.3g}: scale it as the first rows were, or "
+                    "call fit with warm_start=False."
+                )
+        else:
+            inside = 0 <= seen.low < seen.high - MIN_RANGE and seen.high <= 1
+            scaling = scaling_of(seen, weight.sum(), not inside)
+            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        design = Design(
+            n_features=rows.shape[1],
+            n_components=int(self.n_components),
+            hidden_layer_sizes=tuple(int(size) for size in self.hidden_layer_sizes),
+            activation=self.activation,
+            architecture=self.architecture,
+            image_shape=None if self.image_shape is None else tuple(self.image_shape),
+            standardised=scaling.standardised,
+            spectral=self.spectral_norm,
+            gain=self._design["gain"] if going_on else scaling.gain(seen, SPREAD),
+            noise=self.noise,
+            loss=self.loss,
+        )
+        if going_on and vars(design) != {**self._design, "loss": self.loss}:
+            raise ValueError(
+                "n_components, hidden_layer_sizes, activation, architecture, image_shape, "
+                "spectral_norm or noise are not what the networks were built with: set them "
+                "back, or call fit with warm_start=False."
+            )
+        networks = build(design, seed, choose_device(self.device))
+        betas = float(self.beta_1), float(self.beta_2)
+        state_d, state_g = self._adams if going_on else (None, None)
+        step = None
+        if networks.flat.values.device.type == "cpu" and numba_pays(rows.size * n_passes):
+            from skem._network import kernel
+
+            step = kernel.adam
+        adams = (
+            Adam(networks.free, state_d, step, betas),
+            Adam(networks.flat, state_g, step, betas),
+        )
+        training = Training(
+            networks,
+            networks.flat.values.detach().clone(),
+            scaling,
+            seed,
+            adams,
+            rows_to_compare(rows, weight, scaling, seed),
+        )
+        if going_on:
+            training.restore(self._weights)
+            training.n_steps = self.t_
+        return training
+
+    def _step(
+        self,
+        training: "Training",
+        rows: Array,
+        weight: Array,
+        chosen: NDArray[np.intp],
+        i: int | None,
+    ) -> float:
+        from skem.gan._training import epoch
+
+        size, rate = self._n_batch(len(chosen)), self.learning_rate_init
+        epoch(training, rows, weight, chosen, size, rate, self.average)
+        return -training.losses[-1][1]
+
+    def _line(self, training: "Training") -> str:
+        discriminator, generator = training.losses[-1]
+        return f"loss {discriminator:.3f} of D, {generator:.3f} of G, nats per sample"
+
+    def _attributes(self, training: "Training", going_on: bool) -> dict[str, Any]:
+        from skem.gan._training import coverage
+
+        before: Any = self if going_on else None
+        names = "discriminator_loss_curve_", "generator_loss_curve_"
+        curves = {
+            name: [*getattr(before, name, []), *(pair[i] for pair in training.losses)]
+            for i, name in enumerate(names)
+        }
+        return {
+            **curves,
+            "coverage_": coverage(training),
+            "n_iter_": len(curves[names[0]]),
+            "t_": training.n_steps,
+            "device_": str(training.average.device),
+            "_design": vars(training.networks.design),
+            "_scaling": vars(training.scaling),
+            "_weights": training.weights(),
+            "_adams": [adam.state() for adam in training.adams],
+            "_seed": training.seed,
+            "_cache": {},
+        }
+
+    def _fitted(self, dtype: Any) -> "Networks":
+        """The networks in this dtype, with the averaged generator, on the device asked for."""
+        import torch
+
+        from skem._network.training import choose_device, fill
+        from skem.gan._model import Design, build, state_of
+
+        check_is_fitted(self)
+        key = f"{np.dtype(dtype)} {self.device}"
+        if key not in self._cache:
+            networks = build(Design(**self._design), self._seed, choose_device(self.device))
+            average, last, *others = self._weights
+            fill(state_of(networks), [last, *others])
+            fill([networks.flat.values], [average])
+            kind = torch.float64 if np.dtype(dtype) == np.float64 else torch.float32
+            networks.generator.to(kind)
+            networks.discriminator.to(kind)
+            self._cache[key] = networks
+        return self._cache[key]
+
+    @property
+    def _n_features_out(self) -> int:
+        from skem._network.layers import WIDTH
+
+        sizes = self._design["hidden_layer_sizes"] or (self._design["n_features"],)
+        return int(sizes[0]) if self._design["architecture"] == "dense" else WIDTH
+
+    # -- verbs ----------------------------------------------------------------------------
+
+    def _judged(self, X: ArrayLike, which: int) -> Array:
+        """The features (0) or the logits (1) of the discriminator."""
+        import torch
+
+        from skem._network.scaling import Scaling
+        from skem.gan._model import judged
+
+        check_is_fitted(self)
+        rows = self._check_rows(X, reset=False)
+        dtype = working_dtype(rows)
+        networks, scaling, found = self._fitted(dtype), Scaling(**self._scaling), []
+        device = networks.flat.values.device
+        for part in gen_batches(len(rows), ROWS):
+            x, _ = scaling.apply(np.asarray(rows[part]), dtype, device)
+            with torch.no_grad():
+                found.append(judged(networks, x)[which].cpu().numpy())
+        return np.concatenate(found)
+
+    @rowwise
+    def transform(self, X: ArrayLike) -> Array:
+        """Return the discriminator's features: its last hidden layer.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_hidden)
+            The features; ``n_hidden`` is the first of ``hidden_layer_sizes``, or 256 for
+            ``architecture="conv"``. Without hidden layers they are the rows.
+        """
+        return self._judged(X, 0)
+
+    @rowwise
+    def score_samples(self, X: ArrayLike) -> Array:
+        """Return log D(x) / (1 - D(x)), the discriminator's log-density ratio.
+
+        It estimates log p(x) - log p_G(x), data against generator, and with ``spectral_norm``
+        it stays near 0, since d cannot be steep. It is not a likelihood: a high value says that
+        a row is unlike generated rows, so a high ``score`` speaks against the generator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            The log-ratios, in nats.
+        """
+        return self._judged(X, 1)
+
+    def score(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Return the mean log-density ratio of the rows.
+
+        It is near 0 where the discriminator cannot tell them from generated rows. It does not
+        compare fits: a higher score is no better generator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            The (weighted) mean of ``score_samples(X)``, in nats per sample.
+        """
+        return super().score(X, y, sample_weight)
+
+    @rowwise
+    def inverse_transform(self, X: ArrayLike) -> Array:
+        """Return the rows that the generator makes of noise.
+
+        It is not the inverse of ``transform``, whose columns are features of rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components)
+            The noise.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            G(z), in the units of the data.
+        """
+        import torch
+
+        from skem._network.scaling import Scaling
+        from skem.gan._model import generated
+
+        check_is_fitted(self)
+        z = check_array(X, dtype=[np.float64, np.float32])
+        if z.shape[1] != self._design["n_components"]:
+            raise ValueError(
+                f"X has {z.shape[1]} columns, but the generator takes "
+                f"{self._design['n_components']}."
+            )
+        networks, scaling, found = self._fitted(z.dtype), Scaling(**self._scaling), []
+        for part in gen_batches(len(z), ROWS):
+            noise = torch.from_numpy(np.array(z[part])).to(networks.flat.values.device)
+            with torch.no_grad():
+                found.append(scaling.invert(generated(networks, noise).cpu().numpy()))
+        return np.concatenate(found)
+
+    def sample(
+        self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
+    ) -> Array:
+        """Draw rows from the generator.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            How many.
+        random_state : int, RandomState or None, default=None
+            Seed of this call; None draws anew each time.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            The rows, in the units of the data.
+        """
+        check_is_fitted(self)
+        check_count("n_samples", n_samples)
+        rng = check_random_state(random_state)
+        shape = int(n_samples), int(self._design["n_components"])
+        normal = self._design["noise"] == "normal"
+        return self.inverse_transform(
+            rng.standard_normal(shape) if normal else rng.uniform(-1, 1, shape)
+        )

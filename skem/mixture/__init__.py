@@ -1,0 +1,5 @@
+"""Gaussian mixtures at the mode of their posterior."""
+
+from skem.mixture._estimator import BayesianGMM_MAP
+
+__all__ = ["BayesianGMM_MAP"]

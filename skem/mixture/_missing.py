@@ -1,0 +1,126 @@
+"""Rows with missing values: grouped by what is observed, scored and fitted exactly.
+
+A group's observed features o have the marginal mixture. In whitened coordinates the missing
+ones return through one matrix, M = A Sigma[:, o] A_o^T:
+
+    E[z | z_o] = M z_o,   Cov[z | z_o] = I - M M^T
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from skem.mixture._covariances import Array, inverse_cholesky
+from skem.mixture._sums import Whitening
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of a chunk that lack the same features."""
+
+    values: Array  # (n, number observed)
+    observed: NDArray[np.intp] | None = None  # None: all features
+    place: NDArray[np.intp] | None = None  # in the chunk; None: all rows
+
+    def of(self, chunk: Array) -> Array:
+        """The group's part of an array with one entry for each row."""
+        return chunk if self.place is None else chunk[self.place]
+
+    def index(self, n_rows: int) -> NDArray[np.intp]:
+        return np.arange(n_rows) if self.place is None else self.place
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def group_rows(values: Array) -> list[Group]:
+    """Groups of rows with the same missing features; one, not copied, if none is missing."""
+    if not np.isnan(values.sum()) or not (missing := np.isnan(values)).any():
+        return [Group(values)]
+    keys = np.packbits(missing, axis=1)
+    _, inverse = np.unique(keys, axis=0, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    places = np.split(order, np.flatnonzero(np.diff(inverse[order])) + 1)
+    groups = []
+    for place in places:
+        observed = np.flatnonzero(~missing[place[0]])
+        groups.append(Group(values[np.ix_(place, observed)], observed, place))
+    return groups
+
+
+def marginal(
+    whitening: Whitening, observed: NDArray[np.intp] | None
+) -> tuple[Whitening, Callable[..., tuple[Any, ...]]]:
+    """The mixture of the observed features, and what takes its sums to all features."""
+    if observed is None:
+        return whitening, lambda *sums: sums
+    if whitening.factors.ndim == 2:
+        return _diagonal_marginal(whitening, observed)
+    factors, covariance = _dense_marginal(whitening, observed)
+    n_missing = len(whitening.centre) - len(observed)
+    constants = whitening.constants + n_missing / 2 * math.log(2 * math.pi)
+    constants = constants + _log_det(factors) - _log_det(whitening.factors)
+    back = whitening.factors @ covariance[:, :, observed] @ factors.transpose(0, 2, 1)
+    left = np.eye(len(whitening.centre)) - back @ back.transpose(0, 2, 1)
+
+    def expand(log_lik: float, counts: Array, first: Array, second: Array) -> tuple[Any, ...]:
+        n = counts if len(second) == len(counts) else counts.sum(keepdims=True)
+        second = back @ second @ back.transpose(0, 2, 1) + n[:, None, None] * left
+        return log_lik, counts, np.matmul(back, first[:, :, None])[:, :, 0], second
+
+    part = Whitening(
+        whitening.centre[observed], factors, whitening.means[:, observed], constants
+    )
+    return part, expand
+
+
+def conditional_means(whitening: Whitening, group: Group) -> Array:
+    """E[x | x_o, k] of the rows of a group that lacks features, (K, n, D)."""
+    centre, means, observed = whitening.centre, whitening.means, group.observed
+    K, n, D = len(means), len(group.values), len(centre)
+    out = np.broadcast_to((centre + means)[:, None], (K, n, D)).copy()
+    assert observed is not None
+    if whitening.factors.ndim == 3:
+        factors, covariance = _dense_marginal(whitening, observed)
+        slopes = covariance[:, :, observed] @ factors.transpose(0, 2, 1) @ factors
+        gaps = (group.values - centre[observed])[None] - means[:, None, observed]
+        out += gaps @ slopes.transpose(0, 2, 1)
+    out[:, :, observed] = group.values
+    return out
+
+
+def _dense_marginal(whitening: Whitening, observed: NDArray[np.intp]) -> tuple[Array, Array]:
+    """Inverse Cholesky factors of the observed features; all covariances."""
+    cholesky = inverse_cholesky(whitening.factors)
+    covariance = cholesky @ cholesky.transpose(0, 2, 1)
+    part = covariance[:, observed[:, None], observed]
+    return inverse_cholesky(np.linalg.cholesky(part)), covariance
+
+
+def _diagonal_marginal(
+    whitening: Whitening, observed: NDArray[np.intp]
+) -> tuple[Whitening, Callable[..., tuple[Any, ...]]]:
+    D = len(whitening.centre)
+    missing = np.setdiff1d(np.arange(D), observed)
+    constants = whitening.constants + len(missing) / 2 * math.log(2 * math.pi)
+    constants = constants - np.log(whitening.factors[:, missing]).sum(1)
+
+    def expand(log_lik: float, counts: Array, first: Array, second: Array) -> tuple[Any, ...]:
+        firsts, seconds = np.zeros((len(counts), D)), np.zeros((len(counts), D))
+        firsts[:, observed], seconds[:, observed] = first, second
+        seconds[:, missing] = counts[:, None]
+        return log_lik, counts, firsts, seconds
+
+    part = Whitening(
+        whitening.centre[observed],
+        whitening.factors[:, observed],
+        whitening.means[:, observed],
+        constants,
+    )
+    return part, expand
+
+
+def _log_det(factors: Array) -> Array:
+    return np.log(np.einsum("kii->ki", factors)).sum(1)

@@ -1,0 +1,131 @@
+"""A Potts prior that draws neighbours to the same component, by mean field.
+
+    p(z) ~ prod_{n ~ m} exp(beta [z_n = z_m]),   x_n | z_n = k ~ N(mu_k, Sigma_k)
+    F(q, theta) = sum_nk q_nk (log N(x_n | k) - log q_nk)
+                  + beta sum_{n ~ m} sum_k q_nk q_mk + log p(mu, Sigma)
+
+Given its neighbours, q_n = softmax_k(log N(x_n | k) + beta sum_{m ~ n} q_mk) maximises F.
+Rows that are not neighbours are updated together, class by class, so that F never
+decreases. The M step of means and covariances is that of the mixture. The weights of the
+mixture have no part in it: next to the coupling, a field log pi learnt from q feeds itself
+until one component has all rows. F bounds the log-density up to the constant log-normaliser
+of the Potts prior.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, sparray, spmatrix
+from scipy.special import softmax, xlogy
+
+from skem.mixture._covariances import Array
+from skem.mixture._model import Mixture, Params, Stats
+
+MAX_SWEEPS, SWEEP_TOL = 100, 1e-6
+
+
+def neighbours(connectivity: sparray | spmatrix | Array, n_rows: int) -> csr_array:
+    """The graph, symmetric, without loops."""
+    graph = csr_array(connectivity, dtype=float)
+    if graph.shape != (n_rows, n_rows):
+        raise ValueError(
+            f"connectivity has shape {graph.shape}, but X has {n_rows} rows: it must say of "
+            "each pair of rows whether they are neighbours."
+        )
+    if not np.isfinite(graph.data).all() or (graph.data < 0).any():
+        raise ValueError("connectivity must hold finite weights of at least 0.")
+    graph = graph.maximum(graph.T).tocsr()
+    graph.setdiag(0)
+    graph.eliminate_zeros()
+    return graph
+
+
+def independent_classes(graph: csr_array) -> list[NDArray[np.intp]]:
+    """Classes of rows without neighbours in their own class.
+
+    Each takes the rows left whose random priority is above that of all neighbours left.
+    """
+    n = graph.shape[0]
+    priority = np.random.RandomState(0).permutation(n) + 1
+    degrees = np.diff(graph.indptr)
+    some = np.flatnonzero(degrees)
+    classes = []
+    left = priority.copy()
+    while left.any():
+        highest = np.zeros(n, dtype=left.dtype)
+        if len(some):
+            highest[some] = np.maximum.reduceat(left[graph.indices], graph.indptr[some])
+        chosen = np.flatnonzero((left > 0) & (left > highest))
+        classes.append(chosen)
+        left[chosen] = 0
+    return classes
+
+
+class PottsMixture(Mixture):
+    """The mixture whose labels have a Potts prior instead of weights."""
+
+    def log_prior(self, params: Params) -> float:
+        return 0.0 if self.is_flat else self.log_prior_of_components(params)
+
+    def _weights(self, counts: Array) -> Array:
+        return counts / counts.sum()
+
+
+class PottsPasses:
+    """E steps over all rows that keep their responsibilities from pass to pass."""
+
+    def __init__(
+        self,
+        model: Mixture,
+        X: Array,
+        graph: csr_array,
+        coupling: float,
+    ) -> None:
+        self._model, self._groups = model, model.rows(X, float)
+        self._parts = [(rows, coupling * graph[rows]) for rows in independent_classes(graph)]
+        self._weight = np.ones(len(X))
+        self.responsibilities: Array | None = None
+
+    def total(self, params: Params) -> Stats:
+        """One sweep over the rows; ``log_lik`` is the bound."""
+        log_density = self._log_density(params)
+        quality = self._sweep(log_density)
+        q: Any = self.responsibilities
+        stats = self._model.e_step(params, self._groups, self._weight, q)
+        return replace(stats, log_lik=float(np.vdot(q, _finite(log_density))) + quality)
+
+    def posterior(self, params: Params) -> Array:
+        """The mean field of given parameters, (n, K)."""
+        log_density = self._log_density(params)
+        before = -np.inf
+        for _ in range(MAX_SWEEPS):
+            quality = self._sweep(log_density)
+            q: Any = self.responsibilities
+            bound = (quality + float(np.vdot(q, _finite(log_density)))) / len(q)
+            if bound - before <= SWEEP_TOL:
+                break
+            before = bound
+        return q
+
+    def _log_density(self, params: Params) -> Array:
+        """log N(x | k), (n, K); -inf where a component is switched off."""
+        log_joint = self._model.log_joint(params, self._groups)
+        return log_joint - np.log(np.where(params.weights > 0, params.weights, 1))
+
+    def _sweep(self, log_density: Array) -> float:
+        """Update the responsibilities; entropy and agreement with neighbours."""
+        if self.responsibilities is None:
+            self.responsibilities = softmax(log_density, axis=1)
+        q = self.responsibilities
+        agreement = 0.0
+        for rows, graph in self._parts:
+            q[rows] = softmax(log_density[rows] + graph @ q, axis=1)
+        for rows, graph in self._parts:
+            agreement += float(np.vdot(q[rows], graph @ q))
+        return agreement / 2 - float(xlogy(q, q).sum())
+
+
+def _finite(log_density: Array) -> Array:
+    return np.where(np.isfinite(log_density), log_density, 0)

@@ -1,0 +1,834 @@
+"""BernoulliRBMCD: a restricted Boltzmann machine with a real likelihood.
+
+The maths are in ``_rbm_model`` (conditionals, free energy, log Z) and ``_rbm_train``
+(contrastive divergence); this file is the estimator.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.util import find_spec
+from numbers import Integral, Real
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    DensityMixin,
+    TransformerMixin,
+)
+from sklearn.callback import CallbackSupportMixin
+from sklearn.utils import Tags, check_array, check_random_state, gen_batches
+
+from skem._base.estimator import (
+    Interval,
+    MeanScoreMixin,
+    StrOptions,
+    blockwise,
+    check_count,
+    check_is_fitted,
+    check_weights,
+    hooks,
+    split_rows,
+    validate_data,
+    warn_if_interrupted,
+    with_callbacks,
+)
+from skem._base.streams import (
+    as_given,
+    check_streamed,
+    is_streamed,
+    outline,
+    refuse_dask,
+    rowwise,
+)
+from skem._loop import Run, iterate
+from skem._rows.files import by_windows
+from skem._rows.parts import collect, working_dtype
+from skem._threads import one_blas_thread, own_threads
+from skem.rbm._model import (
+    MAX_EXACT,
+    Array,
+    LogPartition,
+    Params,
+    ais_log_partition,
+    draw,
+    exact_log_partition,
+    free_energy,
+    hidden_probabilities,
+    pseudo_log_likelihood,
+    visible_probabilities,
+)
+from skem.rbm._rows import dense, density, filled, mean_of
+from skem.rbm._training import (
+    FOLLOWED_ROWS,
+    Options,
+    State,
+    Validation,
+    Workspace,
+    epoch,
+    generator,
+    initial_state,
+    resumed_state,
+)
+
+# Machines with so few hidden units stay stable at four times the rate.
+FEW_HIDDEN = 32
+ROWS = 2000  # rows of a block, where all at once would take too much memory
+# Multiplications of a fit from which compiling its loops pays. Skipping visible units that
+# are 0 does if few are set and there are many hidden ones.
+MIN_FAST, MAX_DENSITY, MIN_SPARSE = 1e11, 0.25, 128
+MAX_REVERSE = 400  # rows from which to anneal
+N_BURN = 10  # Gibbs steps from given rows to samples of the model
+N_FILL = 20  # mean-field steps that fill missing values for transform
+
+
+class BernoulliRBMCD(
+    MeanScoreMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    CallbackSupportMixin,
+    DensityMixin,
+    BaseEstimator,
+):
+    """A restricted Boltzmann machine of binary units, with its likelihood in nats.
+
+    Hidden and visible units are connected, but not among themselves:
+
+    .. math::
+
+        p(v, h) = \\exp(b^\\top v + c^\\top h + v^\\top W h) / Z,
+        \\quad v \\in \\{0, 1\\}^D, \\; h \\in \\{0, 1\\}^H.
+
+    It is fitted by contrastive divergence [1]_, by default with persistent chains [2]_,
+    the centred gradient [3]_, a step size that falls to 0 and averaged weights, which
+    reach a higher likelihood sooner.
+
+    Parameters
+    ----------
+    n_components : int, default=256
+        The number of hidden units H.
+    learning_rate : "auto" or float, default="auto"
+        The step size at the beginning. "auto" is 0.4 for up to 32 hidden units and 0.1 for
+        more.
+    batch_size : "auto" or int, default="auto"
+        Rows in a minibatch, and the number of persistent chains. "auto" is a
+        six-hundredth of the rows, at least 10 and at most 100: few rows need many small
+        steps.
+    n_iter : int, default=10
+        Passes over the rows.
+    verbose : int, default=0
+        1 prints a line after each pass, 10 after every tenth.
+    random_state : int, RandomState or None, default=None
+        Draws the initial weights, the order of the rows and the states of the units.
+    algorithm : {"pcd", "cd"}, default="pcd"
+        Whether Gibbs chains go on from update to update ("pcd"), or start from the data
+        in each ("cd").
+    n_gibbs_steps : int, default=1
+        Gibbs steps in an update: CD-k and PCD-k.
+    centred : bool, default=True
+        Whether the gradient is centred at the means of the units.
+    schedule : {"linear", "constant"}, default="linear"
+        Whether the step size falls to 0 during ``fit``. ``partial_fit`` keeps it constant.
+    weight_decay : float, default=0.0
+        Shrinks the weights by ``learning_rate * weight_decay`` in each update.
+    early_stopping : bool, default=False
+        Whether ``fit`` keeps some rows aside, follows their pseudo-log-likelihood from pass
+        to pass, stops when it no longer rises, and returns to the best weights.
+    validation_fraction : float, default=0.1
+        The share of the rows kept aside for that.
+    n_iter_no_change : int, default=5
+        Passes without a rise of ``tol`` after which to stop.
+    tol : float, default=0.01
+        The least rise, in nats per row.
+    n_jobs : int or None, default=None
+        Threads; more than 2 are not used. They help with batches of 50 rows or more, and
+        need the extra ``fast``. None means 1 unless in a ``joblib.parallel_config``.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components, n_features)
+        The weights W', averaged over the last updates, as are the biases.
+    intercept_hidden_ : ndarray of shape (n_components,)
+        The biases c of the hidden units.
+    intercept_visible_ : ndarray of shape (n_features,)
+        The biases b of the visible units.
+    h_samples_ : ndarray of shape (n_chains, n_components)
+        The hidden units of the persistent chains.
+    n_iter_ : int
+        Number of passes over the rows.
+    validation_scores_ : list of float
+        With ``early_stopping``, an estimate of the mean pseudo-log-likelihood of the rows
+        kept aside, in nats, after each pass; else empty.
+    n_features_in_ : int
+        Number of features seen in fit.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the features, where X had them.
+
+    Raises
+    ------
+    ValueError
+        In ``fit``, for data or parameters that do not fit together, naming them.
+
+    See Also
+    --------
+    sklearn.neural_network.BernoulliRBM : Persistent contrastive divergence, one step.
+
+    Notes
+    -----
+    X holds probabilities: values outside [0, 1] are clipped, with a warning. NaN marks a
+    missing value, which the machine fills in as it learns.
+
+    References
+    ----------
+    .. [1] G. E. Hinton, "Training products of experts by minimizing contrastive
+       divergence", Neural Computation 14, 2002.
+    .. [2] T. Tieleman, "Training restricted Boltzmann machines using approximations to the
+       likelihood gradient", ICML 2008.
+    .. [3] J. Melchior, A. Fischer and L. Wiskott, "How to center deep Boltzmann machines",
+       Journal of Machine Learning Research 17, 2016.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skem import BernoulliRBMCD
+    >>> X = (load_digits().data > 7).astype(float)
+    >>> model = BernoulliRBMCD(n_components=16, n_iter=20, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (1797, 16)
+    >>> model.log_partition().method
+    'exact'
+    >>> model.score(X) > -20  # nats per row; independent pixels have about -25
+    True
+    """
+
+    _log_partition: dict[str, LogPartition]
+
+    _parameter_constraints: dict = {
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "n_iter": [Interval(Integral, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+        "algorithm": [StrOptions({"pcd", "cd"})],
+        "n_gibbs_steps": [Interval(Integral, 1, None, closed="left")],
+        "centred": ["boolean"],
+        "schedule": [StrOptions({"linear", "constant"})],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "n_jobs": [Integral, None],
+    }
+
+    def __init__(
+        self,
+        n_components: int = 256,
+        *,
+        learning_rate: Literal["auto"] | float = "auto",
+        batch_size: Literal["auto"] | int = "auto",
+        n_iter: int = 10,
+        verbose: int = 0,
+        random_state: int | np.random.RandomState | None = None,
+        algorithm: Literal["pcd", "cd"] = "pcd",
+        n_gibbs_steps: int = 1,
+        centred: bool = True,
+        schedule: Literal["linear", "constant"] = "linear",
+        weight_decay: float = 0.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 5,
+        tol: float = 0.01,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.n_iter = n_iter
+        self.verbose = verbose
+        self.random_state = random_state
+        self.algorithm = algorithm
+        self.n_gibbs_steps = n_gibbs_steps
+        self.centred = centred
+        self.schedule = schedule
+        self.weight_decay = weight_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.n_jobs = n_jobs
+
+    # -- fitting --------------------------------------------------------------------------
+
+    @with_callbacks
+    def fit(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Learn weights and biases.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The rows, with values between 0 and 1; NaN marks a missing value. Memory maps, zarr
+            and HDF5 are read batch by batch.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        BernoulliRBMCD
+            The fitted estimator.
+        """
+        self._validate_params()
+        rows = self._check_rows(X, reset=True, warn=True)
+        weight: Array = _relative(check_weights(sample_weight, rows))
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        own, validation = np.arange(rows.shape[0]), None
+        if self.early_stopping:
+            own, aside = split_rows(weight, self.validation_fraction, generator(3, seed))
+        size = self._batch_size(len(own))
+        mean = mean_of(rows, weight)
+        state = initial_state(mean, self.n_components, min(size, len(own)), seed)
+        if self.early_stopping:
+            aside = aside[:FOLLOWED_ROWS]
+            followed = dense(rows[aside], np.float32), weight[aside]
+            validation = Validation(*followed, self.tol, state.average.copy())
+        n_updates = self.n_iter * -(-len(own) // size)
+        workspace = self._workspaces(state, rows, seed, self.n_iter)
+        dtype = working_dtype(rows)
+
+        def step(state: State) -> tuple[State, float]:
+            self._epoch(state, rows, weight, own, seed, workspace, n_updates)
+            return state, 0.0
+
+        def stop(run: Run) -> bool:
+            if validation is None:
+                return False
+            validation.follow(state)
+            return validation.n_worse >= self.n_iter_no_change
+
+        def line(run: Run) -> str:
+            if validation is None:
+                return f"{state.n_updates} updates"
+            return f"validation score {validation.scores[-1]:.3f} nats per sample"
+
+        def attributes(run: Run) -> dict[str, Any]:
+            return self._attributes(state, seed, run.n_iter, dtype)
+
+        root = self._init_callback_context(max_subtasks=self.n_iter)
+        root.call_on_fit_task_begin(estimator=self, X=as_given(rows))
+        with one_blas_thread():
+            run = iterate(
+                step,
+                state,
+                max_iter=self.n_iter,
+                **hooks(self, rows, int(self.verbose), line, attributes, stop),
+            )
+        warn_if_interrupted(self, run, stacklevel=4)
+        self.validation_scores_ = validation.scores if validation else []
+        if self.validation_scores_ and validation:
+            best = vars(validation.best)
+            for name, value in vars(state.params).items():
+                value[:] = best[name]
+            state.average = validation.best
+        validate_data(self, outline(X), reset=True, skip_check_array=True)
+        self._keep(state, seed, run.n_iter, dtype)
+        root.call_on_fit_task_end(
+            estimator=self, X=as_given(rows), reconstruction_attributes={}
+        )
+        return self
+
+    @blockwise
+    def partial_fit(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Go on learning from these rows, in one pass at a constant step size.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The rows. The blocks of a dask array or data frame are learnt from in their
+            order, one at a time.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        BernoulliRBMCD
+            The updated estimator.
+        """
+        self._validate_params()
+        first = not hasattr(self, "components_")
+        if not first and self.n_components != len(self.components_):
+            raise ValueError(
+                f"n_components={self.n_components}, but the fitted machine has "
+                f"{len(self.components_)} hidden units: call fit to begin anew."
+            )
+        rows = self._check_rows(X, reset=first, warn=True)
+        weight = _relative(check_weights(sample_weight, rows))
+        if first:
+            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+            n_chains = self._batch_size(rows.shape[0])
+            state = initial_state(mean_of(rows, weight), self.n_components, n_chains, seed)
+        else:
+            state, seed = self._state(), self._seed
+        workspace = self._workspaces(state, rows, seed, 1)
+        with one_blas_thread():
+            every = np.arange(rows.shape[0])
+            self._epoch(state, rows, weight, every, seed, workspace, None)
+        dtype = working_dtype(rows if first else self.components_)
+        if first:
+            validate_data(self, outline(X), reset=True, skip_check_array=True)
+        self._keep(state, seed, getattr(self, "n_iter_", 0) + 1, dtype)
+        return self
+
+    def _batch_size(self, n_rows: int) -> int:
+        if self.batch_size == "auto":
+            return min(100, max(10, n_rows // 600))
+        return int(self.batch_size)
+
+    def _workspaces(
+        self, state: State, rows: Any, seed: int, n_iter: int
+    ) -> Callable[[int], Workspace]:
+        """A workspace for each size of a batch; compiled, if that pays."""
+        options = Options(
+            self.algorithm == "pcd", self.n_gibbs_steps, self.centred, self.weight_decay
+        )
+        n_products = 2 * self.n_gibbs_steps + 3
+        work = n_iter * rows.shape[0] * state.params.weights.size * n_products
+        if work < MIN_FAST or find_spec("numba") is None:
+            return cache(lambda n_rows: Workspace(state, n_rows, options, seed))
+        from skem.rbm._kernel import KernelWorkspace  # numba takes time to import
+
+        sparse = self.n_components >= MIN_SPARSE and density(rows) <= MAX_DENSITY
+        n_threads = own_threads(self.n_jobs)
+        return cache(
+            lambda n_rows: KernelWorkspace(
+                state, n_rows, options, seed, sparse=sparse, n_threads=n_threads
+            )
+        )
+
+    def _epoch(
+        self,
+        state: State,
+        rows: Any,
+        weight: Array,
+        chosen: NDArray[np.intp],
+        seed: int,
+        workspace: Callable[[int], Workspace],
+        n_updates: int | None,
+    ) -> None:
+        """One pass over the chosen rows, shuffled; the step size falls over ``n_updates``."""
+        auto = 0.4 if self.n_components <= FEW_HIDDEN else 0.1
+        rate = auto if self.learning_rate == "auto" else float(self.learning_rate)
+
+        def falling(i: int) -> float:
+            return rate * (1 - i / n_updates) if n_updates else rate
+
+        rng = generator(2, seed, state.n_updates)
+        order = by_windows(chosen[rng.permutation(len(chosen))], rows)
+        if self.schedule == "constant":
+            n_updates = None
+        try:
+            epoch(state, rows, weight, order, self._batch_size(len(order)), falling, workspace)
+        except FloatingPointError as error:
+            raise ValueError(
+                f"learning_rate={self.learning_rate!r} or weight_decay={self.weight_decay!r} "
+                f"is too large: {error}. Lower it."
+            ) from error
+
+    def _attributes(
+        self, state: State, seed: int, n_iter: int, dtype: np.dtype
+    ) -> dict[str, Any]:
+        average = state.average.astype(dtype)
+        return {
+            "components_": np.ascontiguousarray(average.weights.T),
+            "intercept_hidden_": average.hidden,
+            "intercept_visible_": average.visible,
+            "h_samples_": state.chains.astype(dtype),
+            "n_iter_": n_iter,
+            "_seed": seed,
+            "_last": vars(state.params),
+            "_visible_mean": state.visible_mean,
+            "_hidden_mean": state.hidden_mean,
+            "_n_updates": state.n_updates,
+            "_log_partition": {},
+        }
+
+    def _keep(self, state: State, seed: int, n_iter: int, dtype: np.dtype) -> None:
+        for name, value in self._attributes(state, seed, n_iter, dtype).items():
+            setattr(self, name, value)
+
+    def _state(self) -> State:
+        """A copy of what training changes."""
+        others = self.h_samples_.astype(np.float32), self._visible_mean, self._hidden_mean
+        average = self._params().astype(np.float32)
+        return resumed_state(Params(**self._last), average, *others, n_updates=self._n_updates)
+
+    # -- input ----------------------------------------------------------------------------
+
+    def _check_rows(self, X: Any, *, reset: bool, warn: bool = False) -> Any:
+        refuse_dask(self, X)
+        options: dict[str, Any] = {
+            "accept_sparse": "csr",
+            "dtype": [np.float64, np.float32],
+            "ensure_all_finite": "allow-nan",
+        }
+        rows: Any
+        if is_streamed(X):
+            rows = check_streamed(self, X, reset=reset)
+        elif reset:
+            rows = check_array(X, estimator=self, input_name="X", **options)
+        else:
+            rows = validate_data(self, X, reset=False, **options)
+        spans = collect(_span, rows.data if issparse(rows) else rows)
+        low, high = min(low for low, _ in spans), max(high for _, high in spans)
+        if low >= 0 and high <= 1:
+            return rows
+        if warn:
+            warnings.warn(
+                f"X has values between {low:.3g} and {high:.3g}; those outside [0, 1] are "
+                "clipped. Scale X, by MinMaxScaler for example.",
+                UserWarning,
+                stacklevel=4,
+            )
+        if issparse(rows):
+            rows = rows.copy()
+            np.clip(rows.data, 0, 1, out=rows.data)
+            return rows
+        return rows.clip(0, 1)
+
+    def _params(self) -> Params:
+        return Params(self.components_.T, self.intercept_visible_, self.intercept_hidden_)
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.components_)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _blocks(self, X: ArrayLike) -> Iterator[Array]:
+        """Blocks of complete rows, in the dtype of X."""
+        check_is_fitted(self)
+        rows = self._check_rows(X, reset=False)
+        dtype = working_dtype(rows)
+        params = self._params().astype(dtype)
+        mean = self._visible_mean.astype(dtype)
+        for part in gen_batches(rows.shape[0], ROWS):
+            yield filled(dense(rows[part], dtype), params, mean, N_FILL)
+
+    # -- verbs ----------------------------------------------------------------------------
+
+    @rowwise
+    def transform(self, X: ArrayLike) -> Array:
+        """Return the probabilities of the hidden units.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The rows; missing values are filled by mean field.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+            P(h = 1 | v).
+        """
+        blocks = [
+            hidden_probabilities(self._params().astype(v.dtype), v) for v in self._blocks(X)
+        ]
+        return np.concatenate(blocks)
+
+    @rowwise
+    def inverse_transform(self, X: ArrayLike) -> Array:
+        """Return the probabilities of the visible units given the hidden ones.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components)
+            States or probabilities of the hidden units.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            P(v = 1 | h).
+        """
+        check_is_fitted(self)
+        h = check_array(X, dtype=[np.float64, np.float32])
+        if h.shape[1] != len(self.components_):
+            raise ValueError(
+                f"X has shape {h.shape}, but the model has {len(self.components_)} hidden "
+                "units: one column for each is needed."
+            )
+        return visible_probabilities(self._params().astype(h.dtype), h)
+
+    def reconstruct(self, X: ArrayLike) -> Array:
+        """Return the expected visible units given those of X.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            ``inverse_transform(transform(X))``.
+        """
+        return self.inverse_transform(self.transform(X))
+
+    @rowwise
+    def free_energy(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the free energy of each row.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The rows; missing values are filled by mean field first.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            F(v) = -log sum_h exp(b'v + c'h + v'W h), in nats.
+        """
+        check_is_fitted(self)
+        params = self._params().astype(float)
+        return np.concatenate(
+            [free_energy(params, v.astype(float, copy=False)) for v in self._blocks(X)]
+        )
+
+    def log_partition(self, X: ArrayLike | None = None) -> LogPartition:
+        """Return log Z, which turns free energies into likelihoods.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features), default=None
+            If given, log Z is estimated by annealing from these rows, which should be like
+            samples of the model: training rows, for example. Such reverse annealing tends to
+            find too much, where the default tends to find too little.
+
+        Returns
+        -------
+        LogPartition
+            ``value`` in nats, ``standard_error`` and ``method``: "exact", by enumeration of
+            the smaller layer, if that has up to 20 units; else "ais", annealed importance
+            sampling from 400 chains over 1000 temperatures; "reverse ais" from X.
+        """
+        check_is_fitted(self)
+        params, rng = self._params(), np.random.Generator(np.random.SFC64(0))
+        mean: Array = np.clip(self._visible_mean, 1e-3, 1 - 1e-3)
+        base = np.log(mean / (1 - mean))
+        with one_blas_thread():
+            if X is not None:
+                start = self.gibbs(X, N_BURN, 0)
+                start = start[:: -(-len(start) // MAX_REVERSE)]
+                if len(start) < 2:
+                    raise ValueError(
+                        "X has one row: a standard error needs two, and better hundreds."
+                    )
+                return ais_log_partition(params, base, rng, start=start)
+            kept = self._log_partition  # copies of the estimator share it
+            if "value" not in kept:
+                if min(params.weights.shape) <= MAX_EXACT:
+                    value = exact_log_partition(params)
+                    kept["value"] = LogPartition(value, 0.0, "exact")
+                else:
+                    kept["value"] = ais_log_partition(params, base, rng)
+        return kept["value"]
+
+    @rowwise
+    def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the log-likelihood of each row.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The rows; missing values are filled by mean field first.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            The log-probabilities log p(v) = -F(v) - log Z, in nats; log Z is that of
+            :meth:`log_partition`.
+        """
+        return -self.free_energy(X) - self.log_partition().value
+
+    @rowwise
+    def pseudo_log_likelihood(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the pseudo-log-likelihood of each row, which needs no log Z.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The rows, rounded to 0 and 1.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            The sums over the features of log p(v_i given all others), in nats.
+        """
+        check_is_fitted(self)
+        params = self._params().astype(float)
+        return np.concatenate(
+            [pseudo_log_likelihood(params, np.rint(v).astype(float)) for v in self._blocks(X)]
+        )
+
+    def gibbs(
+        self,
+        X: ArrayLike,
+        n_steps: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Array:
+        """Return rows after Gibbs steps from those of X.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Where the chains start.
+        n_steps : int, default=1
+            How many times hidden and visible units are drawn in turn.
+        random_state : int, RandomState or None, default=None
+            Seed of this call; None draws anew each time.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            The visible units, 0 or 1.
+        """
+        check_count("n_steps", n_steps, least=0)
+        rng = _generator(random_state)
+        out = []
+        for v in self._blocks(X):
+            out.append(_walk(self._params().astype(v.dtype), v, n_steps, rng))
+        return np.concatenate(out)
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+        *,
+        n_steps: int = 1000,
+    ) -> Array:
+        """Draw rows from the model, each by a Gibbs chain of its own.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            How many.
+        random_state : int, RandomState or None, default=None
+            Seed of this call; None draws anew each time.
+        n_steps : int, default=1000
+            Gibbs steps from independent units with the means of the training data.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            The visible units, 0 or 1.
+        """
+        check_is_fitted(self)
+        check_count("n_samples", n_samples)
+        rng = _generator(random_state)
+        mean = self._visible_mean.astype(self.components_.dtype)
+        start = draw(np.broadcast_to(mean, (int(n_samples), len(mean))), rng)
+        check_count("n_steps", n_steps, least=0)
+        return _walk(self._params(), start, n_steps, rng)
+
+    @rowwise
+    def impute(
+        self,
+        X: ArrayLike,
+        *,
+        n_chains: int = 5,
+        n_steps: int = 100,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> Array:
+        """Return X with missing values filled by their conditional expectation.
+
+        The expectation is an average over Gibbs chains in which what is observed stays, of
+        the probabilities of the visible units in the second half of their steps. The
+        chains start at the means of the training data. Rows that are streamed have the noise of
+        their part of the file or of their block.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+        n_chains : int, default=5
+            Chains for each row.
+        n_steps : int, default=100
+            Gibbs steps of each chain.
+        random_state : int, RandomState or None, default=0
+            Seed of the chains.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            The rows, complete.
+        """
+        check_is_fitted(self)
+        check_count("n_chains", n_chains)
+        check_count("n_steps", n_steps)
+        rows = self._check_rows(X, reset=False)
+        dtype = working_dtype(rows)
+        params, rng = self._params().astype(dtype), _generator(random_state)
+        out = dense(rows, dtype).copy()
+        incomplete = np.flatnonzero(np.isnan(out).any(1))
+        if not len(incomplete):
+            return out
+        for part in gen_batches(len(incomplete), ROWS):
+            chosen = incomplete[part]
+            known = out[chosen]
+            missing, mean = np.isnan(known), self._visible_mean.astype(dtype)
+            total = np.zeros_like(known)
+            for _ in range(n_chains):
+                v = np.where(
+                    missing,
+                    draw(np.broadcast_to(mean, known.shape), rng),
+                    known,
+                )
+                for step in range(n_steps):
+                    h = draw(hidden_probabilities(params, v), rng)
+                    p = visible_probabilities(params, h)
+                    if step >= n_steps // 2:
+                        total += p
+                    v = np.where(missing, draw(p, rng), known)
+            total /= n_chains * (n_steps - n_steps // 2)
+            out[chosen] = np.where(missing, total, known)
+        return out
+
+
+def _walk(params: Params, v: Array, n_steps: int, rng: np.random.Generator) -> Array:
+    """The visible units after Gibbs steps."""
+    for _ in range(n_steps):
+        h = draw(hidden_probabilities(params, v), rng)
+        v = draw(visible_probabilities(params, h), rng)
+    return v
+
+
+def _span(values: Any) -> tuple[float, float]:
+    """The least and the largest value, and 0."""
+    values = np.asarray(values)
+    return float(np.nanmin(values, initial=0)), float(np.nanmax(values, initial=0))
+
+
+def _relative(weight: Array) -> Array:
+    """Weights of at most 1: only their ratios count."""
+    return weight / weight.max()
+
+
+def _generator(random_state: Any) -> np.random.Generator:
+    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    return np.random.Generator(np.random.SFC64(seed))

@@ -1,0 +1,245 @@
+"""Contrastive divergence for the restricted Boltzmann machine, one minibatch at a time.
+
+The gradient of the mean log-likelihood is <v h'>_data - <v h'>_model. Persistent chains, or
+a few Gibbs steps from the data, stand for the model. Both factors are centred at slowly
+moving means mu and lam (Melchior, Fischer and Wiskott, 2016), which adds two terms of rank
+1, and leaves the data as they are:
+
+    dW = <v h'> - <v h'>_model - mu dh' - dv lam',  db = dv - dW lam,  dc = dh - dW' mu
+
+The arithmetic is in float32: its rounding is far below the noise of a minibatch.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg.blas import sgemm
+from sklearn.utils import gen_batches
+
+from skem.rbm._model import Array, Params, pseudo_log_likelihood, sigmoid
+from skem.rbm._rows import dense, filled
+
+# Rates of the moving means; updates that the average of the parameters reaches back.
+CENTRE_RATE, AVERAGE_SPAN, AVERAGE_EVERY = 0.01, 400, 10
+MAX_BIAS = 1e6  # where learning has diverged
+# Of the rows kept aside, those followed, and the features that are predicted.
+FOLLOWED_ROWS, FOLLOWED_FEATURES = 1000, 16
+LIMIT = 0.01  # means are kept this far from 0 and 1 when biases start from them
+
+
+@dataclass
+class State:
+    """What training changes, in place."""
+
+    rows: Array  # the weights, then room for sums of pairs of their rows
+    params: Params  # its weights are a view of rows
+    average: Params
+    chains: Array  # hidden units of the persistent chains, (n_chains, n_hidden)
+    visible_mean: Array  # mu
+    hidden_mean: Array  # lam
+    n_updates: int = 0
+    n_averaged: int = 0  # updates that the average has seen
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the gradient is estimated and followed."""
+
+    persistent: bool = True
+    n_gibbs_steps: int = 1
+    centred: bool = True
+    decay: float = 0.0
+
+
+def initial_state(mean: Array, n_hidden: int, n_chains: int, seed: int) -> State:
+    """Small weights, visible biases at the logits of the mean, random chains."""
+    rng = generator(0, seed)
+    mean = np.clip(mean, LIMIT, 1 - LIMIT).astype(np.float32)
+    weights = 0.01 * rng.standard_normal((len(mean), n_hidden), np.float32)
+    params = Params(weights, np.log(mean / (1 - mean)), np.zeros(n_hidden, np.float32))
+    chains = (rng.random((n_chains, n_hidden)) < 0.5).astype(np.float32)
+    half = np.full(n_hidden, 0.5, np.float32)
+    return resumed_state(params, params, chains, mean, half)
+
+
+def resumed_state(
+    params: Params,
+    average: Params,
+    chains: Array,
+    visible_mean: Array,
+    hidden_mean: Array,
+    n_updates: int = 0,
+) -> State:
+    """Copies of what an earlier state held."""
+    n_visible = len(params.visible)
+    rows = np.zeros((n_visible + n_visible // 2, len(params.hidden)), np.float32)
+    rows[:n_visible] = params.weights
+    own = Params(rows[:n_visible], params.visible.copy(), params.hidden.copy())
+    arrays = chains.copy(), visible_mean.copy(), hidden_mean.copy()
+    return State(rows, own, average.copy(), *arrays, n_updates, n_updates)
+
+
+def generator(purpose: int, *seeds: int) -> np.random.Generator:
+    """A stream of its own for every purpose."""
+    return np.random.Generator(np.random.SFC64([purpose + 1, *seeds]))
+
+
+class Workspace:
+    """Rows of a batch, then those of its chains, and the arithmetic on them in NumPy."""
+
+    def __init__(self, state: State, n_rows: int, options: Options, seed: int) -> None:
+        n_visible, n_hidden = state.params.weights.shape
+        self.options, self.n_rows, self.params = options, n_rows, state.params
+        self.chains = state.chains
+        if not options.persistent:
+            self.chains = np.empty((n_rows, n_hidden), np.float32)
+        m = len(self.chains)
+        n = n_rows + m
+        self.inputs = np.empty((m, n_visible), np.float32)  # of the visible units
+        self.v = np.empty((n + 2, n_visible), np.float32)  # 2 rows for the rank-1 terms
+        self.h = np.empty((n + 2, n_hidden), np.float32)
+        self.parts = [(slice(0, n_rows), slice(0, len(self.chains)))]
+        self.map: Callable[..., Iterable[Any]] = map
+        self._rng = generator(1, seed, state.n_updates)
+        self._uniform = np.empty(n * max(n_visible, n_hidden), np.float32)
+
+    def hidden_inputs(self, rows: slice) -> None:
+        np.matmul(self.v[rows], self.params.weights, out=self.h[rows])
+
+    def sigmoid(self, x: Array, bias: Array) -> None:
+        """In place, of the sum."""
+        x += bias
+        sigmoid(x)
+
+    def draw(self, x: Array, bias: Array, out: Array, key: tuple[int, int, int]) -> None:
+        """The same, and units that are 1 with these probabilities; ``key`` has no use here."""
+        self.sigmoid(x, bias)
+        uniform = self._uniform[: x.size].reshape(x.shape)
+        self._rng.random(out=uniform, dtype=np.float32)
+        np.less(uniform, x, out=out, casting="unsafe")
+
+    def ascend(self, weight: Array, rate: float) -> None:
+        """Add the gradient, a weighted sum over the rows, to the weights."""
+        self.h *= weight[:, None]
+        keep, W = 1 - rate * self.options.decay, self.params.weights
+        sgemm(rate, self.h.T, self.v.T, beta=keep, c=W.T, trans_b=1, overwrite_c=1)
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def update(state: State, batch: Any, weight: Array, rate: float, space: Workspace) -> None:
+    """One step up the gradient on a batch whose weights sum to 1."""
+    options, params, n, m = space.options, state.params, space.n_rows, len(space.chains)
+    v, h = space.v[: n + m], space.h[: n + m]
+    v[:n] = batch
+
+    def sample(part: tuple[slice, slice]) -> None:
+        """Hidden units of some rows, and Gibbs steps of some chains."""
+        rows, chains = part
+        space.hidden_inputs(rows)
+        if options.persistent:
+            space.sigmoid(h[rows], params.hidden)
+        else:
+            key = (state.n_updates, 0, rows.start)
+            space.draw(h[rows], params.hidden, space.chains[chains], key)
+        ends = slice(n + chains.start, n + chains.stop)
+        for step in range(options.n_gibbs_steps):
+            inputs = space.inputs[chains]
+            np.matmul(space.chains[chains], params.weights.T, out=inputs)
+            key = (state.n_updates, 2 * step + 1, chains.start)
+            space.draw(inputs, params.visible, v[ends], key)
+            space.hidden_inputs(ends)
+            if step == options.n_gibbs_steps - 1 and not options.persistent:
+                space.sigmoid(h[ends], params.hidden)
+                break
+            key = (state.n_updates, 2 * step + 2, chains.start)
+            space.draw(h[ends], params.hidden, space.chains[chains], key)
+
+    list(space.map(sample, space.parts))
+    chain_weight = np.full(m, 1 / m, np.float32) if options.persistent else weight
+    signed = np.concatenate([weight, -chain_weight])
+    dv, dh = signed @ v, signed @ h
+    mu, lam = state.visible_mean, state.hidden_mean
+    mu += CENTRE_RATE * (weight @ v[:n] - mu)
+    lam += CENTRE_RATE * (weight @ h[:n] - lam)
+    if not options.centred:
+        mu, lam = 0 * mu, 0 * lam
+    v, h = space.v, space.h
+    v[n + m], h[n + m] = mu, -dh
+    v[n + m + 1], h[n + m + 1] = dv, -lam
+    weights = np.concatenate([signed, np.ones(2, np.float32)])
+    db, dc = dv - (weights * (h @ lam)) @ v, dh - (weights * (v @ mu)) @ h
+    space.ascend(weights, rate)
+    params.visible[:] += rate * db
+    params.hidden[:] += rate * dc
+    state.n_updates += 1
+    if state.n_updates % AVERAGE_EVERY == 0:
+        _average(state)
+
+
+def epoch(
+    state: State,
+    rows: Any,
+    weight: Array,
+    order: NDArray[np.intp],
+    batch_size: int,
+    rate: Callable[[int], float],
+    workspace: Callable[[int], Workspace],
+) -> None:
+    """Updates from batches of the rows in this order, at the rate of each update."""
+    mean_weight = weight[order].mean()
+    for part in gen_batches(len(order), batch_size):
+        chosen = np.sort(order[part])
+        own = weight[chosen]
+        if own.sum() == 0:
+            continue
+        batch = filled(dense(rows[chosen], np.float32), state.params, state.visible_mean)
+        weights = (own / own.sum()).astype(np.float32)
+        share = own.sum() / (mean_weight * len(own))  # light batches take short steps
+        update(state, batch, weights, rate(state.n_updates) * share, workspace(len(chosen)))
+        if not np.abs(state.params.hidden).max() < MAX_BIAS:
+            raise FloatingPointError(f"the biases have grown beyond {MAX_BIAS:g}")
+    _average(state)
+
+
+def _average(state: State) -> None:
+    """Move the average towards the parameters; at first it is them."""
+    pending = state.n_updates - state.n_averaged
+    if state.n_updates <= AVERAGE_EVERY:
+        share = 1.0
+    else:
+        share = max(pending / AVERAGE_SPAN, pending / state.n_updates)
+    for average, value in zip(
+        vars(state.average).values(), vars(state.params).values(), strict=True
+    ):
+        average += share * (value - average)
+    state.n_averaged = state.n_updates
+
+
+@dataclass
+class Validation:
+    """Rows kept aside, and how well the machine has fitted them so far."""
+
+    rows: Array
+    weight: Array
+    tol: float
+    best: Params
+    scores: list[float] = field(default_factory=list)
+    best_score: float = -math.inf
+    n_worse: int = 0
+
+    def follow(self, state: State) -> float:
+        """The pseudo-log-likelihood after another pass, from the same features each time."""
+        v = np.rint(filled(self.rows, state.average, state.visible_mean))
+        order = np.random.Generator(np.random.SFC64(0)).permutation(v.shape[1])
+        each = pseudo_log_likelihood(state.average, v, order[:FOLLOWED_FEATURES])
+        score = float(np.average(each, weights=self.weight))
+        if score > self.best_score + self.tol:
+            self.best, self.best_score, self.n_worse = state.average.copy(), score, 0
+        else:
+            self.n_worse += 1
+        self.scores.append(score)
+        return score

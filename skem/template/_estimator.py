@@ -1,0 +1,776 @@
+"""ShiftedTemplateEM: find an image that is hidden at an unknown place in many others.
+
+The maths are in ``_template_model`` (E and M step) and ``_template_starts`` (where EM
+starts); this file is the estimator.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from numbers import Integral, Real
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
+from sklearn.utils import Tags, check_array, check_random_state
+
+from skem._base.em import EMEstimator
+from skem._base.estimator import (
+    Interval,
+    StrOptions,
+    check_count,
+    check_is_fitted,
+    check_weights,
+    validate_data,
+    with_callbacks,
+)
+from skem._base.passes import Passes
+from skem._base.streams import as_given, check_streamed, is_streamed, outline, rowwise
+from skem._loop import Run, em
+from skem._rows.parts import chunks, collect
+from skem._rows.sampling import representative_rows
+from skem._threads import one_blas_thread
+from skem.template._model import (
+    SEEN,
+    Params,
+    Rows,
+    ShiftedTemplate,
+    Smoothness,
+    Stats,
+)
+from skem.template._moves import N_ITER_TRY, try_moves
+from skem.template._starts import (
+    given_params,
+    mean_params,
+    model_of,
+    prior_at,
+    random_params,
+    run_em,
+    search,
+    shrink_all,
+)
+from skem.template._windows import Array, Windows
+
+# How often the shift move is followed.
+MAX_MOVES = 4
+
+
+class ShiftedTemplateEM(EMEstimator):
+    """A template hidden at an unknown shift in noisy images, found by EM.
+
+    Each image is a fixed background, in which a template replaces the pixels of a
+    window at a hidden shift, plus white Gaussian noise:
+
+    .. math::
+
+        d &\\sim \\mathrm{Categorical}(a), \\\\
+        x \\mid d &\\sim \\mathcal N(M_d, s^2 I), \\quad
+        M_d = \\text{background with the template pasted at } d.
+
+    One fit finds template, background, noise and the distribution of the shifts, by
+    maximum likelihood or, for very noisy images, with a smoothness prior. An EM iteration
+    over n images of H rows and W columns costs O(n H W), whatever the number of shifts.
+
+    Parameters
+    ----------
+    template_width : int, default=None
+        Width of the template in pixels. None means half the width of the image.
+    template_height : int, default=None
+        Height of the template in pixels. None means the height of the image: the
+        template then moves only sideways.
+    image_shape : tuple of int, default=None
+        (height, width) or (height, width, channels) of the images that the rows of X
+        hold in C order. None takes it from X if X is a stack (n_samples, height, width)
+        or (n_samples, height, width, channels), and (1, n_features) otherwise.
+    algorithm : {"soft", "hard"}, default="soft"
+        "soft" is EM. "hard" puts each image at its most probable shift, which is faster
+        to converge and worse in noise.
+    absent : bool, default=False
+        Whether the template may be absent from an image. If so the posterior has one
+        more category, the last, and ``predict`` gives -1 for it.
+    init : {"auto", "mean", "random"}, default="auto"
+        Where EM starts. "auto" tries several starts on ``init_size`` images, goes on from
+        the best with all images, and tries to move an off-centre template into place.
+        "mean" starts from every shift being equally probable. "random" starts from
+        random pixels within the range of the data and a random noise.
+    n_init : int, default=2
+        Number of random starts: besides the others in "auto", the only ones in "random".
+    init_size : int, default=256
+        Number of images on which starts are compared.
+    shrinkage : {"start", "map"} or None, default="start"
+        "start" adds to "auto" a start whose template and background are shrunk, so that
+        images recognise the template and not their own noise; the fit itself is
+        maximum likelihood. "map" keeps the shrunk estimate, for very noisy images: the
+        mode under Gaussian priors on the DCT coefficients, whose variances are estimated
+        from the data for each radial frequency. None does without.
+    subset_schedule : tuple of (n_images, n_iter), default=None
+        Iterations on the first ``n_images`` images, in turn, between the start and the
+        iterations on all images. With ``init="random"``, ``n_init=1`` and ``max_iter=1``,
+        ``((50, 5), (100, 1), (300, 1), (500, 1))`` is a schedule often used on 1000 images.
+    template_init : array-like of shape (template_height, template_width), default=None
+        Template to start from. With any of the four given starts, ``init="auto"`` becomes
+        "mean" for what is not given: a given start is never searched over or moved.
+    background_init : array-like of shape (height, width), default=None
+        Background to start from.
+    noise_std_init : float, default=None
+        Noise to start from.
+    shift_prior_init : array-like of shape (n_shifts,), default=None
+        Shift probabilities to start from; they sum to 1. "absent", if allowed, comes last.
+    shift_concentration_prior : float, default=1.0
+        Concentration of the symmetric Dirichlet prior on the shift probabilities, at
+        least 1. At 1 it is flat. Above 1 it adds ``shift_concentration_prior - 1`` images
+        to each shift: worth having where new images may have shifts that the training
+        images do not, since those have probability 0 otherwise.
+    max_iter : int, default=100
+        The largest number of EM iterations on all images.
+    tol : float, default=1e-4
+        EM stops when an iteration changes the objective by less than this, in nats per image.
+    random_state : int, RandomState or None, default=None
+        Draws the sample of images and the random starts.
+    n_jobs : int, default=None
+        Number of threads for the passes over the images, on dask of each block, and of
+        workers for the starts. The results do not depend on it.
+    warm_start : bool, default=False
+        Whether to start from the last fit.
+    verbose : int, default=0
+        1 prints a line every ``verbose_interval`` iterations.
+    verbose_interval : int, default=10
+        Iterations between lines.
+    learning_offset : float, default=10.0
+        Damps the first steps of ``partial_fit``.
+    learning_decay : float, default=0.7
+        Step t of ``partial_fit`` has size (t + learning_offset) ** -learning_decay.
+
+    Attributes
+    ----------
+    template_ : ndarray of shape (template_height, template_width[, channels])
+        The template.
+    background_ : ndarray of shape (height, width[, channels])
+        The background.
+    background_seen_ : ndarray of bool, of the shape of ``background_``
+        False where the template covers the background in every image. There the data
+        say nothing, and ``background_`` keeps the value it started from.
+    noise_std_ : float
+        The standard deviation of the noise.
+    shift_prior_ : ndarray of shape (n_shifts,) or (n_shifts + 1,)
+        The probability of each shift, in C order if the template moves along two axes;
+        with ``absent``, the last entry is the probability of absence.
+    shift_shape_ : tuple of int
+        (n_row_shifts, n_column_shifts): ``np.unravel_index(d, shift_shape_)`` is the top
+        left corner of the template for shift ``d``.
+    image_shape_ : tuple of int
+        The shape of an image.
+    lower_bound_ : float
+        The objective of the fitted parameters: log-likelihood plus log prior density,
+        in nats per image. Without a prior it is ``score`` of the training images; in hard
+        EM it is the bound at the most probable shifts, which is lower. After
+        ``partial_fit`` it is that of the last batch, before it was learnt.
+    lower_bounds_ : list of float
+        The objective after each iteration on all images; within a fit it never decreases.
+    n_iter_ : int
+        Number of EM iterations on all images.
+    converged_ : bool
+        Whether the last change of the objective was below ``tol``.
+    n_features_in_ : int
+        Number of features seen in fit.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the features, where X had them.
+
+    Raises
+    ------
+    ValueError
+        In ``fit``, for data or parameters that do not fit together, naming them.
+
+    See Also
+    --------
+    skem.datasets.make_shifted_templates : Simulate this model.
+    skem.datasets.load_hidden_face : A portrait hidden in a photograph.
+
+    Notes
+    -----
+    NaN marks a missing pixel; missing pixels are marginalised exactly, at about twice the
+    time and memory. float32 data are kept and computed in float32, except while the noise
+    is below 1% of the size of the pixels, where squares would cancel: such passes compute
+    in float64, as do all methods but fit. The transform of X, as large as X,
+    is kept during the fit.
+
+    X may also be a memory map, an array of zarr or a dataset of h5py, which are read part by
+    part at each pass, or a dask array or data frame, which is fitted on its workers. Of dask,
+    methods that look at each row alone return lazy arrays.
+
+    References
+    ----------
+    .. [1] B. J. Frey and N. Jojic, "Fast, large-scale transformation-invariant
+       clustering", NIPS 2001.
+    .. [2] N. Jojic and B. J. Frey, "Learning flexible sprites in video layers", CVPR 2001.
+    .. [3] S. H. W. Scheres, "RELION: Implementation of a Bayesian approach to cryo-EM
+       structure determination", Journal of Structural Biology 180, 2012.
+
+    Examples
+    --------
+    >>> from skem import ShiftedTemplateEM
+    >>> from skem.datasets import make_shifted_templates
+    >>> data = make_shifted_templates(
+    ...     n_samples=300, image_shape=(10, 30), template_width=8, random_state=0
+    ... )
+    >>> model = ShiftedTemplateEM(template_width=8, image_shape=(10, 30), random_state=0)
+    >>> shifts = model.fit(data.X).predict(data.X)
+    >>> float((shifts == data.shifts).mean())
+    1.0
+    """
+
+    _parameter_constraints: dict = {
+        "template_width": [Interval(Integral, 1, None, closed="left"), None],
+        "template_height": [Interval(Integral, 1, None, closed="left"), None],
+        "image_shape": [tuple, list, None],
+        "algorithm": [StrOptions({"soft", "hard"})],
+        "absent": ["boolean"],
+        "init": [StrOptions({"auto", "mean", "random"})],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "init_size": [Interval(Integral, 1, None, closed="left")],
+        "shrinkage": [StrOptions({"start", "map"}), None],
+        "subset_schedule": [tuple, list, None],
+        "template_init": ["array-like", None],
+        "background_init": ["array-like", None],
+        "noise_std_init": [Interval(Real, 0, None, closed="neither"), None],
+        "shift_prior_init": ["array-like", None],
+        "shift_concentration_prior": [Interval(Real, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 0, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "random_state": ["random_state"],
+        "n_jobs": [Integral, None],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+        "verbose_interval": [Interval(Integral, 1, None, closed="left")],
+        "learning_offset": [Interval(Real, 0, None, closed="left")],
+        "learning_decay": [Interval(Real, 0.5, 1, closed="right")],
+    }
+
+    def __init__(
+        self,
+        template_width: int | None = None,
+        *,
+        template_height: int | None = None,
+        image_shape: tuple[int, ...] | None = None,
+        algorithm: Literal["soft", "hard"] = "soft",
+        absent: bool = False,
+        init: Literal["auto", "mean", "random"] = "auto",
+        n_init: int = 2,
+        init_size: int = 256,
+        shrinkage: Literal["start", "map"] | None = "start",
+        subset_schedule: tuple[tuple[int, int], ...] | None = None,
+        template_init: ArrayLike | None = None,
+        background_init: ArrayLike | None = None,
+        noise_std_init: float | None = None,
+        shift_prior_init: ArrayLike | None = None,
+        shift_concentration_prior: float = 1.0,
+        max_iter: int = 100,
+        tol: float = 1e-4,
+        random_state: int | np.random.RandomState | None = None,
+        n_jobs: int | None = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        learning_offset: float = 10.0,
+        learning_decay: float = 0.7,
+    ) -> None:
+        self.template_width = template_width
+        self.template_height = template_height
+        self.image_shape = image_shape
+        self.algorithm = algorithm
+        self.absent = absent
+        self.init = init
+        self.n_init = n_init
+        self.init_size = init_size
+        self.shrinkage = shrinkage
+        self.subset_schedule = subset_schedule
+        self.template_init = template_init
+        self.background_init = background_init
+        self.noise_std_init = noise_std_init
+        self.shift_prior_init = shift_prior_init
+        self.shift_concentration_prior = shift_concentration_prior
+        self.max_iter = max_iter
+        self.tol = tol
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.learning_offset = learning_offset
+        self.learning_decay = learning_decay
+
+    # -- fitting ----------------------------------------------------------------------
+
+    @with_callbacks
+    def fit(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Find template, background, noise and shifts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or a stack of images
+            The images, NaN for missing pixels. A stack has shape (n_samples, height,
+            width) or (n_samples, height, width, channels).
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the images; weight 2 is the same as the image twice.
+
+        Returns
+        -------
+        ShiftedTemplateEM
+            The fitted estimator.
+        """
+        self._validate_params()
+        self._check_schedule()
+        X = np.asarray(X) if isinstance(X, list | tuple) else X
+        image_shape = self._image_shape_of(X)
+        rows = self._check_rows(X, reset=True)
+        weight = check_weights(sample_weight, rows)
+        windows = self._new_windows(image_shape or (1, rows.shape[1]), rows.shape[1])
+        if self._continues():
+            self._check_same_model(windows)
+        root = self._init_callback_context(max_subtasks=self.max_iter)
+        root.call_on_fit_task_begin(estimator=self, X=as_given(rows))
+        with one_blas_thread():
+            model, run = self._train(rows, weight, windows)
+        validate_data(self, outline(X), reset=True, skip_check_array=True)
+        self._keep(model, run)
+        root.call_on_fit_task_end(
+            estimator=self, X=as_given(rows), reconstruction_attributes={}
+        )
+        return self
+
+    def partial_fit(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Update the fit with a batch of images, by online EM [1]_.
+
+        The first batch is fitted as by ``fit``. A later one is seen once: its statistics
+        are mixed into those kept so far with weight (t + learning_offset) **
+        -learning_decay, and an M step follows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or a stack of images
+            The batch.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the images within the batch.
+
+        Returns
+        -------
+        ShiftedTemplateEM
+            The updated estimator.
+
+        References
+        ----------
+        .. [1] O. Cappé and E. Moulines, "On-line expectation-maximization algorithm for
+           latent data models", Journal of the Royal Statistical Society B 71, 2009.
+        """
+        if not hasattr(self, "template_"):
+            return self.fit(X, sample_weight=sample_weight)
+        self._validate_params()
+        rows = self._check_rows(X, reset=False)
+        self._check_same_model(self._new_windows(self.image_shape_, rows.shape[1]))
+        self._update(self._fitted_model(), rows, check_weights(sample_weight, rows))
+        return self
+
+    def _train(self, X: Array, weight: Array, windows: Windows) -> tuple[ShiftedTemplate, Run]:
+        rng = check_random_state(self.random_state)
+        model, span = model_of(
+            windows,
+            X,
+            weight,
+            absent=self.absent,
+            hard=self.algorithm == "hard",
+            concentration=float(self.shift_concentration_prior),
+        )
+        kinds, run, params = self._starts_to_compare(), None, None
+        try:
+            if kinds:
+                sample = representative_rows(X, weight, self.init_size, rng)
+                params, best = search(model, *sample, kinds, span, rng, self.n_jobs)
+                del sample
+            passes = self._passes(model, X, weight)
+            if params is None:
+                params, best = self._single_start(model, span, passes, rng), "given"
+            for n_images, n_iter in self.subset_schedule or ():
+                if any(collect(np.any, weight[:n_images])):
+                    part = self._passes(model, X[:n_images], weight[:n_images])
+                    _, params = run_em(model, part, params, n_iter)
+            if best == "shrunk" or self.shrinkage == "map":
+                params, smoothness = self._shrink(model, passes, params)
+                if self.shrinkage == "map":
+                    model = replace(model, smoothness=smoothness)
+            run = self._run_em(model, passes, params, X, self.max_iter)
+            if kinds and self.init == "auto":
+                for better in self._moves(model, passes, run, X, weight):
+                    run = better
+        except FloatingPointError as error:
+            raise ValueError(
+                f"{error}: the starting values given are too far from X, or X is too large."
+            ) from error
+        except KeyboardInterrupt:
+            if run is None:
+                passes = self._passes(model, X, weight)
+                params = mean_params(model, passes) if params is None else params
+                run = em(model, passes.total, params, max_iter=0)
+            run = replace(run, interrupted=True)
+        return model, run
+
+    def _shrink(
+        self, model: ShiftedTemplate, passes: Passes, params: Params
+    ) -> tuple[Params, Smoothness | None]:
+        """Shrunk parameters and their prior; a given start stays as it is."""
+        if self._continues() and self._smoothness is not None:
+            return params, Smoothness(*self._smoothness)
+        if self._continues() or self._is_given():
+            return params, prior_at(model, passes, params)
+        return shrink_all(model, passes, params)
+
+    def _moves(
+        self, model: ShiftedTemplate, passes: Passes, run: Run, X: Array, weight: Array
+    ) -> Iterator[Run]:
+        """The run continued from each move that helps, one by one: Ctrl-C keeps the last."""
+        for _ in range(MAX_MOVES):
+            left = self.max_iter - run.n_iter - N_ITER_TRY
+            if run.stopped or run.interrupted or left < 0:
+                break
+            trial = try_moves(model, passes, run, X, weight, self.tol)
+            if trial is None:
+                break
+            run = run.then(trial)
+            run = run.then(self._run_em(model, passes, trial.state[0], X, left))
+            yield run
+
+    def _check_schedule(self) -> None:
+        for stage in self.subset_schedule or ():
+            sizes = stage if isinstance(stage, (tuple, list)) else ()
+            integers = all(isinstance(size, Integral) and int(size) > 0 for size in sizes)
+            if len(sizes) != 2 or not integers:
+                raise ValueError(
+                    "subset_schedule must hold pairs (n_images, n_iter) of positive "
+                    f"integers, but one of them is {stage!r}."
+                )
+
+    def _starts_to_compare(self) -> list[str]:
+        """The kinds of starts to compare on a sample; none if there is only one."""
+        if self._continues() or self._is_given():
+            return []
+        if self.init == "auto":
+            shrunk = [] if self.shrinkage is None else ["shrunk"]
+            return ["mean", *shrunk, *["posterior", "window"] * self.n_init]
+        if self.init == "random" and self.n_init > 1:
+            return ["random"] * self.n_init
+        return []
+
+    def _continues(self) -> bool:
+        return self.warm_start and hasattr(self, "template_")
+
+    def _is_given(self) -> bool:
+        return any(value is not None for value in self._given().values())
+
+    def _given(self) -> dict[str, Any]:
+        return {
+            "template_init": self.template_init,
+            "background_init": self.background_init,
+            "noise_std_init": self.noise_std_init,
+            "shift_prior_init": self.shift_prior_init,
+        }
+
+    def _single_start(
+        self,
+        model: ShiftedTemplate,
+        span: tuple[float, float],
+        passes: Passes,
+        rng: np.random.RandomState,
+    ) -> Params:
+        """The last fit, or what is given and the rest from the random or mean start."""
+        if self._continues():
+            params = self._params(model)
+        elif self.init == "random":
+            params = random_params(model, *span, rng)
+        else:
+            params = mean_params(model, passes)
+        return given_params(model, params, **self._given())
+
+    def _new_windows(self, image_shape: tuple[int, ...], n_features: int) -> Windows:
+        if math.prod(image_shape) != n_features:
+            raise ValueError(
+                f"image_shape={image_shape} holds {math.prod(image_shape)} pixels, but X "
+                f"has {n_features} features."
+            )
+        height, width = image_shape[:2]
+        window = (
+            height if self.template_height is None else int(self.template_height),
+            max(1, width // 2) if self.template_width is None else int(self.template_width),
+        )
+        for name, size, limit in (
+            ("template_height", window[0], height),
+            ("template_width", window[1], width),
+        ):
+            if size > limit:
+                raise ValueError(
+                    f"{name}={size} is larger than the image, whose shape (height, width) "
+                    f"is {(height, width)}."
+                )
+        return Windows(image_shape, window)
+
+    def _check_same_model(self, windows: Windows) -> None:
+        """The fit to go on from must have the sizes and categories asked for."""
+        fitted = self._fitted_model()
+        for name, old, new in (
+            ("image_shape", self.image_shape_, windows.image_shape),
+            (
+                "template_height and template_width",
+                fitted.windows.window_shape,
+                windows.window_shape,
+            ),
+            ("absent", fitted.absent, self.absent),
+        ):
+            if old != new:
+                raise ValueError(
+                    f"{name} was {old} in the fit to go on from, but is {new} now: set it "
+                    "back, or fit anew with warm_start=False."
+                )
+
+    # -- input and fitted attributes ----------------------------------------------------
+
+    def _image_shape_of(self, X: Any) -> tuple[int, ...] | None:
+        """The shape of an image, from the parameter or from a stack of images."""
+        if self.image_shape is None:
+            shape = getattr(X, "shape", ())
+            return tuple(shape[1:]) if len(shape) in (3, 4) else None
+        shape = tuple(self.image_shape)
+        sizes_fit = all(isinstance(size, Integral) and int(size) > 0 for size in shape)
+        if len(shape) not in (2, 3) or not sizes_fit:
+            raise ValueError(
+                "image_shape must be (height, width) or (height, width, channels), all "
+                f"positive integers, but it is {self.image_shape!r}."
+            )
+        return tuple(int(size) for size in shape)
+
+    def _check_rows(self, X: Any, *, reset: bool) -> Any:
+        """X as rows, with stacks of images flattened."""
+        if isinstance(X, list | tuple):
+            X = np.asarray(X)
+        shape: tuple[int, ...] = getattr(X, "shape", ())
+        if len(shape) in (3, 4):
+            expected = self._image_shape_of(X) if reset else self.image_shape_
+            if tuple(shape[1:]) != expected:
+                raise ValueError(
+                    f"X holds images of shape {tuple(shape[1:])}, but image_shape is "
+                    f"{expected}."
+                )
+        if is_streamed(X):
+            return check_streamed(self, X, reset=reset, images=True)
+        if len(shape) in (3, 4):
+            X = X.reshape(shape[0], math.prod(shape[1:]))
+        options: dict[str, Any] = {
+            "dtype": [np.float64, np.float32],
+            "order": "C",
+            "ensure_all_finite": "allow-nan",
+        }
+        if reset:
+            return check_array(X, estimator=self, input_name="X", **options)
+        return validate_data(self, X, reset=False, **options)
+
+    def _attributes(
+        self, model: ShiftedTemplate, params: Params, stats: Stats
+    ) -> dict[str, Any]:
+        windows = model.windows
+        dtype = np.float32 if model.single else np.float64
+        channels = windows.image_shape[2:]
+        lines = np.broadcast_to(stats.background_den, params.background.shape)
+        seen = windows.to_images(lines > SEEN * stats.weight)
+        template = model.to_image(params.template).astype(dtype)
+        background = model.to_image(params.background).astype(dtype)
+        rows, columns = (
+            size - window + 1
+            for size, window in zip(windows.image_shape, windows.window_shape, strict=False)
+        )
+        smoothness = model.smoothness
+        return {
+            "template_": template.reshape(*windows.window_shape, *channels),
+            "background_": background.reshape(windows.image_shape),
+            "background_seen_": seen.reshape(windows.image_shape),
+            "noise_std_": math.sqrt(params.noise_var),
+            "shift_prior_": params.shift_prior,
+            "shift_shape_": (rows, columns),
+            "image_shape_": windows.image_shape,
+            "_centre": model.centre,
+            "_variance": model.variance,
+            "_smoothness": smoothness and (smoothness.template, smoothness.background),
+        }
+
+    def _fitted_model(self) -> ShiftedTemplate:
+        windows = Windows(self.image_shape_, self.template_.shape[:2])
+        return ShiftedTemplate(
+            windows,
+            self._centre,
+            self._variance,
+            absent=len(self.shift_prior_) > windows.n_shifts,
+            single=self.template_.dtype == np.float32,
+            hard=self.algorithm == "hard",
+            concentration=float(self.shift_concentration_prior),
+            smoothness=self._smoothness and Smoothness(*self._smoothness),
+        )
+
+    def _params(self, model: ShiftedTemplate) -> Params:
+        channels = model.windows.full_shape[2]
+        template = self.template_.reshape(*model.windows.window_shape, channels)
+        background = self.background_.reshape(model.windows.full_shape)
+        return Params(
+            model.to_centred(template),
+            model.to_centred(background),
+            self.noise_std_**2,
+            self.shift_prior_,
+        )
+
+    def _n_parameters(self) -> int:
+        n_seen = int(self.background_seen_.sum())
+        return self.template_.size + n_seen + 1 + len(self.shift_prior_) - 1
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.shift_prior_)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    # -- verbs --------------------------------------------------------------------------
+
+    @rowwise
+    def predict(self, X: ArrayLike) -> NDArray[np.intp]:
+        """Return the most probable shift of the template in each image.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or a stack of images
+            The images; NaN marks a missing pixel.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            The column of the template's left edge or, if the template moves along two
+            axes, the flat index of its corner in ``shift_shape_``. -1 where absence is
+            more probable than any shift.
+        """
+        posterior = self.predict_proba(X)
+        best = posterior.argmax(1)
+        best[best == math.prod(self.shift_shape_)] = -1
+        return best
+
+    @rowwise
+    def inverse_transform(self, X: ArrayLike) -> Array:
+        """Return the expected noise-free image given the probabilities of its shift.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_categories)
+            Probabilities of the shifts, as ``transform`` returns them.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            The images sum_d X[:, d] M_d.
+        """
+        check_is_fitted(self)
+        code = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+        if code.shape[1] != len(self.shift_prior_):
+            raise ValueError(
+                f"X has {code.shape[1]} columns, but the model has "
+                f"{len(self.shift_prior_)} categories of shifts."
+            )
+        model = self._fitted_model()
+        params = self._params(model)
+        images = [
+            model.expected(params, code[part].astype(float))
+            for part in chunks(len(code), model.row_size)
+        ]
+        return np.concatenate(images).astype(code.dtype, copy=False)
+
+    @rowwise
+    def impute(self, X: ArrayLike) -> Array:
+        """Return X with missing pixels filled by their conditional expectation.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or a stack of images
+            The images; NaN marks a missing pixel.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            The images, complete.
+        """
+
+        def fill(model: ShiftedTemplate, params: Params, rows: Rows) -> Array:
+            pixels = rows.pixels.copy()
+            missing = np.isnan(pixels)
+            code = softmax(model.log_joint(params, rows), axis=1)
+            pixels[missing] = model.expected(params, code)[missing]
+            return pixels
+
+        return self._map_rows(X, fill)
+
+    @rowwise
+    def align(self, X: ArrayLike) -> Array:
+        """Return the window of each image that shows the template, averaged over shifts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or a stack of images
+            The images; NaN marks a missing pixel.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, template_height * template_width [* channels])
+            The posterior mean of the window's pixels, given that the template is
+            present. Missing pixels are taken from the template.
+        """
+
+        def windows(model: ShiftedTemplate, params: Params, rows: Rows) -> Array:
+            log_joint = model.log_joint(params, rows)[:, : model.windows.n_shifts]
+            return model.aligned(params, rows, softmax(log_joint, axis=1))
+
+        return self._map_rows(X, windows)
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> tuple[Array, NDArray[np.intp]]:
+        """Draw images from the fitted model.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            How many.
+        random_state : int, RandomState or None, default=None
+            Seed of this call; None draws anew each time.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The images.
+        shifts : ndarray of shape (n_samples,)
+            Their shifts, numbered as by ``predict``; -1 where the template is absent.
+        """
+        check_is_fitted(self)
+        check_count("n_samples", n_samples)
+        rng = check_random_state(random_state)
+        n_categories = len(self.shift_prior_)
+        shifts = rng.choice(n_categories, size=n_samples, p=self.shift_prior_)
+        X = self.inverse_transform(np.eye(n_categories)[shifts])
+        X += rng.normal(scale=self.noise_std_, size=X.shape)
+        shifts[shifts == math.prod(self.shift_shape_)] = -1
+        return X.astype(self.template_.dtype, copy=False), shifts

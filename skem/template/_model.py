@@ -1,0 +1,403 @@
+"""The shifted-template model as pure functions over explicit parameters.
+
+    x | d ~ N(M_d, s^2 I),  M_d = background B with the template F pasted at shift d
+    d     ~ Categorical(a); with one more category, "absent", for which M = B
+
+In the layout of ``_windows`` (lines R, space S, window w, shifts N):
+
+    log p(x, d) = [2 (C_d - X_d) - (|F|^2 - b_d)] / 2s^2 + log a_d + log N(x | B, s^2)
+    C = F correlated with x,  X = window sums of sum_r xB,  b = window sums of sum_r B^2
+
+Missing pixels drop out of every sum. Each line is centred at its mean over the data, which
+no shift can see: squares then cancel far less, in float32 above all.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from scipy.fft import dctn, idctn
+from scipy.sparse.linalg import LinearOperator, cg
+from scipy.special import gammaln, xlogy
+
+from skem._stats import Additive
+from skem.template._windows import Array, Windows
+
+# Below this share of the images, an uncovered pixel's weight is only rounding error.
+SEEN = 1e-8
+# Images transformed at a time, to bound the memory of the preparation.
+BLOCK = 16
+
+
+@dataclass(frozen=True)
+class Params:
+    """The parameters, template and background centred."""
+
+    template: Array  # (R, *w)
+    background: Array  # (R, *S)
+    noise_var: float
+    shift_prior: Array  # (N,), one more if the template may be absent
+
+
+@dataclass(frozen=True)
+class Stats(Additive):
+    """Expected sums over images; ``_den`` counts how often each pixel was seen."""
+
+    weight: float  # sum of the sample weights
+    log_lik: float  # the bound, nats
+    n_pixels: float  # observed pixels
+    sum_sq: float  # of the observed pixels, centred
+    shift_counts: Array
+    template_num: Array  # (R, *w)
+    template_den: Array  # (1, 1...), or (R, *w) where pixels are missing
+    background_num: Array  # (R, *S)
+    background_den: Array  # (1, *S), or (R, *S) where pixels are missing
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A chunk of k images, with all that does not change from pass to pass."""
+
+    pixels: Array  # (k, n_features), the caller's own memory
+    spectrum: NDArray  # (Q, k, R) complex, of the centred lines
+    observed_spectrum: NDArray | None  # of the 0/1 mask; None if nothing is missing
+    sum_sq: Array  # (k,)
+    n_pixels: Array  # (k,)
+
+
+class View(NamedTuple):
+    """The lines (k, R, *S) of a chunk for one pass; ``lines - offset`` is centred."""
+
+    lines: Array
+    offset: Array  # (R,)
+    observed: NDArray[np.bool_] | None  # None if nothing is missing; else lines are 0
+
+
+@dataclass(frozen=True)
+class Smoothness:
+    """Variances of independent Gaussian priors on the DCT coefficients of the images."""
+
+    template: Array  # (h, w, C)
+    background: Array  # (H, W, C)
+
+
+@dataclass(frozen=True)
+class ShiftedTemplate:
+    """Options and constants of the model. It holds no parameter and no data."""
+
+    windows: Windows
+    centre: Array  # (R,), subtracted from the pixels of each line
+    variance: float  # of the centred pixels: the scale of the data
+    single: bool = False  # whether the data are float32
+    absent: bool = False
+    hard: bool = False
+    concentration: float = 1.0
+    smoothness: Smoothness | None = None
+
+    @property
+    def n_categories(self) -> int:
+        return self.windows.n_shifts + self.absent
+
+    @property
+    def row_size(self) -> int:
+        """Elements that a row takes in a pass."""
+        return max(math.prod(self.windows.full_shape), 64 * self.n_categories)
+
+    @property
+    def mean_square(self) -> float:
+        return self.variance + float(np.mean(self.centre**2))
+
+    @property
+    def min_noise_var(self) -> float:
+        return 1e-10 * (self.variance or self.mean_square or 1.0)
+
+    def dtype_for(self, params: Params, dtype: DTypeLike) -> np.dtype:
+        """The dtype to compute in: below 1% of the pixels' size float32 squares cancel."""
+        exact = params.noise_var < 1e-4 * self.mean_square
+        return np.dtype(float if exact else dtype)
+
+    # -- rows -------------------------------------------------------------------------
+
+    def rows(self, pixels: Array, dtype: DTypeLike) -> Rows:
+        """Prepare a chunk (k, n_features) in which NaN marks a missing pixel."""
+        k, n_features = pixels.shape
+        spectrum = self.windows.empty_spectrum(k, len(self.centre), dtype)
+        missing = bool(np.isnan(pixels).any())
+        observed_spectrum = np.empty_like(spectrum) if missing else None
+        sum_sq, n_pixels = np.empty(k), np.full(k, float(n_features))
+        for start in range(0, k, BLOCK):
+            block = slice(start, start + BLOCK)
+            lines = self.centred(pixels[block], dtype, missing)
+            spectrum[:, block] = self.windows.spectrum(lines)
+            lines = lines.reshape(len(lines), -1)
+            sum_sq[block] = np.einsum("kp,kp->k", lines, lines, dtype=float)
+            if observed_spectrum is not None:
+                observed = self._observed(pixels[block]).astype(dtype)
+                observed_spectrum[:, block] = self.windows.spectrum(observed)
+                n_pixels[block] = observed.reshape(len(observed), -1).sum(1)
+        return Rows(pixels, spectrum, observed_spectrum, sum_sq, n_pixels)
+
+    def centred(self, pixels: Array, dtype: DTypeLike, missing: bool) -> Array:
+        """Centred lines (k, R, *S), zero where a pixel is missing."""
+        lines = self._lines(pixels)
+        out = np.empty(lines.shape, dtype)
+        centre = self.windows.broadcast(self.centre)
+        np.subtract(lines, centre, out=out, casting="same_kind")
+        return np.nan_to_num(out, copy=False) if missing else out
+
+    def _observed(self, pixels: Array) -> NDArray[np.bool_]:
+        """Mask (k, R, *S) of the pixels that are not missing."""
+        return self._lines(~np.isnan(pixels))
+
+    def _lines(self, pixels: NDArray) -> NDArray:
+        images = pixels.reshape(len(pixels), *self.windows.full_shape)
+        return self.windows.to_lines(images)
+
+    def _view(self, rows: Rows) -> View:
+        """The chunk's lines: as they are where that is exact, else a centred copy."""
+        dtype, missing = rows.spectrum.real.dtype, rows.observed_spectrum is not None
+        as_is = rows.pixels.dtype == dtype and self.windows.full_shape[2] == 1
+        if as_is and not missing:
+            return View(self._lines(rows.pixels), self.centre, None)
+        lines = self.centred(rows.pixels, dtype, missing)
+        observed = self._observed(rows.pixels) if missing else None
+        return View(lines, 0 * self.centre, observed)
+
+    # -- E step -----------------------------------------------------------------------
+
+    def e_step(self, params: Params, rows: Rows, weight: Array) -> Stats:
+        """Statistics of a chunk under its posterior."""
+        view = self._view(rows)
+        log_joint = self._log_joint(params, rows, view)
+        posterior = self.posterior(log_joint)
+        bound = float(weight @ lower_bound(log_joint, posterior))
+        return self._statistics(rows, view, weight, posterior, bound)
+
+    def log_joint(self, params: Params, rows: Rows) -> Array:
+        """log p(x_k, d) in nats: (k, n_categories), "absent" last."""
+        return self._log_joint(params, rows, self._view(rows))
+
+    def posterior(self, log_joint: Array) -> Array:
+        """q (k, n_categories); in hard EM 1 at the maximum."""
+        if self.hard:
+            best = log_joint.argmax(1, keepdims=True)
+            posterior = np.zeros(log_joint.shape)
+            np.put_along_axis(posterior, best, 1.0, axis=1)
+            return posterior
+        posterior = np.exp(log_joint - log_joint.max(1, keepdims=True))
+        posterior /= posterior.sum(1, keepdims=True)
+        return posterior
+
+    def given_posterior(self, rows: Rows, weight: Array, posterior: Array) -> Stats:
+        """Statistics of a chunk under any posterior, for an M step to start from."""
+        return self._statistics(rows, self._view(rows), weight, posterior, -math.inf)
+
+    def _log_joint(self, params: Params, rows: Rows, view: View) -> Array:
+        windows, k = self.windows, len(rows.pixels)
+        lines, offset, observed = view
+        background_sq, template_sq = params.background**2, params.template**2
+        background = params.background.astype(lines.dtype)
+        cross = np.einsum("kr...,r...->k...", lines, background).astype(float)
+        cross -= np.einsum("r,r...->...", offset, params.background)
+        if observed is None or rows.observed_spectrum is None:
+            square = background_sq.sum(0)[None]
+            covered_sq = template_sq.sum()
+        else:
+            square = np.einsum("kr...,r...->k...", observed, background_sq)
+            covered_sq = windows.correlate(rows.observed_spectrum, template_sq)
+        gain = windows.correlate(rows.spectrum, params.template) - windows.sums(cross)
+        gain = 2 * gain - (covered_sq - windows.sums(square))
+        residual = rows.sum_sq - 2 * cross.reshape(k, -1).sum(1)
+        residual += square.reshape(len(square), -1).sum(1)
+        precision = 1 / params.noise_var
+        log_background = rows.n_pixels * math.log(precision / (2 * math.pi))
+        log_background = (log_background - precision * residual) / 2
+        logits = precision / 2 * gain.reshape(k, -1)
+        if self.absent:
+            logits = np.pad(logits, [(0, 0), (0, 1)])
+        with np.errstate(divide="ignore"):
+            logits += np.log(params.shift_prior)
+        logits += log_background[:, None]
+        return logits
+
+    def _statistics(
+        self, rows: Rows, view: View, weight: Array, posterior: Array, bound: float
+    ) -> Stats:
+        windows = self.windows
+        lines, offset, observed = view
+        weighted = weight[:, None] * posterior
+        present = weighted[:, : windows.n_shifts].reshape(-1, *windows.shifts)
+        uncovered = windows.broadcast(weight) - windows.coverage(present)
+        np.maximum(uncovered, 0, out=uncovered)
+        if observed is None or rows.observed_spectrum is None:
+            template_den = windows.broadcast(present.sum()[None])
+            background_den = uncovered.sum(0)[None]
+        else:
+            template_den = windows.gather(rows.observed_spectrum, present)
+            background_den = np.einsum("k...,kr...->r...", uncovered, observed)
+        background_num = np.einsum(
+            "k...,kr...->r...", uncovered.astype(lines.dtype), lines
+        ).astype(float)
+        background_num -= windows.broadcast(offset) * background_den
+        return Stats(
+            weight=float(weight.sum()),
+            log_lik=bound,
+            n_pixels=float(weight @ rows.n_pixels),
+            sum_sq=float(weight @ rows.sum_sq),
+            shift_counts=weighted.sum(0),
+            template_num=windows.gather(rows.spectrum, present),
+            template_den=template_den,
+            background_num=background_num,
+            background_den=background_den,
+        )
+
+    # -- M step -----------------------------------------------------------------------
+
+    def recentre(self, stats: Stats, params: Params, new: Params) -> Stats:
+        """The statistics as ``new`` parameters see them: they depend on none."""
+        return stats
+
+    def m_step(self, params: Params, stats: Stats) -> Params:
+        """The mode given the statistics; what no image shows keeps its old value.
+
+        Under a smoothness prior the template and background come first, given the old
+        noise, and then the noise given them: each raises the objective.
+        """
+        images = (
+            (params.template, stats.template_num, stats.template_den),
+            (params.background, stats.background_num, stats.background_den),
+        )
+        if self.smoothness is None:
+            template, background = (_mean(*i, SEEN * stats.weight) for i in images)
+        else:
+            shrinks = (
+                params.noise_var / variances
+                for variances in (self.smoothness.template, self.smoothness.background)
+            )
+            template, background = (
+                self._smooth_mean(*image, shrink)
+                for image, shrink in zip(images, shrinks, strict=True)
+            )
+        return Params(
+            template,
+            background,
+            self._noise_var(template, background, stats),
+            self._shift_prior(stats.shift_counts),
+        )
+
+    def _smooth_mean(self, old: Array, num: Array, den: Array, shrink: Array) -> Array:
+        """Solve (den + C' shrink C) x = num, with C the DCT, from ``old``.
+
+        Where ``den`` is constant the preconditioner is the inverse: one iteration.
+        """
+
+        def spectral(lines: Array, factor: Array) -> Array:
+            return self._undo_dct(factor * self.dct(lines))
+
+        def product(x: Array) -> Array:
+            x = x.reshape(num.shape)
+            return (den * x + spectral(x, shrink)).ravel()
+
+        def precondition(x: Array) -> Array:
+            return spectral(x.reshape(num.shape), 1 / (mean_den + shrink)).ravel()
+
+        mean_den = float(np.mean(den))
+        size = (num.size, num.size)
+        solution, _ = cg(
+            LinearOperator(size, product, dtype=float),
+            num.ravel(),
+            old.ravel(),
+            rtol=1e-10,
+            maxiter=10,
+            M=LinearOperator(size, precondition, dtype=float),
+        )
+        return solution.reshape(num.shape)
+
+    def dct(self, lines: Array) -> Array:
+        return dctn(self.windows.to_images(lines), axes=(0, 1), norm="ortho")
+
+    def _undo_dct(self, coefficients: Array) -> Array:
+        return self.windows.to_lines(idctn(coefficients, axes=(0, 1), norm="ortho"))
+
+    def _noise_var(self, template: Array, background: Array, stats: Stats) -> float:
+        square = stats.sum_sq
+        for mean, num, den in (
+            (template, stats.template_num, stats.template_den),
+            (background, stats.background_num, stats.background_den),
+        ):
+            square += float(((den * mean - 2 * num) * mean).sum())
+        return max(square / (stats.n_pixels or 1.0), self.min_noise_var)
+
+    def _shift_prior(self, counts: Array) -> Array:
+        counts = counts + (self.concentration - 1)
+        return counts / counts.sum()
+
+    def log_prior(self, params: Params) -> float:
+        """Log density of the parameters, nats; a flat prior (concentration 1) is 0."""
+        log_prior = 0.0
+        if self.concentration != 1:
+            n, alpha = len(params.shift_prior), self.concentration
+            log_prior += gammaln(n * alpha) - n * gammaln(alpha)
+            log_prior += xlogy(alpha - 1, params.shift_prior).sum()
+        if self.smoothness is not None:
+            for lines, variances in (
+                (params.template, self.smoothness.template),
+                (params.background, self.smoothness.background),
+            ):
+                terms = self.dct(lines) ** 2 / variances
+                log_prior -= (terms + np.log(2 * np.pi * variances)).sum() / 2
+        return float(log_prior)
+
+    # -- between images in the user's units and centred lines ---------------------------
+
+    def to_centred(self, image: Array) -> Array:
+        """An image or template (h, w, C) as centred lines."""
+        return self.windows.to_lines(image) - self.windows.broadcast(self.centre)
+
+    def to_image(self, lines: Array) -> Array:
+        """Centred lines (..., R, *S) or (..., R, *w) as images (..., h, w, C)."""
+        return self.windows.to_images(lines + self.windows.broadcast(self.centre))
+
+    # -- what the parameters predict ---------------------------------------------------
+
+    def expected(self, params: Params, code: Array) -> Array:
+        """sum_d code[k, d] M_d, in the user's units: (k, n_features)."""
+        windows = self.windows
+        present = code[:, : windows.n_shifts].reshape(-1, *windows.shifts)
+        total = code.sum(1)
+        behind = windows.broadcast(total) - windows.coverage(present)
+        lines = windows.paste(present, params.template)
+        lines += behind[:, None] * params.background
+        lines += windows.broadcast(np.multiply.outer(total, self.centre))
+        return windows.to_images(lines).reshape(len(code), -1)
+
+    def aligned(self, params: Params, rows: Rows, posterior: Array) -> Array:
+        """Posterior mean of the window, if present, in the user's units: (k, h*w*C)."""
+        windows = self.windows
+        posterior = posterior.reshape(-1, *windows.shifts)
+        lines = windows.gather_each(rows.spectrum, posterior)
+        if rows.observed_spectrum is not None:
+            seen = windows.gather_each(rows.observed_spectrum, posterior)
+            lines += (1 - seen) * params.template
+        return self.to_image(lines).reshape(len(lines), -1)
+
+
+def _mean(old: Array, num: Array, den: Array, least: float) -> Array:
+    """num / den, or the old value of a pixel whose ``den`` is at most ``least``."""
+    seen = np.broadcast_to(den > least, num.shape)
+    return np.divide(num, den, out=old.copy(), where=seen)
+
+
+def lose_no_shift(stats: Stats) -> Stats:
+    """A third of the shift prior made uniform: a shift of probability 0 never comes back."""
+    share = stats.weight / (2 * len(stats.shift_counts))
+    return replace(stats, shift_counts=stats.shift_counts + share)
+
+
+def lower_bound(log_joint: Array, posterior: Array) -> Array:
+    """E_q log p(x, d) - E_q log q in nats, for every row."""
+    with np.errstate(invalid="ignore"):
+        terms = np.where(posterior > 0, posterior * log_joint, 0.0)
+    return (terms - xlogy(posterior, posterior)).sum(1)

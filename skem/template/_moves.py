@@ -1,0 +1,143 @@
+"""The shift move: how EM leaves an optimum in which the template is off its place.
+
+There the background fills the border that the template misses. No single image gains by
+moving, but all would gain by moving together. With the posteriors fixed up to a common
+shift m, what template and background explain of the sum of squares after the M step is
+
+    sum_u A[u]^2 / n[u], u in the window at m,   A: all images aligned, summed
+    sum_p B_m[p]^2 / n_m[p],                     B_m: images where uncovered, summed
+
+for every m at once; A reaches beyond the window on both sides.
+"""
+
+import numpy as np
+from scipy.fft import irfftn, next_fast_len, rfftn
+
+from skem._base.passes import Passes
+from skem._loop import Run, em
+from skem._rows.parts import every, working_dtype
+from skem.template._model import Params, Rows, ShiftedTemplate, Stats, lose_no_shift
+from skem.template._windows import Array, Windows
+
+# How far a move goes, with one axis of movement and along each of two.
+REACH, REACH_2D = 256, 8
+# Pixels of the sample that is looked at, moves that are tried, iterations of a try.
+SAMPLE_SIZE, N_MOVES, N_ITER_TRY = 1_500_000, 2, 5
+# Weight, in images, below which a pixel counts as not seen.
+LEAST = 1e-2
+
+
+def try_moves(
+    model: ShiftedTemplate, passes: Passes, run: Run, X: Array, weight: Array, tol: float
+) -> Run | None:
+    """A short run from the first move found that gains more than ``tol`` nats per image."""
+    step = max(1, X.size // SAMPLE_SIZE)
+    for move in best_moves(model, run.state[0], every(X, step), every(weight, step)):
+        start = moved(model, passes, run.state[0], move)
+        trial = em(model, passes.total, start, max_iter=N_ITER_TRY)
+        if trial.interrupted:
+            raise KeyboardInterrupt
+        if trial.objectives[-1] > run.objectives[-1] + tol:
+            return trial
+    return None
+
+
+def best_moves(
+    model: ShiftedTemplate, params: Params, X: Array, weight: Array
+) -> list[tuple[int, ...]]:
+    """The common shifts of all posteriors whose M steps explain the sample best."""
+    windows, dtype = model.windows, working_dtype(X)
+    if not weight.any():
+        return []
+    weight = weight / weight.mean()
+    rows = model.rows(X, dtype)
+    posterior = model.posterior(model.log_joint(params, rows)) * weight[:, None]
+    present = posterior[:, : windows.n_shifts].reshape(-1, *windows.shifts)
+    lines = model.centred(X, dtype, rows.observed_spectrum is not None)
+    limit = REACH if len(windows.space) == 1 else REACH_2D
+    reach = tuple(min(limit, n - 1) for n in windows.shifts)
+    explained = _by_background(windows, lines, weight, present, reach)
+    centre = [slice(n - 1 - r, n + r) for n, r in zip(windows.shifts, reach, strict=True)]
+    explained += _by_template(windows, lines, present.astype(dtype))[tuple(centre)]
+    explained[reach] = -np.inf  # no move
+    best = np.argsort(explained, axis=None)[: -N_MOVES - 1 : -1]
+    moves = np.stack(np.unravel_index(best, explained.shape), axis=1) - reach
+    return [tuple(map(int, move)) for move in moves if any(move)]
+
+
+def _by_template(windows: Windows, lines: Array, present: Array) -> Array:
+    """What the template explains after each move, (2N-1,) along each axis."""
+    axes = windows.axes
+    wide = [s + n - 1 for s, n in zip(windows.space, windows.shifts, strict=True)]
+    size = [next_fast_len(length, real=True) for length in wide]
+    weights = rfftn(present, s=size, axes=axes).conj()
+    everywhere = np.ones((1, *windows.space), present.dtype)
+    den = irfftn(weights.sum(0) * rfftn(everywhere, s=size, axes=axes), s=size, axes=axes)[0]
+    value = np.zeros(size)
+    for r in range(lines.shape[1]):
+        aligned = (weights * rfftn(lines[:, r], s=size, axes=axes)).sum(0)
+        num = irfftn(aligned, s=size, axes=axes)
+        value += np.divide(num**2, den, out=np.zeros(size), where=den > LEAST)
+    order = [np.arange(-n + 1, s) for n, s in zip(windows.shifts, windows.space, strict=True)]
+    return windows.sums(value[np.ix_(*order)])
+
+
+def _by_background(
+    windows: Windows, lines: Array, weight: Array, present: Array, reach: tuple[int, ...]
+) -> Array:
+    """What the background explains after each move, (2 reach + 1,) along each axis.
+
+    Row by row of the image; moves down take the coverage from another row. In a row, the
+    sums for all moves sideways are the diagonals of one product over images.
+    """
+    k, width = len(lines), windows.space[-1]
+    covered = windows.coverage(present).reshape(k, -1, width).astype(lines.dtype)
+    n_rows = covered.shape[1]
+    rows = lines.reshape(k, -1, width)
+    total = np.einsum("k,krj->rj", weight, rows)
+    nowhere = np.zeros((k, width), lines.dtype)
+    sideways = np.arange(-reach[-1], reach[-1] + 1)[:, None]
+    down = range(-reach[0], reach[0] + 1) if len(reach) == 2 else (0,)
+    out = np.zeros((len(down), len(sideways)))
+    for i, step in enumerate(down):
+        for r in range(rows.shape[1]):
+            above = r % n_rows - step
+            cover = covered[:, above] if 0 <= above < n_rows else nowhere
+            for start in range(0, width, REACH):
+                place = np.arange(start, min(start + REACH, width))
+                low = max(0, start - reach[-1])
+                high = min(width, place[-1] + 1 + reach[-1])
+                part = cover[:, low:high]
+                hidden = np.zeros((part.shape[1] + 1, len(place)))
+                hidden[:-1] = part.T @ rows[:, r, place]
+                count = np.append(part.sum(0, dtype=float), 0.0)
+                source = place - sideways
+                inside = (source >= 0) & (source < width)
+                source = np.where(inside, source - low, -1)
+                num = total[r, place] - hidden[source, place - start]
+                den = weight.sum() - count[source]
+                out[i] += np.divide(
+                    num**2, den, out=np.zeros(num.shape), where=den > LEAST
+                ).sum(1)
+    return out if len(reach) == 2 else out[0]
+
+
+def moved(
+    model: ShiftedTemplate, passes: Passes, params: Params, move: tuple[int, ...]
+) -> Params:
+    """The M step at the posteriors of ``params`` moved; what leaves stays at the border."""
+    windows = model.windows
+
+    def statistics(rows: Rows, weight: Array) -> Stats:
+        posterior = model.posterior(model.log_joint(params, rows))
+        present = posterior[:, : windows.n_shifts].reshape(-1, *windows.shifts)
+        for axis, step in enumerate(move, start=1):
+            size = present.shape[axis]
+            target = np.clip(np.arange(size) + step, 0, size - 1)
+            out = np.moveaxis(np.zeros_like(present), axis, 0)
+            np.add.at(out, target, np.moveaxis(present, axis, 0))
+            present = np.moveaxis(out, 0, axis)
+        posterior[:, : windows.n_shifts] = present.reshape(len(present), -1)
+        return model.given_posterior(rows, weight, posterior)
+
+    return model.m_step(params, lose_no_shift(passes.fold(statistics, params)))

@@ -1,0 +1,339 @@
+"""Where EM for the shifted template starts.
+
+Image k is part of the template's mean, so its present shift is favoured by about
+h*w/n nats: from a poor start, few or noisy images freeze where they are. *Wiener-EM*
+removes the noise that images recognise themselves by: before each E step the template
+and background are shrunk under Gaussian priors on their DCT coefficients, whose
+variances are estimated from the data, one for each radial frequency.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.parallel import Parallel, delayed
+
+from skem._base.passes import Passes
+from skem._loop import em
+from skem._rows.moments import moments
+from skem._rows.parts import working_dtype
+from skem.template._model import (
+    Params,
+    Rows,
+    ShiftedTemplate,
+    Smoothness,
+    Stats,
+    lose_no_shift,
+)
+from skem.template._windows import Array, Windows
+
+# Iterations that compare starts, and that finish one.
+N_ITER_TRIAL, N_ITER_START = 5, 15
+# Wiener-EM of a start, and on all rows.
+ANNEALING, NO_ANNEALING = tuple(np.geomspace(0.01, 1, 20)), (1.0,) * 8
+# Starts that are run to the end.
+N_FINALISTS = 3
+
+logger = logging.getLogger("skem")
+
+
+def model_of(
+    windows: Windows, X: Array, weight: Array, **options: Any
+) -> tuple[ShiftedTemplate, tuple[float, float]]:
+    """The model with the constants of these data, and the range of their pixels."""
+    found = moments(X, weight)
+    unseen = np.flatnonzero(found.weight == 0)
+    if len(unseen):
+        raise ValueError(
+            f"X has {len(unseen)} features without any observed value, the first at index "
+            f"{unseen[0]}: drop or fill them."
+        )
+    counts, mean, square = (
+        windows.to_lines(values.reshape(windows.full_shape))
+        for values in (found.weight, found.mean, found.square)
+    )
+    counts, mean, square = (v.reshape(len(v), -1) for v in (counts, mean, square))
+    dtype = working_dtype(X)
+    largest = max(-found.low, found.high)
+    if not largest < np.sqrt(np.finfo(dtype).max / 100 / X.size):
+        raise ValueError(
+            f"X has values up to {largest:g}, too large to be squared in {dtype}: rescale it."
+        )
+    if 0 < largest < np.sqrt(np.finfo(float).tiny):
+        raise ValueError(
+            f"X has values up to {largest:g} only, too small to be squared: rescale it."
+        )
+    centre = ((counts * mean).sum(1) / counts.sum(1)).astype(dtype).astype(float)
+    square = square + counts * (mean - centre[:, None]) ** 2
+    variance = float(square.sum() / counts.sum())
+    single = dtype == np.float32
+    model = ShiftedTemplate(windows, centre, variance, single, **options)
+    return model, (found.low, found.high)
+
+
+def uniform_params(model: ShiftedTemplate) -> Params:
+    """Everything at the mean of its line, every shift as probable as any other."""
+    windows = model.windows
+    lines = len(model.centre)
+    return Params(
+        np.zeros((lines, *windows.window)),
+        np.zeros((lines, *windows.space)),
+        max(model.variance, model.min_noise_var),
+        uniform_prior(model),
+    )
+
+
+def uniform_prior(model: ShiftedTemplate) -> Array:
+    """The same for every shift; the template absent from half of the images."""
+    present = np.full(model.windows.n_shifts, 1 / model.windows.n_shifts)
+    return np.append(present / 2, 0.5) if model.absent else present
+
+
+def mean_params(model: ShiftedTemplate, passes: Passes) -> Params:
+    """The M step at a uniform posterior: deterministic, and its large noise anneals."""
+    prior = uniform_prior(model)
+
+    def statistics(rows: Rows, weight: Array) -> Stats:
+        posterior = np.broadcast_to(prior, (len(weight), len(prior)))
+        return model.given_posterior(rows, weight, posterior)
+
+    start = uniform_params(model)
+    return plain(model).m_step(start, passes.fold(statistics, start))
+
+
+def dirichlet_params(
+    model: ShiftedTemplate, X: Array, weight: Array, rng: np.random.RandomState
+) -> Params:
+    """The M step at a random posterior, peaked at a few shifts in each image."""
+    n_shifts = model.windows.n_shifts
+    posterior = rng.dirichlet(np.full(n_shifts, 0.1), size=len(X))
+    if model.absent:
+        posterior = np.column_stack([posterior / 2, np.full(len(X), 0.5)])
+    stats = model.given_posterior(model.rows(X, X.dtype), weight, posterior)
+    return plain(model).m_step(uniform_params(model), stats)
+
+
+def window_params(
+    model: ShiftedTemplate, params: Params, X: Array, rng: np.random.RandomState
+) -> Params:
+    """The mean start, with the window of one image that differs most from the mean."""
+    windows, image = model.windows, X[[rng.randint(len(X))]]
+    lines = model.centred(image, float, missing=False)[0]
+    lines = np.where(np.isnan(lines), params.background, lines)
+    energy = windows.sums(((lines - params.background) ** 2).sum(0))
+    corner = np.unravel_index(energy.argmax(), windows.shifts)
+    place = tuple(slice(c, c + w) for c, w in zip(corner, windows.window, strict=True))
+    return replace(params, template=lines[(slice(None), *place)])
+
+
+def random_params(
+    model: ShiftedTemplate, low: float, high: float, rng: np.random.RandomState
+) -> Params:
+    """Random pixels within the data's range and a noise of up to 16 ranges."""
+    start = uniform_params(model)
+    centre = model.windows.broadcast(model.centre)
+    template = rng.uniform(low, high, start.template.shape) - centre
+    background = rng.uniform(low, high, start.background.shape) - centre
+    noise_std = 16 * rng.uniform() * (high - low)
+    noise_var = max(noise_std**2, model.min_noise_var)
+    return replace(start, template=template, background=background, noise_var=noise_var)
+
+
+def given_params(
+    model: ShiftedTemplate,
+    params: Params,
+    *,
+    template_init: ArrayLike | None,
+    background_init: ArrayLike | None,
+    noise_std_init: float | None,
+    shift_prior_init: ArrayLike | None,
+) -> Params:
+    """The parameters with what is given in its place; images in the user's units."""
+
+    limit = np.finfo(np.float32 if model.single else float).max ** 0.4
+
+    def check(name: str, value: ArrayLike, *shapes: tuple[int, ...]) -> Array:
+        try:
+            array = np.array(value, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} must be an array of numbers: {error}") from error
+        fine = np.abs(array) < limit
+        if array.shape not in shapes or not fine.all():
+            raise ValueError(
+                f"{name} must have shape {shapes[0]} and entries smaller than {limit:.0e}, but "
+                f"it has shape {array.shape} and {fine.sum()} such entries."
+            )
+        return array.reshape(shapes[-1])
+
+    windows = model.windows
+    *outer, channels = windows.full_shape
+    if template_init is not None:
+        template = check(
+            "template_init", template_init, *_shapes(windows.window_shape, channels)
+        )
+        params = replace(params, template=model.to_centred(template))
+    if background_init is not None:
+        background = check("background_init", background_init, *_shapes(tuple(outer), channels))
+        params = replace(params, background=model.to_centred(background))
+    if noise_std_init is not None:
+        noise_var = max(float(noise_std_init) ** 2, model.min_noise_var)
+        params = replace(params, noise_var=noise_var)
+    if shift_prior_init is not None:
+        prior = check("shift_prior_init", shift_prior_init, (model.n_categories,))
+        if (prior < 0).any() or not np.isclose(prior.sum(), 1):
+            raise ValueError(
+                "shift_prior_init must be probabilities that sum to 1, but its smallest "
+                f"entry is {prior.min():g} and its sum is {prior.sum():g}."
+            )
+        params = replace(params, shift_prior=prior)
+    return params
+
+
+def _shapes(size: tuple[int, ...], channels: int) -> list[tuple[int, ...]]:
+    """Shapes in which an image may be given, the fullest last."""
+    full = (*size, channels)
+    if channels > 1:
+        return [full]
+    return [size, full] if size[0] > 1 else [size, size[1:], full]
+
+
+def plain(model: ShiftedTemplate) -> ShiftedTemplate:
+    """The same model without its smoothness prior."""
+    return replace(model, smoothness=None)
+
+
+# -- Wiener-EM --------------------------------------------------------------------------
+
+
+def smoothness_of(model: ShiftedTemplate, params: Params, stats: Stats) -> Smoothness:
+    """Prior variances of the DCT coefficients, by radial frequency, from an ML estimate."""
+
+    def variances(lines: Array, den: Array) -> Array:
+        seen = den[den > 1e-3 * stats.weight]
+        noise = params.noise_var / (seen.mean() if seen.size else stats.weight)
+        power = model.dct(lines) ** 2
+        height, width, _ = power.shape
+        rows, columns = np.arange(height) / height, np.arange(width) / width
+        radius = np.hypot(rows[:, None], columns) * max(height, width)
+        band = np.rint(radius).astype(int)
+        total = np.bincount(band.ravel(), power.mean(2).ravel())
+        signal = total / np.maximum(np.bincount(band.ravel()), 1) - noise
+        signal = np.maximum(signal, 1e-3 * noise)
+        return np.broadcast_to(signal[band][..., None], power.shape)
+
+    return Smoothness(
+        variances(params.template, stats.template_den),
+        variances(params.background, stats.background_den),
+    )
+
+
+def shrink(
+    model: ShiftedTemplate, passes: Passes, params: Params, heat: Sequence[float]
+) -> tuple[Params, Smoothness | None]:
+    """Wiener-EM: one iteration, with the prior estimated anew, for each of ``heat``.
+
+    In the E step the log-likelihood is multiplied by ``heat``: below 1 it anneals.
+    """
+    smoothness = None
+    for beta in heat:
+        stats = passes.total(replace(params, noise_var=params.noise_var / beta))
+        stats = lose_no_shift(stats)
+        smoothness = smoothness_of(model, plain(model).m_step(params, stats), stats)
+        params = replace(model, smoothness=smoothness).m_step(params, stats)
+    return params, smoothness
+
+
+def shrink_all(
+    model: ShiftedTemplate, passes: Passes, params: Params
+) -> tuple[Params, Smoothness | None]:
+    """Wiener-EM on all rows, from ``params`` and from the mean start; the better one.
+
+    Few images leave a blur that more iterations on all of them hardly sharpen.
+    """
+    candidates = [
+        shrink(model, passes, params, NO_ANNEALING),
+        shrink(model, passes, mean_params(model, passes), ANNEALING),
+    ]
+    return max(candidates, key=lambda found: passes.total(found[0]).log_lik)
+
+
+def prior_at(model: ShiftedTemplate, passes: Passes, params: Params) -> Smoothness:
+    """The prior estimated from an M step at these parameters."""
+    stats = passes.total(params)
+    return smoothness_of(model, plain(model).m_step(params, stats), stats)
+
+
+# -- the search -------------------------------------------------------------------------
+
+
+def search(
+    model: ShiftedTemplate,
+    X: Array,
+    weight: Array,
+    kinds: list[str],
+    span: tuple[float, float],
+    rng: np.random.RandomState,
+    n_jobs: int | None,
+) -> tuple[Params, str]:
+    """The best of several starts on a sample, and its kind.
+
+    All run for a few iterations, and the best few for more.
+    """
+    seeds = rng.randint(np.iinfo(np.int32).max, size=len(kinds))
+    parallel = Parallel(n_jobs=n_jobs, prefer="threads")
+    trials = parallel(
+        delayed(run_start)(model, X, weight, kind, span, int(seed))
+        for kind, seed in zip(kinds, seeds, strict=True)
+    )
+    order = sorted(range(len(kinds)), key=lambda i: -trials[i][0])[:N_FINALISTS]
+    finals = parallel(delayed(finish)(model, X, weight, trials[i][1]) for i in order)
+    best = max(range(len(finals)), key=lambda i: finals[i][0])
+    for i, (objective, _) in zip(order, finals, strict=True):
+        logger.debug("start %r: %.6f nats per image", kinds[i], objective)
+    params = finals[best][1]
+    prior = (params.shift_prior + uniform_prior(model)) / 2  # see lose_no_shift
+    return replace(params, shift_prior=prior), kinds[order[best]]
+
+
+def run_start(
+    model: ShiftedTemplate,
+    X: Array,
+    weight: Array,
+    kind: str,
+    span: tuple[float, float],
+    seed: int,
+) -> tuple[float, Params]:
+    """A few iterations from a start: "mean", "shrunk", "posterior", "window", "random"."""
+    passes = Passes(model, X, weight)
+    rng = np.random.RandomState(seed)
+    if kind == "random":
+        params = random_params(model, *span, rng)
+    elif kind == "posterior":
+        params = dirichlet_params(model, X, weight, rng)
+    else:
+        params = mean_params(model, passes)
+        if kind == "window":
+            params = window_params(model, params, X, rng)
+        elif kind == "shrunk":
+            params, _ = shrink(model, passes, params, ANNEALING)
+    return run_em(model, passes, params, N_ITER_TRIAL)
+
+
+def finish(
+    model: ShiftedTemplate, X: Array, weight: Array, params: Params
+) -> tuple[float, Params]:
+    """The rest of the iterations of a start; passes are made where they are run."""
+    return run_em(model, Passes(model, X, weight), params, N_ITER_START)
+
+
+def run_em(
+    model: ShiftedTemplate, passes: Passes, params: Params, max_iter: int
+) -> tuple[float, Params]:
+    """The objective and parameters after some iterations of EM."""
+    run = em(model, passes.total, params, max_iter=max_iter)
+    if run.interrupted:
+        raise KeyboardInterrupt
+    return run.objectives[-1], run.state[0]

@@ -1,0 +1,5 @@
+"""Variational autoencoders."""
+
+from skem.vae._estimator import VAEEstimator
+
+__all__ = ["VAEEstimator"]

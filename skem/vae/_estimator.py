@@ -1,0 +1,650 @@
+"""VAEEstimator: a variational autoencoder that behaves like a scikit-learn estimator.
+
+The networks, the bound and its gradient are in ``_vae_model``; this file is the estimator.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtri
+from scipy.stats import qmc
+from sklearn.utils import check_array, check_random_state, gen_batches
+
+from skem._base.estimator import (
+    Interval,
+    StrOptions,
+    blockwise,
+    check_count,
+    check_is_fitted,
+    split_rows,
+    with_callbacks,
+)
+from skem._base.streams import rowwise
+from skem._network.estimator import NetworkEstimator, numba_pays
+from skem._rows.moments import Moments, moments
+from skem._rows.parts import working_dtype
+
+if TYPE_CHECKING:
+    from skem.vae._training import Model, Training
+
+Array = NDArray[np.floating]
+
+ROWS = 1000  # rows of a block, where all at once would take too much memory
+N_DRAWS = 64  # quasi-random draws of the code for the ELBO
+# Chains of imputation, their steps, and how many of the last are averaged.
+N_CHAINS, N_FILL, N_AVERAGE = 8, 30, 20
+
+
+class VAEEstimator(NetworkEstimator):
+    """A variational autoencoder: a few numbers that redraw a row, with a bound in nats.
+
+    A decoder turns a standard normal code into a distribution of rows, and an encoder
+    turns a row into an approximate posterior of its code:
+
+    .. math::
+
+        z \\sim \\mathcal N(0, I), \\quad x \\mid z \\sim p(x \\mid f(z)), \\quad
+        q(z \\mid x) = \\mathcal N(\\mu(x), \\operatorname{diag} \\sigma^2(x)),
+
+        \\log p(x) \\ge \\mathrm{ELBO}(x) = \\mathbb E_{q(z \\mid x)} \\log p(x \\mid z)
+        - \\mathrm{KL}(q(z \\mid x) \\,\\|\\, p(z)).
+
+    Both are neural networks, trained together by Adam on the bound [1]_. Needs torch.
+
+    Parameters
+    ----------
+    n_components : int, default=2
+        Numbers in a code.
+    hidden_layer_sizes : tuple of int, default=(256, 256)
+        Widths of the encoder's hidden layers; the decoder has them in reverse order. For
+        ``architecture="dense"``.
+    activation : {"gelu", "relu", "tanh"}, default="gelu"
+        The activation of the hidden layers.
+    likelihood : {"auto", "bernoulli", "gaussian"}, default="auto"
+        Of a feature given the code. "bernoulli" needs values between 0 and 1;
+        "gaussian" learns a noise variance for each feature. "auto" chooses by the values
+        of X at the first fit.
+    image_shape : tuple of int, default=None
+        (height, width) or (height, width, channels) of a row that is an image.
+    architecture : {"dense", "conv"}, default="dense"
+        "conv" is two convolutions and a dense layer, and the reverse; it needs
+        ``image_shape``.
+    encoder : callable, default=None
+        Makes the encoder: ``encoder(n_features, 2 * n_components)`` returns a
+        ``torch.nn.Module`` from rows to means and log-variances of codes.
+    decoder : callable, default=None
+        Makes the decoder: ``decoder(n_components, n_features)`` returns a
+        ``torch.nn.Module`` from codes to logits, or means.
+    beta : float, default=1.0
+        Weight of the KL divergence in training. Scores are bounds of log p(x) whatever it
+        is.
+    kl_warmup : float, default=0.3
+        The share of ``max_iter`` during which the KL divergence is phased in.
+    n_importance_samples : int, default=1
+        With more than 1, ``score_samples`` is the importance-weighted bound [2]_ with that
+        many draws, which is tighter and slower. The draws are the same for every row, and at
+        least 64 in sets of that many, so that a mean score is right to a few hundredths.
+    batch_size : "auto" or int, default="auto"
+        Rows in a minibatch. "auto" is a hundredth of the rows, at least 16 and at most 128.
+    learning_rate : {"one_cycle", "constant"}, default="one_cycle"
+        Whether the step size rises for a tenth of the steps and then falls to 0, or stays;
+        it stays with ``early_stopping`` and in ``partial_fit``.
+    learning_rate_init : float, default=3e-3
+        The largest step size.
+    max_iter : int, default=20
+        Passes over the rows.
+    tol : float, default=0.01
+        Least rise of the validation score, in nats per row, that counts.
+    early_stopping : bool, default=False
+        Whether to keep rows aside, stop when their ELBO no longer rises, and return to the
+        best weights.
+    validation_fraction : float, default=0.1
+        The share of the rows kept aside.
+    n_iter_no_change : int, default=10
+        Passes without a rise of ``tol`` after which to stop.
+    precision : {"float32", "bfloat16"}, default="float32"
+        Of the products in training; all else is in float32. "bfloat16" is faster where the
+        processor multiplies it, and slower elsewhere.
+    device : str, default="auto"
+        "cpu", "cuda", "cuda:1" and so on; "auto" is "cuda" where there is one.
+    random_state : int, RandomState or None, default=None
+        Draws the first weights, the minibatches and the noise.
+    warm_start : bool, default=False
+        Whether ``fit`` starts from the weights of the fit before.
+    verbose : int, default=0
+        1 prints a line after each pass, 10 after every tenth.
+
+    Attributes
+    ----------
+    loss_ : float
+        Minus the mean ELBO of the last pass, in nats per row, while training.
+    loss_curve_ : list of float
+        The same for every pass.
+    kl_curve_ : list of float
+        The part of it that is the KL divergence.
+    validation_scores_ : list of float
+        With ``early_stopping``, the mean ELBO of the rows kept aside, after each pass of the
+        last fit.
+    likelihood_ : str
+        "bernoulli" or "gaussian".
+    n_iter_ : int
+        Passes over the rows.
+    t_ : int
+        Steps of Adam.
+    device_ : str
+        Where the networks were trained.
+    n_features_in_ : int
+        Number of features seen in fit.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Names of the features, where X had them.
+
+    Raises
+    ------
+    ValueError
+        In ``fit``, for data or parameters that do not fit together, naming them.
+    ImportError
+        In ``fit``, if torch is not installed.
+
+    See Also
+    --------
+    BayesianGMM_MAP : A mixture, with an exact likelihood.
+    BernoulliRBMCD : A model of binary rows.
+
+    Notes
+    -----
+    NaN marks a missing value: it is left out of the likelihood, and filled where the
+    encoder needs a number. Weights, Adam and seed are kept as NumPy arrays, so that a pickle
+    opens on any machine, and ``partial_fit`` goes on there.
+
+    References
+    ----------
+    .. [1] D. P. Kingma and M. Welling, "Auto-encoding variational Bayes", ICLR 2014.
+    .. [2] Y. Burda, R. Grosse and R. Salakhutdinov, "Importance weighted autoencoders",
+       ICLR 2016.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skem import VAEEstimator
+    >>> X = load_digits().data / 16
+    >>> model = VAEEstimator(2, max_iter=5, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (1797, 2)
+    >>> model.sample(3, random_state=0).shape
+    (3, 64)
+    """
+
+    _parameter_constraints: dict = {
+        "n_components": [Interval(Integral, 1, qmc.Sobol.MAXDIM, closed="both")],
+        "hidden_layer_sizes": ["array-like"],
+        "activation": [StrOptions({"gelu", "relu", "tanh"})],
+        "likelihood": [StrOptions({"auto", "bernoulli", "gaussian"})],
+        "image_shape": ["array-like", None],
+        "architecture": [StrOptions({"dense", "conv"})],
+        "encoder": [callable, None],
+        "decoder": [callable, None],
+        "beta": [Interval(Real, 0, None, closed="left")],
+        "kl_warmup": [Interval(Real, 0, 1, closed="both")],
+        "n_importance_samples": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "learning_rate": [StrOptions({"one_cycle", "constant"})],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "precision": [StrOptions({"float32", "bfloat16"})],
+        "device": [str],
+        "random_state": ["random_state"],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        n_components: int = 2,
+        *,
+        hidden_layer_sizes: tuple[int, ...] = (256, 256),
+        activation: Literal["gelu", "relu", "tanh"] = "gelu",
+        likelihood: Literal["auto", "bernoulli", "gaussian"] = "auto",
+        image_shape: tuple[int, ...] | None = None,
+        architecture: Literal["dense", "conv"] = "dense",
+        encoder: Callable[..., Any] | None = None,
+        decoder: Callable[..., Any] | None = None,
+        beta: float = 1.0,
+        kl_warmup: float = 0.3,
+        n_importance_samples: int = 1,
+        batch_size: Literal["auto"] | int = "auto",
+        learning_rate: Literal["one_cycle", "constant"] = "one_cycle",
+        learning_rate_init: float = 3e-3,
+        max_iter: int = 20,
+        tol: float = 0.01,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        precision: Literal["float32", "bfloat16"] = "float32",
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+    ) -> None:
+        self.n_components = n_components
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.likelihood = likelihood
+        self.image_shape = image_shape
+        self.architecture = architecture
+        self.encoder = encoder
+        self.decoder = decoder
+        self.beta = beta
+        self.kl_warmup = kl_warmup
+        self.n_importance_samples = n_importance_samples
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.precision = precision
+        self.device = device
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+
+    # -- fitting --------------------------------------------------------------------------
+
+    @with_callbacks
+    def fit(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Train encoder and decoder.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or a stack of images
+            The rows; NaN marks a missing value. Memory maps, zarr and HDF5 are read
+            batch by batch.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        VAEEstimator
+            The fitted estimator.
+        """
+        self._fit(X, sample_weight)
+        return self
+
+    @blockwise
+    def partial_fit(
+        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Train for one more pass over these rows, at a constant step size.
+
+        The first rows decide between "bernoulli" and "gaussian", and, for the latter, what
+        features are standardised by: they should be like those that follow.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), or a stack of images
+            The rows. The blocks of a dask array or data frame are passed over in their
+            order, one at a time.
+        y : None
+            Ignored.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        VAEEstimator
+            The updated estimator.
+        """
+        self._partial_fit(X, sample_weight)
+        return self
+
+    def _start(self, rows: Array, weight: Array, going_on: bool, n_passes: int) -> "Training":
+        """The beginning, or a copy of where an earlier fit has come to."""
+        from skem._network.scaling import Scaling, scaling_of
+        from skem._network.training import choose_device
+        from skem.vae._model import Design
+        from skem.vae._training import start
+
+        own = self.encoder is None and self.decoder is None
+        if self.precision == "bfloat16" and not own:
+            raise ValueError(
+                "precision='bfloat16' is for the built-in networks: leave encoder and decoder "
+                "out, or use precision='float32'."
+            )
+        device = choose_device(self.device)
+        kind: dict[str, Any] = {
+            "device": device,
+            "half": self.precision == "bfloat16",
+            "fast": device.type == "cpu" and numba_pays(rows.size * n_passes),
+        }
+        seen = moments(rows, weight)
+        design = Design(
+            n_features=rows.shape[1],
+            n_components=int(self.n_components),
+            hidden_layer_sizes=tuple(int(size) for size in self.hidden_layer_sizes),
+            activation=self.activation,
+            architecture=self.architecture,
+            image_shape=None if self.image_shape is None else tuple(self.image_shape),
+            gaussian=self._likelihood_of(seen, going_on) == "gaussian",
+            encoder=self.encoder,
+            decoder=self.decoder,
+        )
+        if not going_on:
+            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+            return start(design, scaling_of(seen, weight.sum(), design.gaussian), seed, **kind)
+        if vars(design) != self._design:
+            raise ValueError(
+                "n_components, hidden_layer_sizes, activation, architecture, image_shape, "
+                "likelihood, encoder or decoder are not what the networks were built with: set "
+                "them back, or call fit with warm_start=False."
+            )
+        scaling = Scaling(**self._scaling)
+        training = start(design, scaling, self._seed, **kind, adam=self._adam)
+        training.restore(self._weights)
+        training.n_steps = self.t_
+        return training
+
+    def _likelihood_of(self, seen: Moments, going_on: bool) -> str:
+        inside = seen.low >= 0 and seen.high <= 1
+        likelihood = self.likelihood
+        if likelihood == "auto":
+            likelihood = "bernoulli" if inside else "gaussian"
+            likelihood = self.likelihood_ if going_on else likelihood
+        if likelihood == "bernoulli" and not inside:
+            raise ValueError(
+                f"likelihood='bernoulli' needs values between 0 and 1, but X has values from "
+                f"{seen.low:.3g} to {seen.high:.3g}: scale X, by MinMaxScaler for example, "
+                "or use likelihood='gaussian'."
+            )
+        return likelihood
+
+    def _set_aside(
+        self, training: "Training", rows: Array, weight: Array, going_on: bool
+    ) -> NDArray[np.intp]:
+        if not self.early_stopping:
+            return super()._set_aside(training, rows, weight, going_on)
+        rng = np.random.default_rng([training.seed, 3])
+        own, training.aside = split_rows(weight, self.validation_fraction, rng)
+        own = own[weight[own] > 0]
+        if going_on:  # worse weights than the first are not to be kept
+            training.best = self._held_out(training, rows, weight), training.weights()
+        return own
+
+    def _held_out(self, training: "Training", rows: Array, weight: Array) -> float:
+        """The mean ELBO of the rows kept aside."""
+        assert training.aside is not None
+        each = self._bounds(training, rows, training.aside, 1, np.float32)
+        return float(np.average(each, weights=weight[training.aside]))
+
+    def _follow(self, training: "Training", rows: Array, weight: Array) -> bool:
+        if training.aside is None:
+            return False
+        training.follow(self._held_out(training, rows, weight), self.tol)
+        return training.n_worse >= self.n_iter_no_change
+
+    def _line(self, training: "Training") -> str:
+        line = f"loss {training.losses[-1]:.3f} nats per sample"
+        scores = training.scores
+        return f"{line}, validation score {scores[-1]:.3f}" if scores else line
+
+    def _step(
+        self,
+        training: "Training",
+        rows: Array,
+        weight: Array,
+        chosen: NDArray[np.intp],
+        i: int | None,
+    ) -> float:
+        from skem._network.training import one_cycle
+        from skem.vae._training import epoch
+
+        size = self._n_batch(len(chosen))
+        n_batches = math.ceil(len(chosen) / size)
+        cycle, first, beta = None, 0, self.beta
+        if i is not None:
+            beta *= min(1.0, (i + 1) / (self.kl_warmup * self.max_iter + 1))
+            if self.learning_rate == "one_cycle" and not self.early_stopping:
+                cycle = one_cycle(self.learning_rate_init, n_batches * self.max_iter)
+                first = training.n_steps - i * n_batches
+
+        def rate(step: int) -> float:
+            return cycle(step - first) if cycle else self.learning_rate_init
+
+        epoch(training, rows, weight, chosen, size, rate, beta)
+        return -training.losses[-1]
+
+    def _attributes(self, training: "Training", going_on: bool) -> dict[str, Any]:
+        before: Any = self if going_on else None
+        losses = [*getattr(before, "loss_curve_", []), *training.losses]
+        return {
+            "loss_curve_": losses,
+            "kl_curve_": [*getattr(before, "kl_curve_", []), *training.divergences],
+            "validation_scores_": list(training.scores),
+            "loss_": losses[-1] if losses else math.nan,
+            "n_iter_": len(losses),
+            "t_": training.n_steps,
+            "likelihood_": "gaussian" if training.design.gaussian else "bernoulli",
+            "device_": str(training.network.flat.values.device),
+            "_design": vars(training.design),
+            "_scaling": vars(training.scaling),
+            "_weights": training.best[1] if training.best else training.weights(),
+            "_adam": training.adam.state(),
+            "_seed": training.seed,
+            "_cache": {},
+        }
+
+    def _fitted(self, dtype: Any) -> "Model":
+        """The trained networks in this dtype, on the device of the parameter."""
+        from skem._network.scaling import Scaling
+        from skem._network.training import choose_device
+        from skem.vae._model import Design, build
+        from skem.vae._training import Model
+
+        check_is_fitted(self)
+        key = f"{np.dtype(dtype)} {self.device}"
+        if key not in self._cache:
+            design = Design(**self._design)
+            network = build(design, self._seed, choose_device(self.device))
+            model = Model(design, network, Scaling(**self._scaling), self._seed)
+            model.restore(self._weights)
+            network.convert(dtype)
+            self._cache[key] = model
+        return self._cache[key]
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self._design["n_components"])
+
+    def _blocks(self, X: ArrayLike) -> Iterator[tuple[Array, "Model"]]:
+        check_is_fitted(self)
+        rows = self._check_rows(X, reset=False)
+        model = self._fitted(working_dtype(rows))
+        for part in gen_batches(len(rows), ROWS):
+            yield np.asarray(rows[part], working_dtype(rows)), model
+
+    # -- verbs ----------------------------------------------------------------------------
+
+    @rowwise
+    def transform(self, X: ArrayLike) -> Array:
+        """Return the posterior means of the codes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; missing values are filled by :meth:`impute` first.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+            The means mu(x).
+        """
+        from skem.vae._training import codes
+
+        return np.concatenate(
+            [codes(model, self._completed(part, model)) for part, model in self._blocks(X)]
+        )
+
+    @rowwise
+    def inverse_transform(self, X: ArrayLike) -> Array:
+        """Return the expected rows of some codes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components)
+            The codes.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            E[x | z], for Bernoulli features their probabilities.
+        """
+        from skem.vae._training import decoded
+
+        check_is_fitted(self)
+        z = check_array(X, dtype=[np.float64, np.float32])
+        if z.shape[1] != self._n_features_out:
+            raise ValueError(
+                f"X has {z.shape[1]} columns, but a code has {self._n_features_out}."
+            )
+        model = self._fitted(z.dtype)
+        return np.concatenate([decoded(model, z[part]) for part in gen_batches(len(z), ROWS)])
+
+    def reconstruct(self, X: ArrayLike) -> Array:
+        """Return the rows that the codes of X redraw.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            ``inverse_transform(transform(X))``.
+        """
+        return self.inverse_transform(self.transform(X))
+
+    @rowwise
+    def score_samples(self, X: ArrayLike) -> Array:
+        """Return a lower bound of the log-likelihood of each row.
+
+        The same quasi-random codes serve every row, so the score of a row does not depend
+        on the others, nor on the call.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; missing values are left out of the likelihood.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            The ELBO, or with ``n_importance_samples`` above 1 the importance-weighted bound,
+            in nats. For Gaussian features it bounds a density in the units of X.
+        """
+        self._validate_params()
+        check_is_fitted(self)
+        rows = self._check_rows(X, reset=False)
+        dtype = working_dtype(rows)
+        every, n = np.arange(len(rows)), int(self.n_importance_samples)
+        return self._bounds(self._fitted(dtype), rows, every, n, dtype)
+
+    def _bounds(
+        self, model: "Model", rows: Array, chosen: NDArray[np.intp], n: int, dtype: Any
+    ) -> Array:
+        """The bounds of n importance samples of chosen rows, means over at least 64 draws."""
+        from skem.vae._training import bounds
+
+        d, n_sets = model.design.n_components, -(-N_DRAWS // n)
+        noise = normal_draws(n_sets * n, d, model.seed).reshape(n_sets, n, d)
+        found = []
+        for part in gen_batches(len(chosen), ROWS):
+            seen = np.asarray(rows[chosen[part]], dtype)
+            found.append(bounds(model, seen, self._completed(seen, model), noise, dtype))
+        return np.concatenate(found)
+
+    def sample(
+        self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
+    ) -> Array:
+        """Draw rows from the model.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            How many.
+        random_state : int, RandomState or None, default=None
+            Seed of this call; None draws anew each time.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            The rows: 0 and 1, or with Gaussian noise.
+        """
+        check_is_fitted(self)
+        check_count("n_samples", n_samples)
+        rng = check_random_state(random_state)
+        z = rng.standard_normal((int(n_samples), self._n_features_out))
+        mean = self.inverse_transform(z)
+        if self.likelihood_ == "bernoulli":
+            return (rng.random_sample(mean.shape) < mean).astype(float)
+        log_variance = self._fitted(np.float64).network.log_variance.detach().cpu().numpy()
+        noise = np.exp(0.5 * log_variance.clip(-10, 10)) * self._scaling["scale"]
+        return mean + noise * rng.standard_normal(mean.shape)
+
+    @rowwise
+    def impute(self, X: ArrayLike) -> Array:
+        """Return X with missing values filled by what is expected of them.
+
+        Chains draw a code given the row as it is filled, and fill the row given the code, in
+        turn. The decoded means of their last steps are averaged, with more weight on the
+        chains whose codes explain better what is seen.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            The rows, complete.
+        """
+        return np.concatenate([self._completed(part, model) for part, model in self._blocks(X)])
+
+    def _completed(self, rows: Array, model: "Model") -> Array:
+        """The rows, filled if anything is missing."""
+        from skem.vae._training import completed
+
+        rows = np.asarray(rows)
+        holes = np.asarray(np.isnan(rows).any(axis=1))
+        if not holes.any():
+            return rows
+        rng = np.random.default_rng([model.seed, 4])
+        noise = rng.standard_normal((N_FILL + 1, N_CHAINS, model.design.n_components))
+        out = rows.astype(working_dtype(rows))
+        for part in gen_batches(len(rows), ROWS // N_CHAINS):
+            some = holes[part]
+            if some.any():
+                out[part][some] = completed(model, rows[part][some], noise, N_AVERAGE)
+        return out
+
+
+def normal_draws(n: int, n_components: int, seed: int) -> Array:
+    """Quasi-random standard normal codes, which every row shares, (n, n_components)."""
+    sobol = qmc.Sobol(n_components, rng=np.random.default_rng(seed))
+    uniform = sobol.random_base2(math.ceil(math.log2(n)))[:n]
+    draws: Array = ndtri(uniform.clip(1e-9, 1 - 1e-9))
+    return draws
