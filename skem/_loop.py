@@ -1,18 +1,29 @@
 """The loop that trains every model, and nothing else.
 
-A training is ``state, objective = step(state)`` repeated. One EM iteration is a step;
-so is one epoch of minibatches. The objective is maximised, in nats per sample.
+A training is ``state, objective = step(state)`` repeated. One EM iteration is a step; so is one
+pass over minibatches. The objective is maximized, in nats per sample: a nat is the unit of
+natural logarithms, 1.44 bits.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
+
+
+class Maximizable(Protocol):
+    """A model of which EM finds the mode."""
+
+    def m_step(self, params: Any, stats: Any) -> Any:
+        """Return the parameters at the mode given the statistics."""
+
+    def log_prior(self, params: Any) -> float:
+        """Return the log prior density of the parameters."""
 
 
 @dataclass
 class Run:
-    """What a training left behind.
+    """The state and the history of a training.
 
     Attributes
     ----------
@@ -38,7 +49,7 @@ class Run:
     interrupted: bool = False
 
     def then(self, later: "Run") -> "Run":
-        """This run, continued by a later one as soon as that is better."""
+        """Return this run continued by a later one, from where that is better."""
         better = [value for value in later.objectives if value > self.objectives[-1]]
         return replace(
             later,
@@ -47,8 +58,42 @@ class Run:
         )
 
 
+@dataclass
+class Patience:
+    """Early stopping: ask for a stop when a score no longer rises.
+
+    Attributes
+    ----------
+    n_no_change : int
+        The number of scores without a rise after which to stop.
+    tol : float
+        The smallest rise that counts.
+    scores : list of float
+        All scores.
+    best : float or None
+        The last score that rose.
+    kept : object
+        The snapshot that was taken with it.
+    """
+
+    n_no_change: int
+    tol: float
+    scores: list[float] = field(default_factory=list)
+    best: float | None = None
+    kept: Any = None
+    n_worse: int = 0
+
+    def note(self, score: float, snapshot: Callable[[], Any] = lambda: None) -> bool:
+        """Record a score, with a snapshot if it rose; return whether to stop."""
+        self.scores.append(score)
+        self.n_worse += 1
+        if self.best is None or score > self.best + self.tol:
+            self.best, self.kept, self.n_worse = score, snapshot(), 0
+        return self.n_worse >= self.n_no_change
+
+
 class DivergenceError(FloatingPointError):
-    """A step failed numerically; ``run`` is all that came before."""
+    """A step failed numerically; ``run`` holds what came before."""
 
     def __init__(self, message: str, run: Run) -> None:
         super().__init__(message)
@@ -73,24 +118,24 @@ def iterate(
     step : callable
         Maps a state to the next state and its objective.
     state : object
-        Where to start.
+        The state to start from.
     max_iter : int
         The largest number of steps.
     tol : float, default=None
         Stop when a step changes the objective by less than this; None runs all steps.
     delay : int, default=0
-        Steps that are still taken after such a change.
+        The number of steps to take after such a change.
     start : float, default=-inf
-        The objective of ``state``, where it is known.
+        The objective of ``state``, if it is known.
     on_begin : callable, default=None
         Called before each step.
     on_iter : callable, default=None
-        Called with the :class:`Run` after each step; a true answer stops the loop.
+        Called with the :class:`Run` after each step. If it returns true, the loop stops.
 
     Returns
     -------
     Run
-        The last state and its history. Ctrl-C ends the loop and keeps them.
+        The last state and the history. Ctrl-C ends the loop and keeps both.
 
     Raises
     ------
@@ -122,12 +167,11 @@ def iterate(
     return run
 
 
-def em(model: Any, total: Callable[[Any], Any], params: Any, **options: Any) -> Run:
-    """Run EM from ``params``: the state is (params, their statistics).
+def em(model: Maximizable, total: Callable[[Any], Any], params: Any, **options: Any) -> Run:
+    """Run EM from ``params``; the state is (params, their statistics).
 
-    An M step is followed by the E step of the new parameters, so that the objective
-    that is recorded, returned and compared belongs to the parameters that are kept.
-    ``total`` maps parameters to the statistics of all rows, wherever the rows live.
+    The E step follows the M step, so that each recorded objective belongs to the parameters
+    of the same state. ``total`` maps parameters to the statistics of all rows.
     """
 
     def objective(params: Any, stats: Any) -> float:

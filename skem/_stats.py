@@ -7,10 +7,10 @@ import numpy as np
 
 
 class Additive:
-    """Give a frozen dataclass of numbers and arrays ``+`` and scalar ``*``.
+    """``+`` and scalar ``*`` for a frozen dataclass of numbers and arrays.
 
-    The sum merges statistics of disjoint rows; the scaled sum forgets, as online EM
-    does. A field that is None (a statistic that the model does not need) stays None.
+    A sum merges the statistics of disjoint rows. A scaled sum forgets, as in online EM. A
+    field that is None, which the model does not need, stays None.
     """
 
     def __add__(self, other: Self) -> Self:
@@ -22,7 +22,7 @@ class Additive:
     __rmul__ = __mul__
 
     def is_finite(self) -> bool:
-        """Whether every number is."""
+        """Whether all numbers are finite."""
         values = (getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
         return all(bool(np.isfinite(value).all()) for value in values if value is not None)
 

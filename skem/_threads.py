@@ -1,14 +1,17 @@
-"""Threads of ours, and those of BLAS."""
+"""Our own threads, and those of BLAS."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, cached_property
 from threading import Lock
 from typing import Any
 
 from joblib import effective_n_jobs, parallel_config
-from joblib.parallel import get_active_backend
+from joblib.parallel import BACKENDS, get_active_backend
 from threadpoolctl import ThreadpoolController
+
+# Backends of other packages, such as that of dask, count the cores of a cluster.
+_LOCAL_BACKENDS = ("loky", "multiprocessing", "sequential", "threading")
 
 
 class Counted:
@@ -44,20 +47,35 @@ _one_blas_thread = Counted(lambda: _controller().limit(limits=1, user_api="blas"
 
 
 def one_blas_thread() -> Counted:
-    """Our products are small: the threads of BLAS would wait for each other."""
+    """Limit BLAS to one thread: in our small products its threads wait for each other."""
     return _one_blas_thread
 
 
 def own_threads(n_jobs: int | None) -> int:
-    """The number of threads on this machine: joblib's backend may be a cluster's."""
+    """Return the number of threads on this machine; joblib may count those of a cluster."""
     backend, _ = get_active_backend()
-    if type(backend).__module__ == "joblib._parallel_backends":
+    if type(backend) in [BACKENDS.get(name) for name in _LOCAL_BACKENDS]:
         return int(effective_n_jobs(n_jobs))
     with parallel_config(backend="threading"):
         return 1 if n_jobs is None else int(effective_n_jobs(n_jobs))
 
 
-def thread_map(n_jobs: int | None) -> Callable[..., Iterable[Any]]:
-    """``map``, in the order of the items; its threads live as long as it does."""
-    n_threads = own_threads(n_jobs)
-    return map if n_threads == 1 else ThreadPoolExecutor(n_threads).map
+class ThreadMap:
+    """``map`` over ``n_jobs`` threads, in the order of the items.
+
+    The threads start at the first call. A pickled copy starts threads where it arrives.
+    """
+
+    def __init__(self, n_jobs: int | None) -> None:
+        self._n_jobs = n_jobs
+
+    @cached_property
+    def _map(self) -> Callable[..., Iterable[Any]]:
+        n_threads = own_threads(self._n_jobs)
+        return map if n_threads == 1 else ThreadPoolExecutor(n_threads).map
+
+    def __call__(self, function: Callable[..., Any], *items: Iterable[Any]) -> Iterable[Any]:
+        return self._map(function, *items)
+
+    def __reduce__(self) -> tuple[type, tuple[int | None]]:
+        return type(self), (self._n_jobs,)

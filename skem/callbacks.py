@@ -6,7 +6,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from skem._base.estimator import check_count
+from skem._base.input import check_count
 
 __all__ = ["EarlyStopping", "History"]
 

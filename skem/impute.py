@@ -1,9 +1,11 @@
 """LatentImputer: missing values filled by a model with hidden variables."""
 
+from __future__ import annotations
+
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn import get_config
 from sklearn.base import (
     BaseEstimator,
@@ -12,7 +14,7 @@ from sklearn.base import (
     TransformerMixin,
     clone,
 )
-from sklearn.utils import Tags, check_array, get_tags
+from sklearn.utils import Tags, get_tags
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
     MethodMapping,
@@ -20,13 +22,15 @@ from sklearn.utils.metadata_routing import (
 )
 from sklearn.utils.metaestimators import available_if
 
-from skem._base.estimator import DocLinkMixin, check_is_fitted, validate_data
-from skem._base.streams import is_streamed, outline, rowwise
-from skem._rows.parts import as_array, is_dask, working_dtype
+from skem._base.estimator import DocLinkMixin, check_is_fitted, keep_features
+from skem._base.input import check_rows
+from skem._base.streams import rowwise
+from skem._rows.parts import Rows, working_dtype
+from skem._typing import Array, Mask
 
 
-def _safe_rows(value: Any, chosen: NDArray[np.bool_]) -> Any:
-    """The chosen rows of what has one value for each row; all else as it is."""
+def _safe_rows(value: Any, chosen: Mask) -> Any:
+    """Return the chosen entries of a value for each row; pass other values through."""
     own = hasattr(value, "__len__") and len(value) == len(chosen)
     return np.asarray(value)[chosen] if own and not isinstance(value, str) else value
 
@@ -123,21 +127,22 @@ class LatentImputer(
             )
         rows = self._check_rows(X, reset=True)
         routed = self._routed("fit", params)
-        if not get_tags(estimator).input_tags.allow_nan and not is_streamed(X):
-            complete = ~np.isnan(rows).any(1)
+        values = rows.given
+        if not get_tags(estimator).input_tags.allow_nan and isinstance(values, np.ndarray):
+            complete = ~np.isnan(values).any(1)
             if not complete.any():
                 raise ValueError(
                     f"no row of X is complete, and {type(estimator).__name__} does not take "
                     "NaN: use BayesianGMM_MAP for example."
                 )
-            rows = rows[complete]
+            values = values[complete]
             routed = {name: _safe_rows(value, complete) for name, value in routed.items()}
-        self.estimator_ = estimator.fit(rows, **routed)
-        validate_data(self, outline(X), reset=True, skip_check_array=True)
+        self.estimator_ = estimator.fit(values, **routed)
+        keep_features(self, X)
         return self
 
     @rowwise
-    def transform(self, X: ArrayLike) -> NDArray:
+    def transform(self, X: ArrayLike) -> Array:
         """Return X with missing values filled.
 
         Parameters
@@ -151,7 +156,7 @@ class LatentImputer(
             The rows, complete; observed values are as they were.
         """
         check_is_fitted(self)
-        rows = self._check_rows(X, reset=False)
+        rows = self._check_rows(X, reset=False).given
         filled = np.asarray(self.estimator_.impute(rows), working_dtype(rows))
         return np.where(np.isnan(rows), filled, rows)
 
@@ -174,7 +179,7 @@ class LatentImputer(
             The mean log-likelihood of what is observed, or its bound, in nats per row.
         """
         check_is_fitted(self)
-        rows = self._check_rows(X, reset=False)
+        rows = self._check_rows(X, reset=False).given
         return float(self.estimator_.score(rows, **self._routed("score", params)))
 
     def get_metadata_routing(self) -> MetadataRouter:
@@ -205,20 +210,8 @@ class LatentImputer(
 
         return BayesianGMM_MAP(5, prior="empirical", random_state=0)
 
-    def _check_rows(self, X: Any, *, reset: bool) -> Any:
-        if is_streamed(X):  # the model checks its values, and need not know names
-            if len(X.shape) != 2:
-                raise ValueError(f"X has {len(X.shape)} dimension(s), but 2 are needed.")
-            if not reset:
-                validate_data(self, outline(X), reset=False, skip_check_array=True)
-            return as_array(X) if is_dask(X) else X
-        options: dict[str, Any] = {
-            "dtype": [np.float64, np.float32],
-            "ensure_all_finite": "allow-nan",
-        }
-        if reset:
-            return check_array(X, estimator=self, input_name="X", **options)
-        return validate_data(self, X, reset=False, **options)
+    def _check_rows(self, X: Any, *, reset: bool) -> Rows:
+        return check_rows(self, X, reset=reset)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "estimator_")

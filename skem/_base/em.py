@@ -1,49 +1,36 @@
-"""scikit-learn glue that the EM estimators share."""
+"""What the EM estimators share: a categorical hidden variable, fitted by EM."""
 
-import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike
 from scipy.special import logsumexp, softmax
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    DensityMixin,
-    TransformerMixin,
-)
-from sklearn.callback import CallbackSupportMixin
-from sklearn.exceptions import ConvergenceWarning
 
 from skem._base.estimator import (
-    MeanScoreMixin,
-    check_is_fitted,
+    LatentEstimator,
+    ReconstructMixin,
     hooks,
+    warn,
     warn_if_interrupted,
-    weighted_mean,
 )
-from skem._base.passes import Passes
-from skem._base.streams import rowwise
+from skem._base.passes import Model, Passes
+from skem._base.streams import rowwise, weighted_mean
 from skem._loop import Run, em
-from skem._rows.parts import chunks, positive, working_dtype
-from skem._threads import one_blas_thread, thread_map
+from skem._rows.parts import Rows, chunks, working_dtype
+from skem._threads import ThreadMap, one_blas_thread
+from skem._typing import AnyArray, Array
+
+Trained = tuple[Any, Run]  # a model, and its finished run
 
 
-class EMEstimator(
-    MeanScoreMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    CallbackSupportMixin,
-    DensityMixin,
-    BaseEstimator,
-):
-    """What estimators with a categorical hidden variable, fitted by EM, have in common.
+class EMEstimator(ReconstructMixin, LatentEstimator):
+    """The frame of fits by EM.
 
     A subclass has the parameters ``max_iter``, ``tol``, ``n_jobs``, ``verbose``,
     ``verbose_interval``, ``learning_offset`` and ``learning_decay``, and the methods
 
-    - ``_check_rows(X, reset)``: X as a checked 2-D array;
+    - ``_check_same_model(n_features)``: refuse to continue a fit of other sizes;
     - ``_fitted_model()`` and ``_params(model)``: what the fitted attributes say;
     - ``_attributes(model, params, stats)``: the fitted attributes as a dict;
     - ``_n_parameters()``: the number of free parameters;
@@ -52,19 +39,10 @@ class EMEstimator(
 
     # -- fitting ----------------------------------------------------------------------
 
-    def _passes(self, model: Any, X: Any, weight: Any) -> Passes:
-        return Passes(model, X, weight, self.n_jobs)
-
     def _run_em(
-        self,
-        model: Any,
-        passes: Passes,
-        params: Any,
-        X: Any,
-        max_iter: int,
-        delay: int = 0,
+        self, model: Model, passes: Any, params: Any, rows: Rows, max_iter: int, delay: int = 0
     ) -> Run:
-        """EM to convergence, with callbacks and one line per ``verbose_interval``."""
+        """Run EM to convergence, with callbacks and a line per ``verbose_interval``."""
 
         def line(run: Run) -> str:
             gain = run.objectives[-1] - run.objectives[-2]
@@ -79,47 +57,52 @@ class EMEstimator(
             delay=delay,
             **hooks(
                 self,
-                X,
+                rows,
                 self.verbose_interval if self.verbose else 0,
                 line,
                 lambda run: self._attributes(model, *run.state),
             ),
         )
 
-    def _keep(self, model: Any, run: Run) -> None:
-        """Set the fitted attributes from a finished run, and say what went wrong."""
+    def _keep(self, trained: Trained) -> None:
+        model, run = trained
         params, stats = run.state
         self._set_attributes(model, params, stats, stats.weight, n_batches=1)
         self.lower_bounds_ = run.objectives[1:]
         self.lower_bound_ = run.objectives[-1]
         self.n_iter_ = run.n_iter
         self.converged_ = run.converged
-        name = type(self).__name__
-        warn_if_interrupted(self, run, stacklevel=5)
+        warn_if_interrupted(self, run)
         if not (run.interrupted or run.converged or run.stopped) and self.max_iter > 0:
-            warnings.warn(
-                f"{name} did not converge in max_iter={self.max_iter} iterations: the "
-                f"last change was not below tol={self.tol:g} nats per sample. Raise max_iter "
-                "or tol.",
-                ConvergenceWarning,
-                stacklevel=4,
+            warn(
+                f"{type(self).__name__} did not converge in max_iter={self.max_iter} "
+                f"iterations: the last change was not below tol={self.tol:g} nats per sample. "
+                "Raise max_iter or tol."
             )
 
     def _set_attributes(
-        self, model: Any, params: Any, stats: Any, weight_seen: float, *, n_batches: int
+        self, model: Model, params: Any, stats: Any, weight_seen: float, *, n_batches: int
     ) -> None:
-        """Set the fitted attributes, and the statistics from which online EM goes on."""
+        """Set the fitted attributes, and the statistics that online EM continues from."""
         for name, value in self._attributes(model, params, stats).items():
             setattr(self, name, value)
         self._statistics = vars((1 / stats.weight) * stats)
         self._weight_seen, self._n_batches = weight_seen, n_batches
 
-    def _update(self, model: Any, X: Any, weight: Any) -> None:
-        """One step of online EM on a batch."""
+    def _partial_fit(self, X: Any, sample_weight: Any) -> Self:
+        """Fit the first batch; take one step of online EM on a later one."""
+        if not self._is_fitted():
+            return self.fit(X, sample_weight=sample_weight)
+        self._validate_params()
+        rows = self._check_rows(X, sample_weight, reset=False)
+        self._check_same_model(rows.shape[1])
+        self._update(self._fitted_model(), rows.positive())
+        return self
+
+    def _update(self, model: Model, rows: Rows) -> None:
         params = self._params(model)
-        X, weight = positive(X, weight)
         with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
-            stats = self._passes(model, X, weight).total(params)
+            stats = Passes(model, rows, self.n_jobs).total(params)
         step = (self._n_batches + self.learning_offset) ** -self.learning_decay
         kept = type(stats)(**self._statistics)
         seen = self._weight_seen + stats.weight
@@ -145,36 +128,32 @@ class EMEstimator(
     def _map_rows(
         self,
         X: ArrayLike,
-        function: Callable[[Any, Any, Any], NDArray],
+        function: Callable[[Any, Any, Any], AnyArray],
         dtype: DTypeLike | None = None,
-    ) -> NDArray:
+    ) -> AnyArray:
         """Apply ``function(model, params, rows)`` to chunks of X, in float64.
 
         The result has the given dtype, by default that of X.
         """
-        check_is_fitted(self)
-        checked: NDArray = self._check_rows(X, reset=False)
+        values = self._in_memory(X)
         model = self._fitted_model()
         params = self._params(model)
 
-        def of_chunk(part: slice) -> NDArray:
-            rows = model.rows(np.asarray(checked[part]), np.float64)
-            return function(model, params, rows)
+        def of_chunk(part: slice) -> AnyArray:
+            return function(model, params, model.rows(values[part], np.float64))
 
-        parts = chunks(len(checked), model.row_size)
-        run = thread_map(self.n_jobs)
-        dtype = dtype or working_dtype(checked)
-        out: NDArray | None = None
+        parts = chunks(len(values), model.row_size)
         with one_blas_thread():
-            for part, values in zip(parts, run(of_chunk, parts), strict=True):
-                if out is None:
-                    out = np.empty((len(checked), *values.shape[1:]), dtype)
-                out[part] = values
-        assert out is not None
+            found = iter(ThreadMap(self.n_jobs)(of_chunk, parts))
+            first = next(found)
+            out = np.empty((len(values), *first.shape[1:]), dtype or working_dtype(values))
+            out[parts[0]] = first
+            for part, result in zip(parts[1:], found, strict=True):
+                out[part] = result
         return out
 
     @rowwise
-    def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
+    def score_samples(self, X: ArrayLike) -> Array:
         """Return the log-likelihood of each row.
 
         Parameters
@@ -187,14 +166,10 @@ class EMEstimator(
         ndarray of shape (n_samples,)
             The log-density log p(x) of the observed values, in nats.
         """
-
-        def log_lik(model: Any, params: Any, rows: Any) -> NDArray:
-            return logsumexp(model.log_joint(params, rows), axis=1)
-
-        return self._map_rows(X, log_lik, np.float64)
+        return self._map_rows(X, _log_likelihood, np.float64)
 
     @rowwise
-    def predict_proba(self, X: ArrayLike) -> NDArray:
+    def predict_proba(self, X: ArrayLike) -> Array:
         """Return the posterior probabilities of the hidden variable.
 
         Parameters
@@ -207,14 +182,10 @@ class EMEstimator(
         ndarray of shape (n_samples, n_categories)
             Probabilities; each row sums to 1.
         """
-
-        def posterior(model: Any, params: Any, rows: Any) -> NDArray:
-            return softmax(model.log_joint(params, rows), axis=1)
-
-        return self._map_rows(X, posterior)
+        return self._map_rows(X, _posterior)
 
     @rowwise
-    def transform(self, X: ArrayLike) -> NDArray:
+    def transform(self, X: ArrayLike) -> Array:
         """Return the posterior expectation of the hidden variable: its probabilities.
 
         Parameters
@@ -228,21 +199,6 @@ class EMEstimator(
             ``predict_proba(X)``.
         """
         return self.predict_proba(X)
-
-    def reconstruct(self, X: ArrayLike) -> NDArray:
-        """Return the expected noise-free rows given X.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows; NaN marks a missing value.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            ``inverse_transform(predict_proba(X))``.
-        """
-        return self.inverse_transform(self.predict_proba(X))
 
     def aic(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return Akaike's information criterion on X; lower is better.
@@ -280,3 +236,13 @@ class EMEstimator(
         """
         mean, weight = weighted_mean(self, "score_samples", X, sample_weight)
         return float(self._n_parameters() * np.log(weight) - 2 * weight * mean)
+
+
+def _log_likelihood(model: Any, params: Any, rows: Any) -> Array:
+    found: Array = logsumexp(model.log_joint(params, rows), axis=1)
+    return found
+
+
+def _posterior(model: Any, params: Any, rows: Any) -> Array:
+    found: Array = softmax(model.log_joint(params, rows), axis=1)
+    return found

@@ -1,152 +1,121 @@
-"""Estimators on rows that are not in memory: files, and the blocks of dask arrays."""
+"""Methods for rows that are not in memory: files, and dask collections."""
 
 from collections.abc import Callable
 from copy import copy
 from functools import partial, wraps
-from math import prod
 from typing import Any, TypeVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn import get_config
-from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from skem._rows.files import Stored, is_on_disk
-from skem._rows.parts import (
-    Blocks,
-    as_array,
-    blocks_of,
-    collect,
-    is_array,
-    is_dask,
-    map_blocks,
-)
+from skem._base.input import check_weights, largest_weight
+from skem._rows import open_rows
+from skem._rows.parts import Rows, Weights
+from skem._typing import AnyArray, Array
 
 Method = TypeVar("Method", bound=Callable[..., Any])
-
-
-def is_streamed(X: Any) -> bool:
-    """Whether X is not in memory."""
-    return is_on_disk(X) or is_dask(X)
-
-
-def as_given(rows: Any) -> Any:
-    """Rows as callbacks see them: those that are not in memory as the user gave them."""
-    return rows.origin if isinstance(rows, Stored | Blocks) else rows
-
-
-def outline(X: Any) -> Any:
-    """What tells scikit-learn the names and the number of the features of X."""
-    if is_dask(X) and not is_array(X):
-        import pandas as pd
-
-        return pd.DataFrame(columns=list(X.columns))
-    shape = getattr(X, "shape", ())
-    if is_streamed(X) or len(shape) > 2:
-        return np.empty((0, prod(shape[1:])))
-    return X
-
-
-def check_streamed(
-    estimator: Any, X: Any, *, reset: bool, least: int = 1, images: bool = False
-) -> Stored | Blocks:
-    """X as rows to be streamed, checked in one pass as scikit-learn checks arrays."""
-    n_dims = len(X.shape)
-    if n_dims != 2 and not (images and n_dims in (3, 4)):
-        raise ValueError(
-            f"X must have rows and columns, but it has {n_dims} dimension(s): reshape it."
-        )
-    if not reset:
-        validate_data(estimator, outline(X), reset=False, skip_check_array=True)
-    check = partial(_checked_length, type(estimator).__name__)
-    if is_dask(X):
-        X = as_array(X)
-        _check_kind(X.dtype, type(X._meta))
-        rows: Stored | Blocks = blocks_of(X, check)
-    else:
-        _check_kind(np.dtype(X.dtype), np.ndarray)
-        rows = Stored(X)
-        if rows.dtype.kind == "f":
-            collect(check, rows)
-    if len(rows) < least or rows.shape[1] == 0:
-        raise ValueError(
-            f"X has shape {rows.shape}, but at least {least} rows and a column are needed."
-        )
-    return rows
-
-
-def _check_kind(dtype: np.dtype, kind: type) -> None:
-    if kind is not np.ndarray or dtype.kind not in "buif":
-        raise ValueError(
-            f"X must hold numbers in blocks of NumPy, but it has {dtype} in {kind.__name__}: "
-            "convert it."
-        )
-
-
-def _checked_length(name: str, rows: Any) -> int:
-    assert_all_finite(np.asarray(rows), allow_nan=True, estimator_name=name, input_name="X")
-    return len(rows)
+OfPart = Callable[[AnyArray], AnyArray]
 
 
 def rowwise(method: Method) -> Method:
-    """Let a method that looks at each row alone take rows that are not in memory.
+    """Make a row-wise method accept files and dask collections.
 
-    Of a file, parts are read one after the other. Of dask, the result is lazy.
+    The parts of a file are read one after the other. The result for a dask collection is lazy.
     """
 
     @wraps(method)
     def of_any(self: Any, X: Any, *args: Any, **options: Any) -> Any:
-        if not is_streamed(X):
+        rows, name = open_rows(X), method.__name__
+
+        def whole(X: Any) -> Any:
             return method(self, X, *args, **options)
-        check_is_fitted(self)
-        if method.__name__ != "inverse_transform" and len(X.shape) == 2:
-            validate_data(self, outline(X), reset=False, skip_check_array=True)
-        of_part = row_function(self, X, method.__name__, *args, **options)
-        if is_on_disk(X):
-            return np.concatenate(collect(of_part, Stored(X)))
-        output = vars(self).get("_sklearn_output_config", {})
-        framed = method.__name__ == "transform"
-        if framed and output.get("transform", get_config()["transform_output"]) != "default":
-            raise ValueError(
-                "set_output cannot make a data frame of what dask has not computed: set it to "
-                "'default', or give X.compute()."
-            )
-        X = as_array(X)
-        return map_blocks(of_part, X, of_part(np.zeros((1, *X.shape[1:]), X.dtype)))
+
+        def of_part(lazy: bool) -> OfPart:
+            if name == "inverse_transform":  # whose columns are not the features
+                check_is_fitted(self)
+            else:
+                check_outline(self, rows, X.shape)
+            if lazy and name == "transform":
+                _refuse_frames(self)
+            return row_function(self, X.shape[1:], name, *args, **options)
+
+        return rows.apply(rows.choose(whole, of_part))
 
     return cast(Method, of_any)
 
 
+def _refuse_frames(estimator: Any) -> None:
+    """Say that a lazy result cannot be a data frame."""
+    output = vars(estimator).get("_sklearn_output_config", {})
+    if output.get("transform", get_config()["transform_output"]) != "default":
+        raise ValueError(
+            "set_output cannot make a data frame of what dask has not computed: set it to "
+            "'default', or give X.compute()."
+        )
+
+
+def check_outline(estimator: Any, rows: Rows, shape: tuple[int, ...]) -> None:
+    """Check the names and the number of the features; those of images are checked later."""
+    check_is_fitted(estimator)
+    if len(shape) == 2:
+        validate_data(estimator, rows.outline(), reset=False, skip_check_array=True)
+
+
 def row_function(
-    estimator: Any, X: Any, name: str, *args: Any, **options: Any
-) -> Callable[[Any], NDArray]:
-    """A method of an estimator, for parts of X."""
-    return partial(_apply, plain_copy(estimator), X.shape[1:], name, args, options)
+    estimator: Any, shape: tuple[int, ...], name: str, *args: Any, **options: Any
+) -> OfPart:
+    """Return a method as a function of parts, whose rows have this shape.
+
+    It stays as it is when the estimator is fitted anew.
+    """
+    estimator = copy(estimator)
+    for own in ("feature_names_in_", "_skl_callbacks"):  # parts have no names
+        vars(estimator).pop(own, None)
+    return partial(_apply, estimator, shape, name, args, options)
 
 
 def _apply(
-    estimator: Any, shape: tuple[int, ...], name: str, args: Any, options: Any, rows: Any
-) -> NDArray:
-    rows = np.asarray(rows)
-    found: NDArray = getattr(estimator, name)(rows.reshape(len(rows), *shape), *args, **options)
+    estimator: Any, shape: tuple[int, ...], name: str, args: Any, options: Any, rows: AnyArray
+) -> AnyArray:
+    found: AnyArray = getattr(estimator, name)(
+        rows.reshape(len(rows), *shape), *args, **options
+    )
     return found
 
 
-def plain_copy(estimator: Any) -> Any:
-    """A copy that stays as it is when the estimator is fitted anew, for rows without names."""
-    estimator = copy(estimator)
-    for name in ("feature_names_in_", "_skl_callbacks"):
-        vars(estimator).pop(name, None)
-    return estimator
+def weighted_mean(estimator: Any, name: str, X: Any, sample_weight: Any) -> tuple[float, float]:
+    """Return the weighted mean of a row-wise method, and the sum of the weights."""
+    rows = open_rows(X)
+
+    def of_part(lazy: bool) -> OfPart:
+        check_outline(estimator, rows, X.shape)
+        if not len(rows):
+            raise ValueError(f"X has shape {rows.shape}, but at least 1 row is needed.")
+        function = row_function(estimator, X.shape[1:], name)
+        function(np.zeros((1, *X.shape[1:]), rows.dtype))  # what is computed once travels then
+        return function
+
+    function = rows.choose(getattr(estimator, name), of_part)
+    rows = check_weights(sample_weight, rows)
+    top = largest_weight(rows)
+    total, mass = rows.fold(partial(_sums, function, top))
+    with np.errstate(over="ignore"):
+        return float(total / mass), float(mass * top)
 
 
-def refuse_dask(estimator: Any, X: Any) -> None:
-    """Say what to do with a dask array where rows are needed in memory or in random order."""
-    if is_dask(X):
-        name = type(estimator).__name__
-        raise TypeError(
-            f"X is of dask, which {name} takes only where it need not shuffle rows: call "
-            "partial_fit, which learns from the blocks in their order, once for each pass; or "
-            "store X, by X.to_zarr for example, and give that file."
-        )
+def _sums(function: OfPart, top: float, rows: AnyArray, weight: Weights) -> Array:
+    relative = np.asarray(weight) / top
+    return np.array([relative @ function(rows), relative.sum()])
+
+
+def blockwise(method: Method) -> Method:
+    """Make ``partial_fit`` take the blocks of a dask collection, one after the other."""
+
+    @wraps(method)
+    def of_any(self: Any, X: Any, y: object = None, sample_weight: Any = None) -> Any:
+        for block, weight in open_rows(X).one_by_one(sample_weight, check_weights):
+            method(self, block, y, weight)
+        return self
+
+    return cast(Method, of_any)

@@ -1,4 +1,4 @@
-"""scikit-learn glue that the estimators of torch networks share. torch is imported late."""
+"""The frame of fits of torch networks."""
 
 import math
 from importlib.util import find_spec
@@ -6,148 +6,99 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    DensityMixin,
-    TransformerMixin,
-)
-from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import Tags, check_array, gen_batches
+from sklearn.utils import gen_batches
 
-from skem._base.estimator import (
-    MeanScoreMixin,
-    check_weights,
-    hooks,
-    validate_data,
-    warn_if_interrupted,
-)
-from skem._base.streams import as_given, check_streamed, is_streamed, outline, refuse_dask
-from skem._loop import DivergenceError, Run, iterate
-from skem._rows.parts import collect
+from skem._base.input import check_rows, check_stack
+from skem._base.minibatch import MinibatchEstimator
+from skem._network.layers import Design
+from skem._network.scaling import Scaling
+from skem._network.training import Purpose, Trained, choose_device
+from skem._rows.moments import Moments, moments
+from skem._rows.parts import LocalRows, Weights
+from skem._typing import AnyArray, Indices
 
-Array = NDArray[np.floating]
-
-MIN_SHARE = 1e-30  # of the largest weight, below which a row is not there
-MIN_FAST = 3e8  # values read in training, from which numba is worth its import
+# Values read in training from which numba is worth its import, of about a second.
+MIN_FAST = 3e8
+NAN_ROWS = 1000  # rows that are searched for NaN at a time
 
 
 def numba_pays(n_values: int) -> bool:
-    """Whether so many values, read in training, are worth the import of numba."""
+    """Whether training reads enough values to be worth the import of numba."""
     return n_values >= MIN_FAST and find_spec("numba") is not None
 
 
-def _any_nan(rows: Any) -> bool:
-    return rows.dtype.kind == "f" and any(collect(_has_nan, rows))
-
-
-def _has_nan(rows: Any) -> bool:
-    rows = np.asarray(rows)
-    return any(np.isnan(rows[part]).any() for part in gen_batches(len(rows), 1000))
+def _has_nan(rows: AnyArray, weight: Weights) -> bool:
+    parts = gen_batches(len(rows), NAN_ROWS)
+    return rows.dtype.kind == "f" and any(np.isnan(rows[part]).any() for part in parts)
 
 
 def _is_size(value: Any) -> bool:
     return isinstance(value, Integral) and int(value) > 0
 
 
-class NetworkEstimator(
-    MeanScoreMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    CallbackSupportMixin,
-    DensityMixin,
-    BaseEstimator,
-):
-    """What estimators of networks trained by minibatches have in common.
+class NetworkEstimator(MinibatchEstimator):
+    """What estimators of networks share.
 
-    A subclass has the parameters ``image_shape``, ``architecture``, ``hidden_layer_sizes``,
-    ``batch_size``, ``max_iter``, ``learning_rate_init``, ``device``, ``warm_start`` and
-    ``verbose``, says in ``_allow_nan`` whether NaN is allowed, and has the methods
+    A subclass has the parameters ``n_components``, ``image_shape``, ``architecture``,
+    ``hidden_layer_sizes``, ``activation``, ``batch_size``, ``max_iter``,
+    ``learning_rate_init``, ``device`` and ``warm_start``, and besides the methods of
+    ``MinibatchEstimator``
 
-    - ``_start(rows, weight, going_on, n_passes)``: what is trained: a training;
-    - ``_step(training, rows, weight, chosen, i)``: pass i over the chosen rows, or that of
-      ``partial_fit`` if i is None; returns an objective;
-    - ``_line(training)``: what to print of the last pass;
-    - ``_attributes(training, going_on)``: the fitted attributes as a dict, ``_weights`` and an
-      empty ``_cache`` among them.
+    - ``_plan(rows, seen, resume)``: the design of the networks and the scaling of rows;
+    - ``_build(design, scaling, seed, device, fast, rows)``: a training of new networks, with
+      the optimizer of the fit before if ``resume``;
+    - ``_attributes(training, resume)``, with ``_weights``, ``t_`` and an empty ``_cache``.
     """
 
-    _allow_nan = True
+    _fitted_name = "_weights"
 
-    # -- fitting --------------------------------------------------------------------------
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._is_fitted()
 
-    def _fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> tuple[Any, Run]:
-        """All passes over X; inside of ``with_callbacks``."""
-        self._validate_params()
-        going_on = self.warm_start and self.__sklearn_is_fitted__()
-        rows, weight, training = self._begin(X, sample_weight, going_on, self.max_iter)
-        root = self._init_callback_context(max_subtasks=self.max_iter)
-        root.call_on_fit_task_begin(estimator=self, X=as_given(rows))
-        run = self._run(training, rows, weight, going_on)
-        self._keep(training, X, going_on)
-        root.call_on_fit_task_end(
-            estimator=self, X=as_given(rows), reconstruction_attributes={}
-        )
-        return training, run
-
-    def _partial_fit(self, X: ArrayLike, sample_weight: ArrayLike | None) -> None:
-        """One more pass over X."""
-        self._validate_params()
-        going_on = self.__sklearn_is_fitted__()
-        rows, weight, training = self._begin(X, sample_weight, going_on, 1)
-        try:
-            self._step(training, rows, weight, np.flatnonzero(weight), None)
-        except FloatingPointError as error:
-            raise self._diverged(error) from error
-        self._keep(training, X, going_on)
-
-    def _begin(
-        self, X: ArrayLike, sample_weight: ArrayLike | None, going_on: bool, n_passes: int
-    ) -> tuple[Array, Array, Any]:
-        if find_spec("torch") is None:
-            raise ImportError(f"{type(self).__name__} needs torch: pip install 'skem[torch]'.")
-        rows = self._check_rows(X, reset=not going_on)
-        weight: Array = check_weights(sample_weight, rows)
-        weight = weight / weight.max()
-        weight[weight < MIN_SHARE] = 0
+    def _start(
+        self, rows: LocalRows, chosen: Indices, seed: int, resume: bool, n_passes: int | None
+    ) -> Any:
         self._check_shapes(rows.shape[1])
-        return rows, weight, self._start(rows, weight, going_on, n_passes)
+        design, scaling = self._plan(rows, moments(rows), resume)
+        device = choose_device(self.device)
+        fast = device.type == "cpu" and numba_pays(rows.size * (n_passes or 1))
+        training = self._build(design, scaling, seed, device, fast, rows, resume)
+        if resume:
+            training.restore(self._weights)
+            training.n_steps = self.t_
+        return training
 
-    def _run(self, training: Any, rows: Array, weight: Array, going_on: bool) -> Run:
-        """Passes until ``max_iter`` or until ``_follow`` or a callback says stop."""
-        chosen = self._set_aside(training, rows, weight, going_on)
+    def _plan(self, rows: LocalRows, seen: Moments, resume: bool) -> tuple[Design, Scaling]:
+        raise NotImplementedError
 
-        def step(training: Any) -> tuple[Any, float]:
-            i = training.n_passes
-            return training, self._step(training, rows, weight, chosen, i)
+    def _build(self, *args: Any) -> Trained:
+        raise NotImplementedError
 
-        calls = hooks(
-            self,
-            rows,
-            int(self.verbose),
-            lambda run: self._line(training),
-            lambda run: self._attributes(training, going_on),
-            lambda run: self._follow(training, rows, weight),
-        )
-        try:
-            run = iterate(step, training, max_iter=self.max_iter, **calls)
-        except DivergenceError as error:
-            raise self._diverged(error) from error
-        if run.interrupted and not training.is_finite():
-            raise self._diverged(FloatingPointError("weights became infinite"))
-        warn_if_interrupted(self, run, stacklevel=6)
-        return run
+    def _sizes(self, n_features: int) -> dict[str, Any]:
+        """Return what every design says."""
+        return {
+            "n_features": n_features,
+            "n_components": int(self.n_components),
+            "hidden_layer_sizes": tuple(int(size) for size in self.hidden_layer_sizes),
+            "activation": self.activation,
+            "architecture": self.architecture,
+            "image_shape": None if self.image_shape is None else tuple(self.image_shape),
+        }
 
-    def _set_aside(
-        self, training: Any, rows: Array, weight: Array, going_on: bool
-    ) -> NDArray[np.intp]:
-        """The indices of rows to learn from; others may be kept for ``_follow``."""
-        return np.flatnonzero(weight)
+    def _check_same_design(self, design: Design, resume: bool, *free: str) -> None:
+        """Refuse to continue a fit of other networks; the free fields may differ."""
+        if not resume:
+            return
+        old = self._design
+        other = [name for name in old if name not in free and vars(design)[name] != old[name]]
+        if other:
+            raise ValueError(
+                f"{', '.join(other)} are not what the networks were built with: set them back, "
+                "or call fit with warm_start=False."
+            )
 
-    def _follow(self, training: Any, rows: Array, weight: Array) -> bool:
-        """Whether to stop after a pass."""
-        return False
+    def _split_generator(self, seed: int) -> np.random.Generator:
+        return np.random.default_rng([seed, Purpose.SUBSET])
 
     def _diverged(self, error: Exception) -> ValueError:
         return ValueError(
@@ -155,17 +106,8 @@ class NetworkEstimator(
             "features of X to similar scales."
         )
 
-    def _keep(self, training: Any, X: Any, going_on: bool) -> None:
-        """Set the fitted attributes, once nothing can fail any more."""
-        attributes = self._attributes(training, going_on)
-        if not going_on:
-            X = np.asarray(X) if isinstance(X, list | tuple) else X
-            validate_data(self, outline(X), reset=True, skip_check_array=True)
-        for name, value in attributes.items():
-            setattr(self, name, value)
-
     def _n_batch(self, n_rows: int) -> int:
-        """Rows of a minibatch."""
+        """Return the number of rows of a minibatch."""
         if self.batch_size == "auto":
             return min(128, max(16, n_rows // 100))
         return min(self.batch_size, n_rows)
@@ -176,36 +118,12 @@ class NetworkEstimator(
 
     # -- input ----------------------------------------------------------------------------
 
-    def _check_rows(self, X: Any, *, reset: bool) -> Any:
-        """X as rows, with stacks of images flattened."""
-        refuse_dask(self, X)
-        if isinstance(X, list | tuple):
-            X = np.asarray(X)
-        shape = tuple(getattr(X, "shape", ()))
-        if len(shape) in (3, 4):
-            own = () if self.image_shape is None else tuple(self.image_shape)
-            if own not in (shape[1:], (*shape[1:], 1)):
-                raise ValueError(
-                    f"X holds images of shape {shape[1:]}, but image_shape is "
-                    f"{self.image_shape!r}: set image_shape={shape[1:]!r}."
-                )
-        if is_streamed(X):
-            return self._complete(check_streamed(self, X, reset=reset, images=True))
-        options: dict[str, Any] = {
-            "dtype": [np.float64, np.float32],
-            "ensure_all_finite": "allow-nan",
-        }
-        if len(shape) in (3, 4):
-            X = X.reshape(shape[0], math.prod(shape[1:]))
-        if reset:
-            rows = check_array(X, estimator=self, input_name="X", **options)
-        else:
-            rows = validate_data(self, X, reset=False, **options)
-        return self._complete(rows)
-
-    def _complete(self, rows: Any) -> Any:
-        """The rows, unless NaN is among them and may not be."""
-        if not self._allow_nan and _any_nan(rows):
+    def _check_rows(self, X: Any, sample_weight: Any = None, *, reset: bool) -> LocalRows:
+        check_stack(X, None if self.image_shape is None else tuple(self.image_shape))
+        rows: Any = check_rows(
+            self, X, sample_weight, reset=reset, images=True, random_order=True
+        )
+        if not self._allow_nan and any(rows.collect(_has_nan)):
             raise ValueError(
                 f"X contains NaN, which {type(self).__name__} does not take: fill it first, by "
                 "LatentImputer for example."
@@ -213,7 +131,7 @@ class NetworkEstimator(
         return rows
 
     def _check_shapes(self, n_features: int) -> None:
-        """Refuse sizes of layers and images that cannot be."""
+        """Refuse impossible sizes of layers and images."""
         sizes, shape = self.hidden_layer_sizes, self.image_shape
         if not all(_is_size(size) for size in sizes):
             raise ValueError(
@@ -233,12 +151,3 @@ class NetworkEstimator(
                 "architecture='conv' needs image_shape of at least 4 x 4 pixels, but it is "
                 f"{shape!r}."
             )
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_weights")
-
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = self._allow_nan
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags

@@ -5,6 +5,7 @@ A gradient written out builds no graph, and writes into the vector of all gradie
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -13,8 +14,38 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 CHANNELS, WIDTH = (32, 64), 256  # of the convolutional networks
-MIN_ONEDNN = 2e6  # multiplications, from which its start does not matter
+MIN_ONEDNN = 2e6  # multiplications from which the start of oneDNN does not matter
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
+
+
+@dataclass(frozen=True)
+class Design:
+    """What networks look like: a subclass adds what only one model has."""
+
+    n_features: int
+    n_components: int
+    hidden_layer_sizes: tuple[int, ...]
+    activation: str
+    architecture: str
+    image_shape: tuple[int, ...] | None
+
+    @property
+    def channels_first(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image."""
+        height, width, *channels = self.image_shape or (1, self.n_features)
+        return (channels[0] if channels else 1, height, width)
+
+    def from_rows(self, widths: Sequence[int], n_out: int) -> nn.Sequential:
+        """Return a network from rows to ``n_out`` values, without weights yet."""
+        if self.architecture == "dense":
+            return dense([self.n_features, *widths, n_out], self.activation)
+        return convolutions(self.channels_first, n_out, self.activation)
+
+    def to_rows(self, widths: Sequence[int]) -> nn.Sequential:
+        """Return a network from codes to rows, without weights yet."""
+        if self.architecture == "dense":
+            return dense([self.n_components, *widths, self.n_features], self.activation)
+        return deconvolutions(self.n_components, self.channels_first, self.activation)
 
 
 # oneDNN's product in float32. It has twice the speed of MKL on processors that are not
@@ -25,7 +56,7 @@ if not torch.backends.mkldnn.is_available():
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a @ b.T + bias, without a graph, (n, m) for (n, k) and (m, k)."""
+    """Return a @ b.T + bias, (n, m) for (n, k) and (m, k), without a graph."""
     large = a.shape[0] * a.shape[1] * b.shape[0] >= MIN_ONEDNN
     if large and _onednn is not None and a.dtype == torch.float32 and a.device.type == "cpu":
         found: Tensor = _onednn(a, b, bias, "none", [], "")
@@ -43,12 +74,12 @@ class Dense(nn.Linear):
 
 
 def new(kind: type[nn.Module], *args: Any, **keywords: Any) -> nn.Module:
-    """A layer whose values are yet to be set, so that no random numbers are drawn."""
+    """Return a layer without values yet, so that no random numbers are drawn."""
     return nn.utils.skip_init(kind, *args, **keywords, dtype=torch.float32)
 
 
 def fill_uniform(module: nn.Sequential, random: torch.Generator) -> nn.Sequential:
-    """Weights and biases uniform within 1 / sqrt(inputs), as torch does."""
+    """Draw weights and biases uniformly within 1 / sqrt(inputs), as torch does."""
     with torch.no_grad():
         for layer in module.modules():
             if not isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
@@ -77,13 +108,13 @@ class ToImages(nn.Module):
 
 
 class ToRows(nn.Module):
-    """The way back."""
+    """Images (n, channels, height, width) to flat rows."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.permute(0, 2, 3, 1).reshape(len(x), -1)
 
 
-class DoubleToGrey(nn.ConvTranspose2d):
+class DoubleToGray(nn.ConvTranspose2d):
     """Transposed convolution to one channel, as a product and sums of patches.
 
     Of kernel 4, stride 2 and padding 1; faster than the general one.
@@ -99,7 +130,7 @@ class DoubleToGrey(nn.ConvTranspose2d):
 
 
 def dense(sizes: Sequence[int], activation: str) -> nn.Sequential:
-    """Linear layers with activations between them."""
+    """Return linear layers with activations between them."""
     layers: list[nn.Module] = []
     for a, b in pairwise(sizes):
         layers += [new(Dense, a, b), ACTIVATIONS[activation]()]
@@ -107,7 +138,7 @@ def dense(sizes: Sequence[int], activation: str) -> nn.Sequential:
 
 
 def convolutions(shape: tuple[int, int, int], n_out: int, activation: str) -> nn.Sequential:
-    """From rows of images of (channels, height, width)."""
+    """Return a network from rows of images of (channels, height, width)."""
     activate, (a, b) = ACTIVATIONS[activation], CHANNELS
     size = b * (shape[1] // 4) * (shape[2] // 4)
     return nn.Sequential(
@@ -124,12 +155,12 @@ def convolutions(shape: tuple[int, int, int], n_out: int, activation: str) -> nn
 
 
 def deconvolutions(n_in: int, shape: tuple[int, int, int], activation: str) -> nn.Sequential:
-    """To rows of images of (channels, height, width)."""
+    """Return a network to rows of images of (channels, height, width)."""
     c, h, w = shape
     activate, (a, b) = ACTIVATIONS[activation], CHANNELS
     quarter = b, h // 4, w // 4
     odd = (h // 2 % 2, w // 2 % 2), (h % 2, w % 2)
-    last = DoubleToGrey if c == 1 else nn.ConvTranspose2d
+    last = DoubleToGray if c == 1 else nn.ConvTranspose2d
     return nn.Sequential(
         new(Dense, n_in, WIDTH),
         activate(),
@@ -147,7 +178,7 @@ def deconvolutions(n_in: int, shape: tuple[int, int, int], activation: str) -> n
 
 
 def forward(layers: list[nn.Module], x: Tensor) -> list[Tensor]:
-    """The input of every layer, and the output of the last."""
+    """Return the input of every layer, and the output of the last."""
     values = [x]
     for layer in layers:
         values.append(layer(values[-1]))
@@ -192,7 +223,7 @@ def _convolution(layer: Any, grad: Tensor, x: Tensor, y: Tensor, asked: Asked) -
     return d_x if asked[0] else grad
 
 
-def _double_to_grey(layer: Any, grad: Tensor, x: Tensor, y: Tensor, asked: Asked) -> Tensor:
+def _double_to_gray(layer: Any, grad: Tensor, x: Tensor, y: Tensor, asked: Asked) -> Tensor:
     patches = functional.unfold(grad, 4, padding=1, stride=2)
     if asked[1]:
         layer.weight.grad.flatten(1).copy_((x.flatten(2) @ patches.mT).sum(0))
@@ -205,7 +236,7 @@ BACKWARD: dict[type, Callable[[Any, Tensor, Tensor, Tensor, Asked], Tensor]] = {
     Dense: _linear,
     nn.Conv2d: _convolution,
     nn.ConvTranspose2d: _convolution,
-    DoubleToGrey: _double_to_grey,
+    DoubleToGray: _double_to_gray,
     nn.ReLU: lambda layer, grad, x, y, _: torch.ops.aten.threshold_backward(grad, x, 0),
     nn.GELU: lambda layer, grad, x, y, _: torch.ops.aten.gelu_backward(grad, x),
     nn.Tanh: lambda layer, grad, x, y, _: torch.ops.aten.tanh_backward(grad, y),

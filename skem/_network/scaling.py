@@ -5,28 +5,32 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from skem._rows.moments import Moments
+from skem._typing import Array
 
-Array = NDArray[np.floating]
+# Scaled rows are multiplied by this at most, so that rounding is not taken for data.
+MAX_GAIN = 100.0
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """How rows become what the networks see: (x - offset) / scale, with holes filled."""
+    """How rows are scaled for the networks: (x - offset) / scale, missing values filled."""
 
-    standardised: bool
+    standardized: bool
     offset: Array
     scale: Array
     fill: Array  # in the units of the networks
     observed: Array  # the share of rows in which a feature was seen
 
     def apply(self, rows: Array, dtype: Any, device: Any) -> tuple[Tensor, Tensor | None]:
-        """A copy of the rows, and where they were seen, if anything was not."""
+        """Return a scaled copy of the rows, and a 0/1 mask of what was seen.
+
+        The mask is None if nothing is missing.
+        """
         missing = np.isnan(rows)
-        if self.standardised:  # in float64: what is far from 0 would lose its digits
+        if self.standardized:  # in float64: what is far from 0 would lose its digits
             values = ((rows - self.offset) / self.scale).astype(dtype)
         else:
             values = np.array(rows, dtype)
@@ -35,40 +39,36 @@ class Scaling:
             np.copyto(values, self.fill.astype(dtype), where=missing)
             seen = torch.from_numpy((~missing).astype(dtype)).to(device)
         x = torch.from_numpy(values)
-        if not self.standardised:
+        if not self.standardized:
             x.clamp_(0, 1)
         return x.to(device), seen
 
     def invert(self, rows: Array) -> Array:
-        """Back to the units of the user."""
-        if not self.standardised:
+        """Return scaled rows in the user's units."""
+        if not self.standardized:
             return rows
         return (rows * self.scale + self.offset).astype(rows.dtype)
 
     @property
     def log_volume(self) -> float:
-        """What makes the density of scaled rows that of rows in the user's units."""
+        """The mean log ratio of the densities of scaled rows and of rows in the user's units."""
         return float(self.observed @ np.log(self.scale))
 
     def gain(self, seen: Moments, spread: float) -> float:
-        """What makes the total variance of scaled rows this; at most a hundred."""
+        """Scale factor that gives the rows a total variance of ``spread``, capped at 100."""
         variance = (seen.square / seen.weight / self.scale**2).sum()
-        return min(100.0, float(np.sqrt(spread / variance))) if variance > 0 else 1.0
+        return min(MAX_GAIN, float(np.sqrt(spread / variance))) if variance > 0 else 1.0
 
     def log_volumes(self, rows: Array) -> Array:
-        """The same for each row, of what is seen of it."""
+        """Return the log ratio of the densities for the observed values of each row."""
         return ~np.isnan(rows) @ np.log(self.scale)
 
 
-def scaling_of(seen: Moments, weight: float, standardised: bool) -> Scaling:
-    """Standardisation of features, or, between 0 and 1, their values as they are."""
-    if (seen.weight == 0).any():
-        raise ValueError(
-            f"X has {int((seen.weight == 0).sum())} features without any observed value, the "
-            f"first at index {int(np.argmin(seen.weight))}: drop or fill them."
-        )
+def scaling_of(seen: Moments, weight: float, standardized: bool) -> Scaling:
+    """Return the scaling of standardized features, or of features between 0 and 1."""
+    seen.check_observed()
     mean, observed = seen.mean, seen.weight / weight
-    if not standardised:
+    if not standardized:
         return Scaling(False, 0 * mean, np.ones_like(mean), mean, observed)
     deviation = np.sqrt(seen.square / seen.weight)
     if not np.isfinite(deviation).all():
@@ -76,5 +76,5 @@ def scaling_of(seen: Moments, weight: float, standardised: bool) -> Scaling:
             f"X has values from {seen.low:.3g} to {seen.high:.3g}, too large to be squared: "
             "rescale it."
         )
-    constant = deviation <= 1e-13 * np.abs(mean)  # but for rounding
+    constant = deviation <= 1e-13 * np.abs(mean)  # up to rounding
     return Scaling(True, mean, np.where(constant, 1, deviation), 0 * mean, observed)

@@ -1,27 +1,39 @@
-"""Torch for estimators: random numbers of one's own, flat parameters, portable state.
+"""Torch for estimators: private random numbers, flat parameters, portable state.
 
-No global state of torch is read or changed, but in ``seeded``, for modules of users.
+The global state of torch is changed only in ``seeded``, for modules of users.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import IntEnum
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from skem._rows.files import by_windows
+from skem._base.minibatch import batches
+from skem._network.scaling import Scaling
+from skem._rows.parts import LocalRows
+from skem._typing import AnyArray, Indices
 
 _LOCK = Lock()
 
 
+class Purpose(IntEnum):
+    """What a stream of random numbers is for."""
+
+    WEIGHTS = 1
+    PASS = 2
+    SUBSET = 3
+    NOISE = 4
+
+
 def choose_device(device: str) -> torch.device:
-    """A device that is there."""
+    """Return the device, if it can be used."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -33,14 +45,14 @@ def choose_device(device: str) -> torch.device:
 
 
 def generator(*seeds: int) -> torch.Generator:
-    """Random numbers of the processor, the same on every device."""
+    """Return random numbers of the processor, the same on every device."""
     words = np.random.SeedSequence(seeds).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """For modules of users: torch's own random numbers come from the seed in here."""
+    """Seed torch's global random numbers inside the block, for modules of users."""
     with _LOCK, torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
@@ -49,7 +61,7 @@ def seeded(seed: int) -> Iterator[None]:
 def module_of(
     name: str, factory: Callable[..., nn.Module], seed: int, n_in: int, n_out: int
 ) -> nn.Module:
-    """A module of the user's, tried on two rows."""
+    """Return the module that a user's factory makes, once it passes a trial on two rows."""
     with seeded(seed), torch.no_grad():
         module = factory(n_in, n_out)
         if not isinstance(module, nn.Module):
@@ -68,7 +80,7 @@ def module_of(
 
 @dataclass
 class Flat:
-    """All parameters in one vector, of which the modules hold views, and their gradients."""
+    """All parameters in one vector, and their gradients; the modules hold views of both."""
 
     values: nn.Parameter
     gradient: Tensor
@@ -88,13 +100,13 @@ def flatten(parameters: list[nn.Parameter], device: torch.device) -> Flat:
     return Flat(flat, gradient)
 
 
-def arrays_of(tensors: list[Tensor]) -> list[NDArray]:
-    """Copies as NumPy arrays."""
+def arrays_of(tensors: list[Tensor]) -> list[AnyArray]:
+    """Return copies as NumPy arrays."""
     return [t.detach().cpu().numpy().copy() for t in tensors]
 
 
-def fill(tensors: list[Tensor], arrays: list[NDArray]) -> None:
-    """The values of arrays, put into tensors."""
+def fill(tensors: list[Tensor], arrays: list[AnyArray]) -> None:
+    """Copy the values of arrays into tensors."""
     with torch.no_grad():
         for tensor, array in zip(tensors, arrays, strict=True):
             tensor.copy_(torch.from_numpy(array))
@@ -103,7 +115,7 @@ def fill(tensors: list[Tensor], arrays: list[NDArray]) -> None:
 class Adam:
     """Adam on one vector, in one call, with a state of NumPy arrays.
 
-    ``compiled`` does the same as torch in half of the time, on the processor:
+    On the processor, ``compiled`` takes half of the time of torch:
     ``compiled(values, gradient, mean, square, rate, n, beta_1, beta_2)`` on arrays.
     """
 
@@ -142,12 +154,12 @@ class Adam:
             *self._betas,
         )
 
-    def state(self) -> dict[str, NDArray]:
+    def state(self) -> dict[str, AnyArray]:
         return {name: value.cpu().numpy().copy() for name, value in self._state.items()}
 
 
 def one_cycle(peak: float, n_steps: int) -> Callable[[int], float]:
-    """A rate that rises for a tenth of the steps, and then falls to 0 as a cosine."""
+    """Return a rate that rises for a tenth of the steps, then falls to 0 as a cosine."""
     rise = max(1, n_steps // 10)
 
     def rate(i: int) -> float:
@@ -159,13 +171,59 @@ def one_cycle(peak: float, n_steps: int) -> Callable[[int], float]:
     return rate
 
 
-def batches(
-    rows: Any, chosen: NDArray[np.intp], size: int, random: torch.Generator
-) -> Iterator[NDArray[np.intp]]:
-    """Shuffled minibatches of indices; a last one of a single row joins the one before."""
-    order = by_windows(chosen[torch.randperm(len(chosen), generator=random).numpy()], rows)
-    starts = list(range(0, len(order), size))
-    if len(starts) > 1 and len(order) - starts[-1] == 1:
-        starts.pop()
-    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
-        yield np.sort(order[start:end])
+@dataclass
+class Trained:
+    """Networks with the scaling of their rows; a subclass says which tensors it holds."""
+
+    scaling: Scaling
+    seed: int
+
+    def tensors(self) -> list[Tensor]:
+        raise NotImplementedError
+
+    def weights(self) -> list[AnyArray]:
+        """Return copies of all tensors."""
+        return arrays_of(self.tensors())
+
+    snapshot = weights
+
+    def restore(self, weights: list[AnyArray]) -> None:
+        """Set all tensors."""
+        fill(self.tensors(), weights)
+
+    def is_finite(self) -> bool:
+        """Whether all parameters are finite."""
+        return all(bool(torch.isfinite(tensor).all()) for tensor in self.tensors())
+
+
+@dataclass
+class Batch:
+    """A minibatch, as networks take it."""
+
+    x: Tensor
+    seen: Tensor | None  # 0 where a value is missing; None if nothing is
+    share: Tensor  # weights relative to the mean weight, divided by the number of rows
+    total_share: float
+    n_rows: int
+
+
+def epoch_batches(
+    trained: Trained,
+    rows: LocalRows,
+    chosen: Indices,
+    size: int,
+    random: torch.Generator,
+    device: torch.device,
+) -> Iterator[Batch]:
+    """Yield shuffled minibatches; a last one of a single row joins the one before.
+
+    Light batches have small shares and so take short steps, for any size of a batch.
+    """
+    weight = np.asarray(rows.weight)
+    order = chosen[torch.randperm(len(chosen), generator=random).numpy()]
+    mean_weight = weight[chosen].mean()
+    for index in batches(rows, order, size, min_rows=2):
+        x, seen = trained.scaling.apply(np.asarray(rows[index]), np.float32, device)
+        relative = weight[index] / (mean_weight * len(index))
+        share = torch.from_numpy(relative.astype(np.float32)).to(device)
+        yield Batch(x, seen, share, float(relative.sum()), len(index))

@@ -1,1 +1,23 @@
-"""Where rows live: in memory, in files, or on a cluster."""
+"""Where rows live: in memory, in files, or on a cluster. ``open_rows`` is the only door."""
+
+from typing import Any
+
+import numpy as np
+
+from skem._rows.cluster import Blocks, evaluated, is_dask
+from skem._rows.files import Stored, is_on_disk
+from skem._rows.parts import InMemory, Rows
+
+
+def open_rows(X: Any) -> Rows:
+    """Return X as rows, not checked yet."""
+    if is_dask(X):
+        return Blocks(X)
+    if is_on_disk(X):
+        return Stored(X)
+    return InMemory(np.asarray(X) if isinstance(X, list | tuple) else X)
+
+
+def to_memory(values: Any) -> Any:
+    """Return the values, computed if they are dask's."""
+    return evaluated(values)[0] if is_dask(values) else values

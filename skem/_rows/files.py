@@ -1,15 +1,18 @@
-"""Arrays on disk: memory-mapped files, and arrays of zarr and h5py, read by parts."""
+"""Rows on disk: memory-mapped files, and arrays of zarr and h5py, read part by part."""
 
 import math
 import mmap
 from collections import OrderedDict
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-# Bytes of a part of a file, and how many parts are kept for rows in random order.
+from skem._rows.parts import Checks, Function, InMemory, LocalRows, Ones, Weights
+from skem._typing import AnyArray, Indices
+
+# Bytes of a part of a file, and the number of parts kept for rows in random order.
 PART_SIZE, N_PARTS = 2**25, 8
 
 
@@ -22,109 +25,158 @@ def is_on_disk(X: Any) -> bool:
     return named and not any(hasattr(type(X), name) for name in others)
 
 
-class Stored:
+class Stored(LocalRows):
     """Rows of an array on disk, images flattened.
 
-    A slice reads nothing yet, nor does ``select``. An array of indices does, and
-    ``np.asarray``.
+    ``select`` and ``clip`` read nothing. ``rows[index]`` and ``take`` read.
     """
-
-    ndim = 2
 
     def __init__(
         self,
         origin: Any,
-        rows: range | NDArray[np.intp] | None = None,
+        index: range | Indices | None = None,
         limits: tuple[float, float] | None = None,
+        weight: Weights | None = None,
     ) -> None:
         self.origin, self._limits = origin, limits
-        self._rows = range(origin.shape[0]) if rows is None else rows  # in order
-        self.dtype = np.dtype(origin.dtype)
-        self.shape = (len(self._rows), math.prod(origin.shape[1:]))
-        self._kept: OrderedDict[int, NDArray] = OrderedDict()
+        self._index = range(origin.shape[0]) if index is None else index  # in order
+        self.dtype, self.row_shape = np.dtype(origin.dtype), tuple(origin.shape[1:])
+        self.shape = (len(self._index), math.prod(origin.shape[1:]))
+        self.weight = Ones(len(self._index)) if weight is None else weight
+        self.is_weighted = not isinstance(self.weight, Ones)
+        self._kept: OrderedDict[int, AnyArray] = OrderedDict()
 
-    def __len__(self) -> int:
-        return self.shape[0]
+    # -- coming in ------------------------------------------------------------------------
 
     @property
-    def size(self) -> int:
-        return math.prod(self.shape)
+    def given(self) -> Any:
+        return self.origin
+
+    def outline(self) -> Any:
+        return np.empty((0, self.shape[1]))
+
+    def checked(self, checks: Checks, *, images: bool) -> "Stored":
+        check_dimensions(self.origin.shape, images=images)
+        checks.outline(self.outline())
+        check_numeric(self.dtype, np.ndarray)
+        if self.dtype.kind == "f":
+            self.collect(lambda rows, weight: checks.part(rows))
+        return self
+
+    def in_memory(self, reason: str) -> InMemory:
+        return InMemory(np.asarray(self.origin), self.weight)
+
+    # -- parts ----------------------------------------------------------------------------
 
     @property
     def part_rows(self) -> int:
-        """Rows of a part: whole chunks of the file, which are read and unpacked as a whole."""
+        """The number of rows of a part: whole chunks of the file, which are read as a whole."""
         unit = (getattr(self.origin, "chunks", None) or (1,))[0]
         n_rows = max(1, PART_SIZE // max(1, self.dtype.itemsize * self.shape[1]))
         return -(-n_rows // unit) * unit
 
     def edges(self) -> list[int]:
-        """Where parts begin and end."""
+        """Return where parts begin and end."""
         if not len(self):
             return [0, 0]
         step, (first, last) = self.part_rows, self._ends()
         inner = np.arange((first // step + 1) * step, last, step)
-        if isinstance(self._rows, range):
+        if isinstance(self._index, range):
             return [0, *(inner - first).tolist(), len(self)]
-        return np.unique([0, *np.searchsorted(self._rows, inner), len(self)]).tolist()
+        return np.unique([0, *np.searchsorted(self._index, inner), len(self)]).tolist()
 
-    def __getitem__(self, key: Any) -> Any:
+    @property
+    def lengths(self) -> list[int]:
+        return [b - a for a, b in pairwise(self.edges())]
+
+    def parts(self) -> list[Any]:
+        return [self._index[a:b] for a, b in pairwise(self.edges())]
+
+    def read(self, part: range | Indices) -> AnyArray:
+        if not len(part):
+            return self._read(slice(0, 0))
+        read = self._read(slice(int(part[0]), int(part[-1]) + 1))
+        return read if isinstance(part, range) else read[part - part[0]]
+
+    def keep(self, prepare: Callable[..., Any]) -> None:
+        return None
+
+    def threads(self, n_jobs: int | None) -> tuple[int | None, int | None]:
+        return n_jobs, 1
+
+    def choose(self, whole: Function, of_part: Callable[[bool], Function]) -> Function:
+        return of_part(False)
+
+    def apply(self, function: Function) -> AnyArray:
+        return np.concatenate(self.collect(lambda rows, weight: function(rows)))
+
+    # -- some of the rows -----------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> AnyArray:
         if isinstance(key, slice):
-            return Stored(self.origin, self._rows[key], self._limits)
+            return self.read(self._index[key])
         index = self.places(np.asarray(key))
         if isinstance(self.origin, np.ndarray):
             return self._read(index)
         out = np.empty((len(index), self.shape[1]), self.dtype)
         owner = index // self.part_rows
-        # a batch reaches from one window to the next: what is kept comes first, and may go
+        # Parts that are kept come first, since reading another may drop them.
         for i in sorted(np.unique(owner).tolist(), key=lambda i: i not in self._kept):
             own = owner == i
             out[own] = self._part(i)[index[own] - i * self.part_rows]
         return out
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
-        first, last = self._ends()
-        read = self._read(slice(first, last))
-        if not isinstance(self._rows, range):
-            read = read[self._rows - first]
-        return np.asarray(read, dtype)
+    def select(self, index: Indices | slice) -> "Stored":
+        places = self._index[index] if isinstance(index, slice) else self.places(index)
+        return Stored(self.origin, places, self._limits, self.weight[index])
 
-    def select(self, index: NDArray[np.intp]) -> "Stored":
-        """Some of the rows, in order."""
-        return Stored(self.origin, self.places(index), self._limits)
+    def places(self, index: Indices) -> Indices:
+        """Return where in the file rows are."""
+        if isinstance(self._index, range):
+            return index + self._index.start
+        return self._index[index]
 
-    def places(self, index: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Where in the file rows are."""
-        if isinstance(self._rows, range):
-            return index + self._rows.start
-        return self._rows[index]
-
-    def take(self, index: NDArray[np.intp]) -> NDArray:
-        """The rows at any indices, in one pass over the parts, of which none is kept."""
+    def take(self, index: Indices) -> AnyArray:
+        """Read rows at any indices, in one pass over the parts; keep no part."""
         out = np.empty((len(index), self.shape[1]), self.dtype)
         order = np.argsort(index, kind="stable")
         for start, stop in pairwise(self.edges()):
             first, last = np.searchsorted(index[order], [start, stop])
             if first < last:
                 own = order[first:last]
-                out[own] = np.asarray(self[start:stop])[index[own] - start]
+                out[own] = self[start:stop][index[own] - start]
         return out
 
     def clip(self, low: float, high: float) -> "Stored":
-        """The same rows, clipped when they are read."""
-        return Stored(self.origin, self._rows, (low, high))
+        """Return the same rows, clipped when they are read."""
+        return Stored(self.origin, self._index, (low, high), self.weight)
+
+    def batch_order(self, order: Indices) -> Indices:
+        """Rearrange shuffled indices so that few parts of a file are needed at a time.
+
+        Parts in random order are grouped to windows, within which rows stay shuffled.
+        """
+        if isinstance(self.origin, np.ndarray):
+            return order
+        n_parts = -(-self.origin.shape[0] // self.part_rows)
+        place = np.random.default_rng(int(order[0])).permutation(n_parts) // N_PARTS
+        owner = (self.places(order) // self.part_rows).astype(np.int32)
+        return order[np.argsort(place.astype(np.uint16)[owner], kind="stable")]
+
+    # -- reading --------------------------------------------------------------------------
 
     def _ends(self) -> tuple[int, int]:
-        """The first row's place in the file, and that after the last."""
-        return (int(self._rows[0]), int(self._rows[-1]) + 1) if len(self) else (0, 0)
+        """Return the first row's place in the file, and the place after the last row."""
+        return (int(self._index[0]), int(self._index[-1]) + 1) if len(self) else (0, 0)
 
-    def _read(self, key: Any) -> NDArray:
+    def _read(self, key: Any) -> AnyArray:
         forget_pages(self.origin)
         rows = np.asarray(self.origin[key])
         rows = rows.reshape(len(rows), self.shape[1])
         return rows if self._limits is None else rows.clip(*self._limits)
 
-    def _part(self, i: int) -> NDArray:
-        """A part of the whole file, kept for the next rows."""
+    def _part(self, i: int) -> AnyArray:
+        """Return a part of the whole file, kept for the next rows."""
         if i not in self._kept:
             while len(self._kept) >= N_PARTS:
                 self._kept.popitem(last=False)
@@ -134,11 +186,29 @@ class Stored:
         return self._kept[i]
 
 
+def check_dimensions(shape: tuple[int, ...], *, images: bool) -> None:
+    """Refuse what is not in rows and columns, or in images if these are allowed."""
+    n_dims = len(shape)
+    if n_dims != 2 and not (images and n_dims in (3, 4)):
+        raise ValueError(
+            f"X must have rows and columns, but it has {n_dims} dimension(s): reshape it."
+        )
+
+
+def check_numeric(dtype: np.dtype, kind: type) -> None:
+    """Refuse blocks that are not NumPy arrays of numbers."""
+    if kind is not np.ndarray or dtype.kind not in "buif":
+        raise ValueError(
+            f"X must hold numbers in blocks of NumPy, but it has {dtype} in {kind.__name__}: "
+            "convert it."
+        )
+
+
 def forget_pages(array: Any) -> None:
     """Give back the memory of what was read of a memory-mapped file.
 
     The system would do so when memory is short; until then the process looks as large as the
-    file. Private changes of a map that is copied on write would be lost.
+    file. Private changes of a map that is copied on write would be lost, so these maps stay.
     """
     base = array
     while isinstance(base, np.ndarray):
@@ -146,16 +216,3 @@ def forget_pages(array: Any) -> None:
     shared = isinstance(base, mmap.mmap) and getattr(array, "mode", None) in ("r", "r+", "w+")
     if shared and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)
-
-
-def by_windows(order: NDArray[np.intp], X: Any) -> NDArray[np.intp]:
-    """Shuffled indices, rearranged so that few parts of a file are needed at a time.
-
-    Parts in random order are grouped to windows, within which rows stay shuffled.
-    """
-    if not isinstance(X, Stored) or isinstance(X.origin, np.ndarray):
-        return order
-    n_parts = -(-X.origin.shape[0] // X.part_rows)
-    place = np.random.default_rng(int(order[0])).permutation(n_parts) // N_PARTS
-    owner = (X.places(order) // X.part_rows).astype(np.int32)
-    return order[np.argsort(place.astype(np.uint16)[owner], kind="stable")]

@@ -3,23 +3,23 @@
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from skem._rows.parts import fold
+from skem._rows.parts import Rows, Weights
+from skem._typing import AnyArray, Array
 
-MOMENT_SIZE = 640_000  # elements of a block
+# Elements of a block: its float64 copies then fit in the cache (5 MB).
+BLOCK_SIZE = 640_000
 
 
 @dataclass(frozen=True)
 class Moments:
     """Weighted moments of every feature over its observed values."""
 
-    weight: NDArray
-    mean: NDArray
-    square: NDArray  # sum of squares about the mean
+    weight: Array
+    mean: Array
+    square: Array  # sum of squares about the mean
     low: float
     high: float
 
@@ -35,34 +35,45 @@ class Moments:
             max(self.high, other.high),
         )
 
+    def check_observed(self) -> None:
+        """Refuse features without any observed value."""
+        unseen = np.flatnonzero(self.weight == 0)
+        if len(unseen):
+            raise ValueError(
+                f"X has {len(unseen)} features without any observed value, the first at index "
+                f"{unseen[0]}: drop or fill them."
+            )
 
-def moments(X: Any, weight: Any) -> Moments:
-    """One pass, in float64, that does not cancel however far from 0 the data are."""
-    found: Moments = fold(_moments_of, X, weight)
-    return found
+
+def moments(rows: Rows) -> Moments:
+    """Return the moments of the rows, from one pass in float64.
+
+    Nothing cancels, however far from 0 the data are.
+    """
+    return rows.fold(_moments_of)
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def _moments_of(X: NDArray, weight: NDArray) -> Moments:
-    X = np.asarray(X)
-    size = max(1, MOMENT_SIZE // X.shape[1])
+def _moments_of(X: AnyArray, weight: Weights) -> Moments:
+    size = max(1, BLOCK_SIZE // X.shape[1])
 
     def of_block(start: int) -> Moments:
         values = np.array(X[start : start + size], dtype=float)
-        observed = ~np.isnan(values) & (weight[start : start + size, None] > 0)
-        w = weight[start : start + size, None] * observed
+        w = np.asarray(weight[start : start + size])[:, None]
+        observed = ~np.isnan(values) & (w > 0)
+        w = w * observed
         np.copyto(values, 0, where=~observed)
         total = w.sum(0)
 
-        def average(values: NDArray) -> NDArray:
+        def average(values: Array) -> Array:
             return np.divide((w * values).sum(0), total, out=0 * total, where=total > 0)
 
         low = values.min(initial=np.inf, where=observed)
         high = values.max(initial=-np.inf, where=observed)
-        middle = average(values)
-        values -= middle
+        mean = average(values)
+        values -= mean
         rest = average(values)  # what rounding left out of the mean
         square = (w * (values - rest) ** 2).sum(0)
-        return Moments(total, middle + rest, square, low, high)
+        return Moments(total, mean + rest, square, low, high)
 
     return reduce(add, map(of_block, range(0, len(X), size)))

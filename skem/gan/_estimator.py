@@ -1,35 +1,45 @@
 """GANEstimator: a generative adversarial network, as an estimator.
 
-The networks, their losses and gradients are in ``_gan_model``; this file is the estimator.
+The networks, their losses and gradients are in ``_model``, and training is in ``_training``; this
+file is the estimator.
 """
 
-import warnings
+from __future__ import annotations
+
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from sklearn.exceptions import ConvergenceWarning
+from numpy.typing import ArrayLike
 from sklearn.utils import check_array, check_random_state, gen_batches
 
 from skem._base.estimator import (
     Interval,
     StrOptions,
-    blockwise,
-    check_count,
     check_is_fitted,
+    warn,
     with_callbacks,
 )
-from skem._base.streams import rowwise
-from skem._network.estimator import NetworkEstimator, numba_pays
-from skem._rows.moments import moments
-from skem._rows.parts import working_dtype
-
-if TYPE_CHECKING:
-    from skem.gan._model import Networks
-    from skem.gan._training import Training
-
-Array = NDArray[np.floating]
+from skem._base.input import check_count
+from skem._base.streams import blockwise, rowwise
+from skem._loop import Patience
+from skem._network.estimator import NetworkEstimator
+from skem._network.layers import WIDTH
+from skem._network.scaling import Scaling, scaling_of
+from skem._network.training import choose_device
+from skem._rows.moments import Moments
+from skem._rows.parts import LocalRows
+from skem._typing import Array, Indices
+from skem.gan._model import Design, Networks
+from skem.gan._training import (
+    Training,
+    coverage,
+    epoch,
+    features_and_logits,
+    fitted,
+    rows_of,
+    start,
+)
 
 MIN_RANGE = 0.5  # of values between 0 and 1 that are left as they are
 SPREAD = 200.0  # the total variance of rows as the discriminator sees them
@@ -249,15 +259,13 @@ class GANEstimator(NetworkEstimator):
         GANEstimator
             The fitted estimator.
         """
-        training, run = self._fit(X, sample_weight)
+        training, _, run, _ = self._fit(X, sample_weight)
         few = len(training.compared) < MIN_COMPARED
         if self.coverage_ < MIN_COVERAGE and not few and not run.interrupted:
-            warnings.warn(
+            warn(
                 f"mode collapse: generated rows come near {self.coverage_:.0%} of the rows of "
                 "X only (coverage_). Keep spectral_norm=True, lower learning_rate_init, or "
-                "raise max_iter if training has just begun.",
-                ConvergenceWarning,
-                stacklevel=3,
+                "raise max_iter if training has just begun."
             )
         return self
 
@@ -288,17 +296,10 @@ class GANEstimator(NetworkEstimator):
         self._partial_fit(X, sample_weight)
         return self
 
-    def _start(self, rows: Array, weight: Array, going_on: bool, n_passes: int) -> "Training":
-        """The beginning, or a copy of where an earlier fit has come to."""
-        from skem._network.scaling import Scaling, scaling_of
-        from skem._network.training import Adam, choose_device
-        from skem.gan._model import Design, build
-        from skem.gan._training import Training, rows_to_compare
-
-        seen = moments(rows, weight)
-        if going_on:
-            scaling, seed = Scaling(**self._scaling), self._seed
-            if not scaling.standardised and not 0 <= seen.low <= seen.high <= 1:
+    def _plan(self, rows: LocalRows, seen: Moments, resume: bool) -> tuple[Design, Scaling]:
+        if resume:
+            scaling, gain = Scaling(**self._scaling), self._design["gain"]
+            if not scaling.standardized and not 0 <= seen.low <= seen.high <= 1:
                 raise ValueError(
                     "the networks were built for values between 0 and 1, but X has values from "
                     f"{seen.low:.3g} to {seen.high:.3g}: scale it as the first rows were, or "
@@ -306,74 +307,46 @@ class GANEstimator(NetworkEstimator):
                 )
         else:
             inside = 0 <= seen.low < seen.high - MIN_RANGE and seen.high <= 1
-            scaling = scaling_of(seen, weight.sum(), not inside)
-            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+            scaling = scaling_of(seen, np.sum(rows.weight), not inside)
+            gain = scaling.gain(seen, SPREAD)
         design = Design(
-            n_features=rows.shape[1],
-            n_components=int(self.n_components),
-            hidden_layer_sizes=tuple(int(size) for size in self.hidden_layer_sizes),
-            activation=self.activation,
-            architecture=self.architecture,
-            image_shape=None if self.image_shape is None else tuple(self.image_shape),
-            standardised=scaling.standardised,
+            **self._sizes(rows.shape[1]),
+            standardized=scaling.standardized,
             spectral=self.spectral_norm,
-            gain=self._design["gain"] if going_on else scaling.gain(seen, SPREAD),
+            gain=gain,
             noise=self.noise,
             loss=self.loss,
         )
-        if going_on and vars(design) != {**self._design, "loss": self.loss}:
-            raise ValueError(
-                "n_components, hidden_layer_sizes, activation, architecture, image_shape, "
-                "spectral_norm or noise are not what the networks were built with: set them "
-                "back, or call fit with warm_start=False."
-            )
-        networks = build(design, seed, choose_device(self.device))
-        betas = float(self.beta_1), float(self.beta_2)
-        state_d, state_g = self._adams if going_on else (None, None)
-        step = None
-        if networks.flat.values.device.type == "cpu" and numba_pays(rows.size * n_passes):
-            from skem._network import kernel
+        self._check_same_design(design, resume, "loss")
+        return design, scaling
 
-            step = kernel.adam
-        adams = (
-            Adam(networks.free, state_d, step, betas),
-            Adam(networks.flat, state_g, step, betas),
-        )
-        training = Training(
-            networks,
-            networks.flat.values.detach().clone(),
-            scaling,
-            seed,
-            adams,
-            rows_to_compare(rows, weight, scaling, seed),
-        )
-        if going_on:
-            training.restore(self._weights)
-            training.n_steps = self.t_
-        return training
-
-    def _step(
+    def _build(
         self,
-        training: "Training",
-        rows: Array,
-        weight: Array,
-        chosen: NDArray[np.intp],
-        i: int | None,
-    ) -> float:
-        from skem.gan._training import epoch
+        design: Design,
+        scaling: Scaling,
+        seed: int,
+        device: Any,
+        fast: bool,
+        rows: LocalRows,
+        resume: bool,
+    ) -> Training:
+        betas = float(self.beta_1), float(self.beta_2)
+        states = self._adams if resume else (None, None)
+        return start(design, scaling, seed, device, rows, betas=betas, fast=fast, states=states)
 
+    def _pass(
+        self, training: Training, rows: LocalRows, chosen: Indices, i: int | None
+    ) -> float:
         size, rate = self._n_batch(len(chosen)), self.learning_rate_init
-        epoch(training, rows, weight, chosen, size, rate, self.average)
+        epoch(training, rows, chosen, size, rate, self.average)
         return -training.losses[-1][1]
 
-    def _line(self, training: "Training") -> str:
+    def _line(self, training: Training, patience: Patience | None) -> str:
         discriminator, generator = training.losses[-1]
         return f"loss {discriminator:.3f} of D, {generator:.3f} of G, nats per sample"
 
-    def _attributes(self, training: "Training", going_on: bool) -> dict[str, Any]:
-        from skem.gan._training import coverage
-
-        before: Any = self if going_on else None
+    def _attributes(self, training: Training, resume: bool) -> dict[str, Any]:
+        before: Any = self if resume else None
         names = "discriminator_loss_curve_", "generator_loss_curve_"
         curves = {
             name: [*getattr(before, name, []), *(pair[i] for pair in training.losses)]
@@ -393,52 +366,34 @@ class GANEstimator(NetworkEstimator):
             "_cache": {},
         }
 
-    def _fitted(self, dtype: Any) -> "Networks":
-        """The networks in this dtype, with the averaged generator, on the device asked for."""
-        import torch
-
-        from skem._network.training import choose_device, fill
-        from skem.gan._model import Design, build, state_of
-
+    def _fitted(self, dtype: Any) -> Networks:
+        """Return the networks in this dtype, on the device of the parameter."""
         check_is_fitted(self)
         key = f"{np.dtype(dtype)} {self.device}"
         if key not in self._cache:
-            networks = build(Design(**self._design), self._seed, choose_device(self.device))
-            average, last, *others = self._weights
-            fill(state_of(networks), [last, *others])
-            fill([networks.flat.values], [average])
-            kind = torch.float64 if np.dtype(dtype) == np.float64 else torch.float32
-            networks.generator.to(kind)
-            networks.discriminator.to(kind)
-            self._cache[key] = networks
+            device = choose_device(self.device)
+            self._cache[key] = fitted(
+                Design(**self._design), self._seed, device, self._weights, dtype
+            )
         return self._cache[key]
 
     @property
     def _n_features_out(self) -> int:
-        from skem._network.layers import WIDTH
-
         sizes = self._design["hidden_layer_sizes"] or (self._design["n_features"],)
         return int(sizes[0]) if self._design["architecture"] == "dense" else WIDTH
 
     # -- verbs ----------------------------------------------------------------------------
 
-    def _judged(self, X: ArrayLike, which: int) -> Array:
-        """The features (0) or the logits (1) of the discriminator."""
-        import torch
-
-        from skem._network.scaling import Scaling
-        from skem.gan._model import judged
-
-        check_is_fitted(self)
-        rows = self._check_rows(X, reset=False)
-        dtype = working_dtype(rows)
-        networks, scaling, found = self._fitted(dtype), Scaling(**self._scaling), []
-        device = networks.flat.values.device
-        for part in gen_batches(len(rows), ROWS):
-            x, _ = scaling.apply(np.asarray(rows[part]), dtype, device)
-            with torch.no_grad():
-                found.append(judged(networks, x)[which].cpu().numpy())
-        return np.concatenate(found)
+    def _discriminated(self, X: ArrayLike, which: int) -> Array:
+        """Return the features (0) or the logits (1) of the discriminator."""
+        rows = self._in_memory(X)
+        networks, scaling = self._fitted(rows.dtype), Scaling(**self._scaling)
+        return np.concatenate(
+            [
+                features_and_logits(networks, scaling, rows[part])[which]
+                for part in gen_batches(len(rows), ROWS)
+            ]
+        )
 
     @rowwise
     def transform(self, X: ArrayLike) -> Array:
@@ -455,7 +410,7 @@ class GANEstimator(NetworkEstimator):
             The features; ``n_hidden`` is the first of ``hidden_layer_sizes``, or 256 for
             ``architecture="conv"``. Without hidden layers they are the rows.
         """
-        return self._judged(X, 0)
+        return self._discriminated(X, 0)
 
     @rowwise
     def score_samples(self, X: ArrayLike) -> Array:
@@ -475,7 +430,7 @@ class GANEstimator(NetworkEstimator):
         ndarray of shape (n_samples,)
             The log-ratios, in nats.
         """
-        return self._judged(X, 1)
+        return self._discriminated(X, 1)
 
     def score(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
@@ -517,11 +472,6 @@ class GANEstimator(NetworkEstimator):
         ndarray of shape (n_samples, n_features)
             G(z), in the units of the data.
         """
-        import torch
-
-        from skem._network.scaling import Scaling
-        from skem.gan._model import generated
-
         check_is_fitted(self)
         z = check_array(X, dtype=[np.float64, np.float32])
         if z.shape[1] != self._design["n_components"]:
@@ -529,12 +479,10 @@ class GANEstimator(NetworkEstimator):
                 f"X has {z.shape[1]} columns, but the generator takes "
                 f"{self._design['n_components']}."
             )
-        networks, scaling, found = self._fitted(z.dtype), Scaling(**self._scaling), []
-        for part in gen_batches(len(z), ROWS):
-            noise = torch.from_numpy(np.array(z[part])).to(networks.flat.values.device)
-            with torch.no_grad():
-                found.append(scaling.invert(generated(networks, noise).cpu().numpy()))
-        return np.concatenate(found)
+        networks, scaling = self._fitted(z.dtype), Scaling(**self._scaling)
+        return np.concatenate(
+            [rows_of(networks, scaling, z[part]) for part in gen_batches(len(z), ROWS)]
+        )
 
     def sample(
         self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None

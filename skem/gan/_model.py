@@ -16,30 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from skem._network.layers import (
-    backward,
-    convolutions,
-    deconvolutions,
-    dense,
-    fill_uniform,
-    forward,
-)
-from skem._network.training import Flat, flatten, generator
+from skem._network import layers
+from skem._network.layers import backward, fill_uniform, forward
+from skem._network.training import Flat, Purpose, flatten, generator
 
 N_POWER = 10  # power iterations before the first step
 
 
 @dataclass(frozen=True)
-class Design:
-    """What the networks look like."""
+class Design(layers.Design):
+    """What generator and discriminator look like."""
 
-    n_features: int
-    n_components: int
-    hidden_layer_sizes: tuple[int, ...]
-    activation: str
-    architecture: str
-    image_shape: tuple[int, ...] | None
-    standardised: bool  # else between 0 and 1
+    standardized: bool  # else between 0 and 1
     spectral: bool
     gain: float  # the largest singular value of the first weight, then; others have 1
     noise: str
@@ -51,7 +39,7 @@ class Networks:
     """Generator and discriminator.
 
     The discriminator computes with ``used``; what is learnt is ``free``, of which ``used``
-    is a copy with normalised weights, or, without spectral normalisation, the same.
+    is a copy with normalized weights, or, without spectral normalisation, the same.
     """
 
     design: Design
@@ -60,7 +48,7 @@ class Networks:
     flat: Flat  # of the generator
     used: Flat
     free: Flat
-    weights: list[tuple[Any, Any]]  # those that are normalised, as used and free
+    weights: list[tuple[Any, Any]]  # those that are normalized, as used and free
     plain: list[tuple[Any, Any]]  # the others
     left: list[Tensor]  # the singular vectors u of the weights
     right: list[Tensor]
@@ -68,24 +56,20 @@ class Networks:
 
 
 def build(design: Design, seed: int, device: torch.device) -> Networks:
-    """Networks with random weights."""
-    D, d, hidden = design.n_features, design.n_components, list(design.hidden_layer_sizes)
-    random = generator(seed, 1)
-    if design.architecture == "dense":
-        layers = dense([d, *hidden, D], design.activation)
-        judge = dense([D, *hidden[::-1], 1], design.activation)
-    else:
-        height, width, *colours = design.image_shape or (1, D)
-        shape = (colours[0] if colours else 1, height, width)
-        layers = deconvolutions(d, shape, design.activation)
-        judge = convolutions(shape, 1, design.activation)
-    modules = [fill_uniform(module, random).to(device) for module in (layers, judge)]
-    flat, used = (flatten(list(module.parameters()), device) for module in modules)
+    """Return networks with random weights."""
+    hidden, random = design.hidden_layer_sizes, generator(seed, Purpose.WEIGHTS)
+    maker, discriminator = (
+        fill_uniform(module, random).to(device)
+        for module in (design.to_rows(hidden), design.from_rows(hidden[::-1], 1))
+    )
+    flat, used = (
+        flatten(list(module.parameters()), device) for module in (maker, discriminator)
+    )
     free, weights, plain = used, [], []
     if design.spectral:
-        copies = [nn.Parameter(p.detach().clone()) for p in judge.parameters()]
+        copies = [nn.Parameter(p.detach().clone()) for p in discriminator.parameters()]
         free = flatten(copies, device)
-        pairs = list(zip(judge.parameters(), copies, strict=True))
+        pairs = list(zip(discriminator.parameters(), copies, strict=True))
         weights = [pair for pair in pairs if pair[0].ndim > 1]
         plain = [pair for pair in pairs if pair[0].ndim == 1]
     shapes = [p.flatten(1).shape for p, _ in weights]
@@ -95,16 +79,16 @@ def build(design: Design, seed: int, device: torch.device) -> Networks:
     )
     norms = torch.ones(len(shapes), dtype=torch.float32)
     networks = Networks(
-        design, layers, judge, flat, used, free, weights, plain, left, right, norms
+        design, maker, discriminator, flat, used, free, weights, plain, left, right, norms
     )
     for _ in range(N_POWER):
-        normalise(networks)
+        normalize(networks)
     return networks
 
 
 @torch.no_grad()
-def normalise(networks: Networks) -> None:
-    """Copy free to used weights, divided by their norms, after one power iteration."""
+def normalize(networks: Networks) -> None:
+    """Copy the free weights, divided by their norms, after one power iteration."""
     for used, free in networks.plain:
         used.copy_(free)
     for i, (used, free) in enumerate(networks.weights):
@@ -118,12 +102,12 @@ def normalise(networks: Networks) -> None:
 
 
 def _gain(networks: Networks, i: int) -> float:
-    """The largest singular value that weight i is to have."""
+    """Return the largest singular value that used weight i is to have."""
     return networks.design.gain if i == 0 else 1.0
 
 
 def _pull_back(networks: Networks) -> None:
-    """The gradient by the free weights from that by the used ones."""
+    """Set the gradient by the free weights from the gradient by the used ones."""
     for used, free in networks.plain:
         free.grad.copy_(used.grad)
     vectors = zip(networks.left, networks.right, networks.norms.tolist(), strict=True)
@@ -141,7 +125,7 @@ def _pull_back(networks: Networks) -> None:
 
 
 def draw(design: Design, n: int, random: torch.Generator) -> Tensor:
-    """Codes, (n, d)."""
+    """Draw noise, (n, d)."""
     shape = n, design.n_components
     if design.noise == "normal":
         return torch.randn(shape, generator=random, dtype=torch.float32)
@@ -149,23 +133,23 @@ def draw(design: Design, n: int, random: torch.Generator) -> Tensor:
 
 
 def squashed(networks: Networks, output: Tensor) -> Tensor:
-    """Rows from the last layer of the generator."""
-    return output if networks.design.standardised else output.sigmoid()
+    """Return rows, given the output of the last layer of the generator."""
+    return output if networks.design.standardized else output.sigmoid()
 
 
 def generated(networks: Networks, z: Tensor) -> Tensor:
-    """Rows of codes, (n, D)."""
+    """Return the rows of noise, (n, D)."""
     return squashed(networks, networks.generator(z))
 
 
-def judged(networks: Networks, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The last hidden layer of the discriminator, (n, H), and d(x), (n,)."""
+def discriminated(networks: Networks, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the last hidden layer of the discriminator, (n, H), and d(x), (n,)."""
     values = forward(list(networks.discriminator.children()), x)
     return values[-2].flatten(1), values[-1][:, 0]
 
 
 def discriminator_loss(logits: Tensor, share: Tensor) -> Tensor:
-    """-V: of the rows, which have shares, and as many generated ones after them."""
+    """Return -V of rows, which have shares, followed by as many generated rows."""
     n = len(share)
     loss: Tensor = (
         share @ functional.softplus(-logits[:n]) + functional.softplus(logits[n:]).mean()
@@ -174,7 +158,7 @@ def discriminator_loss(logits: Tensor, share: Tensor) -> Tensor:
 
 
 def generator_loss(logits: Tensor, kind: str) -> Tensor:
-    """What the generator minimises."""
+    """Return what the generator minimizes."""
     if kind == "minimax":
         return -functional.softplus(logits).mean()
     return functional.softplus(-logits).mean()
@@ -183,13 +167,13 @@ def generator_loss(logits: Tensor, kind: str) -> Tensor:
 @torch.no_grad()
 def discriminator_gradient(networks: Networks, x: Tensor, share: Tensor, fake: Tensor) -> float:
     """Set the gradient by the free weights; return the loss."""
-    layers = list(networks.discriminator.children())
-    values = forward(layers, torch.cat([x, fake]))
+    discriminator = list(networks.discriminator.children())
+    values = forward(discriminator, torch.cat([x, fake]))
     logits, n = values[-1], len(x)
     grad = logits.sigmoid()
     grad[:n] = (grad[:n] - 1) * share[:, None]
     grad[n:] /= len(fake)
-    backward(layers, values, grad, to_input=False)
+    backward(discriminator, values, grad, to_input=False)
     _pull_back(networks)
     return discriminator_loss(logits[:, 0], share).item()
 
@@ -197,25 +181,25 @@ def discriminator_gradient(networks: Networks, x: Tensor, share: Tensor, fake: T
 @torch.no_grad()
 def generator_gradient(networks: Networks, values: list[Tensor], fake: Tensor) -> float:
     """Set the gradient of the generator, whose layers gave ``values``; return the loss."""
-    layers, judge = (
+    maker, discriminator = (
         list(module.children()) for module in (networks.generator, networks.discriminator)
     )
-    judged_values = forward(judge, fake)
-    logits = judged_values[-1]
+    outputs = forward(discriminator, fake)
+    logits = outputs[-1]
     grad = logits.sigmoid() / len(fake)
     if networks.design.loss == "minimax":
         grad = -grad
     else:
         grad -= 1 / len(fake)
-    grad = backward(judge, judged_values, grad, to_input=True, to_weights=False)
-    if not networks.design.standardised:
+    grad = backward(discriminator, outputs, grad, to_input=True, to_weights=False)
+    if not networks.design.standardized:
         grad = torch.ops.aten.sigmoid_backward(grad, fake)
-    backward(layers, values, grad, to_input=False)
+    backward(maker, values, grad, to_input=False)
     return generator_loss(logits[:, 0], networks.design.loss).item()
 
 
 def state_of(networks: Networks) -> list[Tensor]:
-    """All that training changes in the networks."""
+    """Return all tensors that training changes."""
     tensors: list[Tensor] = [networks.flat.values, networks.free.values]
     if networks.design.spectral:
         vectors = *networks.left, *networks.right

@@ -1,40 +1,49 @@
 """Training of the generative adversarial network, and how well its rows cover the data."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.metrics.pairwise import euclidean_distances
 from torch import Tensor
 
 from skem._network.layers import forward
 from skem._network.scaling import Scaling
-from skem._network.training import Adam, arrays_of, batches, fill, generator
+from skem._network.training import (
+    Adam,
+    Purpose,
+    Trained,
+    epoch_batches,
+    fill,
+    generator,
+)
+from skem._rows.parts import LocalRows
+from skem._typing import Array, Indices
 from skem.gan._model import (
+    Design,
     Networks,
+    build,
+    discriminated,
     discriminator_gradient,
     draw,
     generated,
     generator_gradient,
-    normalise,
+    normalize,
     squashed,
     state_of,
 )
 
-Array = NDArray[np.floating]
-
-N_COMPARED, N_NEAREST = 1000, 5  # rows of which coverage is measured, and neighbours
+# Rows of which coverage is measured, and neighbors: those of Naeem et al. (2020).
+N_COMPARED, N_NEAREST = 1000, 5
 
 
 @dataclass
-class Training:
-    """Networks, their optimisers, and what happened so far."""
+class Training(Trained):
+    """Networks, their optimizers, and the history of this fit."""
 
     networks: Networks
     average: Tensor  # of the generator's parameters
-    scaling: Scaling
-    seed: int
     adams: tuple[Adam, Adam]  # of the discriminator, and of the generator
     compared: Tensor  # rows of which coverage is measured
     n_steps: int = 0
@@ -44,47 +53,61 @@ class Training:
     def n_passes(self) -> int:
         return len(self.losses)
 
-    def _tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
+        """Return the averaged generator, both networks, and the singular vectors."""
         return [self.average, *state_of(self.networks)]
 
-    def weights(self) -> list[NDArray]:
-        """The averaged generator, both networks, and singular vectors."""
-        return arrays_of(self._tensors())
 
-    def restore(self, weights: list[NDArray]) -> None:
-        fill(self._tensors(), weights)
+def start(
+    design: Design,
+    scaling: Scaling,
+    seed: int,
+    device: torch.device,
+    rows: LocalRows,
+    *,
+    betas: tuple[float, float],
+    fast: bool,
+    states: tuple[Any, Any],
+) -> Training:
+    """Return networks with random weights, and their optimizers.
 
-    def is_finite(self) -> bool:
-        return all(bool(torch.isfinite(t).all()) for t in self._tensors())
+    With ``fast`` the optimizers are compiled.
+    """
+    networks, step = build(design, seed, device), None
+    if fast:
+        from skem._network import kernel  # numba takes time to import
+
+        step = kernel.adam
+    adams = (
+        Adam(networks.free, states[0], step, betas),
+        Adam(networks.flat, states[1], step, betas),
+    )
+    average = networks.flat.values.detach().clone()
+    compared = rows_to_compare(rows, scaling, seed)
+    return Training(scaling, seed, networks, average, adams, compared)
 
 
 def epoch(
     training: Training,
-    rows: Array,
-    weight: Array,
-    chosen: NDArray[np.intp],
+    rows: LocalRows,
+    chosen: Indices,
     batch_size: int,
     rate: float,
     decay: float,
 ) -> None:
-    """One pass over the chosen rows: steps of the discriminator and the generator in turn."""
+    """Take steps of discriminator and generator in turn, for shuffled minibatches."""
     networks, device = training.networks, training.average.device
     adam_d, adam_g = training.adams
-    random = generator(training.seed, 2, training.n_steps)
-    mean_weight, totals = weight[chosen].mean(), np.zeros(2)
-    layers = list(networks.generator.children())
-    for part in batches(rows, chosen, batch_size, random):
-        own = weight[part]
-        z = draw(networks.design, len(part), random).to(device)
-        x, _ = training.scaling.apply(np.asarray(rows[part]), np.float32, device)
-        relative = own / (mean_weight * len(own))
-        share = torch.from_numpy(relative.astype(np.float32)).to(device)
+    random = generator(training.seed, Purpose.PASS, training.n_steps)
+    totals, layers = np.zeros(2), list(networks.generator.children())
+    for batch in epoch_batches(training, rows, chosen, batch_size, random, device):
+        z = draw(networks.design, batch.n_rows, random).to(device)
         with torch.no_grad():
             values = forward(layers, z)
             fake = squashed(networks, values[-1])
-        loss_d = discriminator_gradient(networks, x, share, fake)
+        loss_d = discriminator_gradient(networks, batch.x, batch.share, fake)
         adam_d.step(rate)
-        normalise(networks)
+        normalize(networks)
         loss_g = generator_gradient(networks, values, fake)
         adam_g.step(rate)
         training.n_steps += 1
@@ -92,16 +115,17 @@ def epoch(
         keep = min(decay, (1 + training.n_steps) / (10 + training.n_steps))
         with torch.no_grad():
             training.average.lerp_(networks.flat.values, 1 - keep)
-        totals += len(own) * np.array([loss_d, loss_g])
+        totals += batch.n_rows * np.array([loss_d, loss_g])
     mean = totals / len(chosen)
     if not np.isfinite(mean).all() or not training.is_finite():
         raise FloatingPointError(f"the losses became {mean[0]} and {mean[1]}")
     training.losses.append((float(mean[0]), float(mean[1])))
 
 
-def rows_to_compare(rows: Array, weight: Array, scaling: Scaling, seed: int) -> Tensor:
-    """At most a thousand rows, as often as their weights say."""
-    rng, chosen = np.random.default_rng([seed, 3]), np.flatnonzero(weight)
+def rows_to_compare(rows: LocalRows, scaling: Scaling, seed: int) -> Tensor:
+    """Draw at most a thousand rows, in proportion to their weights."""
+    weight, rng = np.asarray(rows.weight), np.random.default_rng([seed, Purpose.SUBSET])
+    chosen = np.flatnonzero(weight)
     if (weight[chosen] != weight[chosen[0]]).any():
         chosen = rng.choice(len(rows), min(N_COMPARED, len(chosen)), p=weight / weight.sum())
     elif len(chosen) > N_COMPARED:
@@ -111,11 +135,14 @@ def rows_to_compare(rows: Array, weight: Array, scaling: Scaling, seed: int) -> 
 
 @torch.no_grad()
 def coverage(training: Training) -> float:
-    """The share of rows with a generated one no farther than their fifth nearest other row."""
+    """Return the share of rows that have a generated row near.
+
+    Near is no farther than their fifth nearest other row.
+    """
     networks = training.networks
     keep = networks.flat.values.detach().clone()
     networks.flat.values.copy_(training.average)
-    random = generator(training.seed, 4)
+    random = generator(training.seed, Purpose.NOISE)
     z = draw(networks.design, len(training.compared), random).to(training.average.device)
     fake = generated(networks, z).cpu().numpy().astype(float)
     networks.flat.values.copy_(keep)
@@ -127,3 +154,31 @@ def coverage(training: Training) -> float:
     own = np.partition(euclidean_distances(rows, rows), nearest, axis=1)[:, nearest]
     hits = euclidean_distances(rows, fake).min(1) <= own
     return float(counts @ hits / counts.sum())
+
+
+def fitted(
+    design: Design, seed: int, device: torch.device, weights: list[Array], dtype: Any
+) -> Networks:
+    """Return trained networks in this dtype, with the averaged generator."""
+    networks = build(design, seed, device)
+    average, last, *others = weights
+    fill(state_of(networks), [last, *others])
+    fill([networks.flat.values], [average])
+    kind = torch.float64 if np.dtype(dtype) == np.float64 else torch.float32
+    networks.generator.to(kind)
+    networks.discriminator.to(kind)
+    return networks
+
+
+@torch.no_grad()
+def features_and_logits(networks: Networks, scaling: Scaling, rows: Array) -> list[Array]:
+    """Return the features and the logits that the discriminator finds in rows."""
+    x, _ = scaling.apply(rows, rows.dtype, networks.flat.values.device)
+    return [values.cpu().numpy() for values in discriminated(networks, x)]
+
+
+@torch.no_grad()
+def rows_of(networks: Networks, scaling: Scaling, z: Array) -> Array:
+    """Return the rows that the generator makes of noise, in the user's units."""
+    noise = torch.from_numpy(np.array(z)).to(networks.flat.values.device)
+    return scaling.invert(generated(networks, noise).cpu().numpy())

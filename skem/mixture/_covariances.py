@@ -13,15 +13,15 @@ gives each block m observations. The covariances are one array (G, B, d, d):
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.linalg.lapack import dtrtri
 
-Array = NDArray[np.floating]
+from skem._typing import Array
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the covariances of a type are, inside and in the public attributes."""
+    """The sizes of the covariances of a type, here and in the public attributes."""
 
     covariance_type: str
     n_components: int
@@ -76,7 +76,7 @@ class Layout:
         return self.public_shape[0 if self.covariance_type == "tied" else 1 :]
 
     def to_blocks(self, covariances: ArrayLike) -> Array:
-        """Public to (G, B, d, d); of a prior's scale to (1, B, d, d)."""
+        """Return public covariances as (G, B, d, d), a prior's scale as (1, B, d, d)."""
         d = self.block_size
         return np.asarray(covariances, dtype=float).reshape(-1, self.n_blocks, d, d)
 
@@ -84,7 +84,10 @@ class Layout:
         return blocks.reshape(self.public_shape)
 
     def pool(self, scatter: Array) -> Array:
-        """Scatter of each component, (K, D, D) or (K, D), to that of each block."""
+        """Return the scatter of each block, given that of each component.
+
+        The latter is (K, D, D) or (K, D).
+        """
         if self.covariance_type == "tied":
             scatter = scatter.sum(0)
         if self.covariance_type == "spherical":
@@ -92,21 +95,21 @@ class Layout:
         return self.to_blocks(scatter)
 
     def of_groups(self, blocks: Array) -> Array:
-        """(G, B, d, d) as dense matrices (G, D, D), or as diagonals (G, D)."""
+        """Return blocks (G, B, d, d) as dense matrices (G, D, D) or diagonals (G, D)."""
         G, D = len(blocks), self.n_features
         if self.dense:
             return blocks.reshape(G, D, D)
         return np.broadcast_to(blocks.reshape(G, self.n_blocks), (G, D))
 
     def log_det(self, cholesky: Array) -> Array:
-        """log |Sigma_k| of each component, (K,)."""
+        """Return log |Sigma_k| of each component, (K,)."""
         diagonal = np.einsum("gbii->gbi", cholesky)
         log_det = 2 * self.n_repeats * np.log(diagonal).sum((1, 2))
         return np.broadcast_to(log_det, (self.n_components,))
 
 
 def inverse_cholesky(cholesky: Array) -> Array:
-    """The inverses of the lower triangular blocks."""
+    """Return the inverses of the lower triangular blocks."""
     if cholesky.shape[-1] < 2:
         return 1 / cholesky
     out = np.empty_like(cholesky)

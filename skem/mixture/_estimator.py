@@ -1,60 +1,57 @@
 """BayesianGMM_MAP: a Gaussian mixture at the mode of its posterior.
 
-The maths are in ``_mixture_model`` (E and M step), ``_mixture_sums`` and
-``_mixture_kernel`` (the hot loop, in NumPy and in numba), ``_mixture_missing`` (missing
-values), ``_mixture_starts`` (where EM starts) and ``_potts`` (the spatial prior); this file
-is the estimator.
+``fit`` takes four rooms: ``_starts`` (the sample and the starts), ``_model`` (E and M step), the
+hot loop in ``_sums`` (NumPy) or ``_kernel`` (numba), and ``_base`` (the loop of EM). Missing
+values are in ``_missing``, priors in ``_prior``, the spatial prior in ``_potts``.
 """
 
-import warnings
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import nullcontext
-from copy import deepcopy
 from dataclasses import replace
-from functools import partial
 from importlib.util import find_spec
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import softmax, xlogy
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import Tags, check_array, check_random_state
+from sklearn.utils import check_array, check_random_state
 
-from skem._base.em import EMEstimator
+from skem._base.em import EMEstimator, Trained
 from skem._base.estimator import (
     Interval,
     StrOptions,
-    check_count,
     check_is_fitted,
-    check_weights,
-    validate_data,
-    weighted_mean,
+    warn,
     with_callbacks,
 )
-from skem._base.streams import as_given, check_streamed, is_streamed, outline, rowwise
-from skem._loop import DivergenceError, Run, em
+from skem._base.input import check_count, check_rows
+from skem._base.passes import Passes
+from skem._base.streams import rowwise, weighted_mean
+from skem._loop import Run, em
+from skem._rows import open_rows
 from skem._rows.moments import moments
-from skem._rows.parts import is_dask, n_positive, positive
-from skem._rows.sampling import representative_rows, rows_unlike
+from skem._rows.parts import Rows
 from skem._threads import one_blas_thread
-from skem.mixture._covariances import Array, Layout, inverse_cholesky
+from skem._typing import Array, Indices
+from skem.mixture._covariances import Layout, inverse_cholesky
 from skem.mixture._missing import Group, conditional_means
 from skem.mixture._model import CollapseError, Mixture, Params, Prior, Stats, fast_pays
 from skem.mixture._pixels import merge_equal_pixels
-from skem.mixture._potts import PottsMixture, PottsPasses, neighbours
-from skem.mixture._prior import check_covariances, empirical_prior, flat_prior, given_prior
-from skem.mixture._starts import Given, search, start
+from skem.mixture._potts import PottsMixture, PottsPasses, neighbors
+from skem.mixture._prior import (
+    check_covariances,
+    empirical_prior,
+    flat_prior,
+    given_prior,
+    scale_of,
+)
+from skem.mixture._starts import Given, Sample, first_to_hold, sample_of, start, starts_of
 
-# Rows on which starts are compared, and the least for each component.
-INIT_ROWS, INIT_ROWS_PER_COMPONENT = 5000, 50
-# Starts that may collapse before the fit gives up.
-MAX_TRIES = 10
-# Rows added to the sample for a feature that is constant or missing in it.
-MAX_EXTRA_ROWS = 50
-MAX_SCALE = 1e70
-ROUNDING = 1e-15  # of a mean: a feature that spreads less is constant
+# BLAS is limited to one thread above this number of values: setting the limit takes about as
+# long as an iteration on fewer.
 MIN_LIMITED = 100_000
 
 
@@ -231,6 +228,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     array([ True])
     """
 
+    _fitted_name = "weights_"
     _parameter_constraints: dict = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "covariance_type": [StrOptions({"full", "tied", "diag", "spherical"})],
@@ -336,37 +334,12 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         BayesianGMM_MAP
             The fitted estimator.
         """
-        self._validate_params()
-        rows = self._check_rows(X, reset=True)
-        weight = check_weights(sample_weight, rows)
-        n_rows = sum(n_positive(weight))
-        if n_rows < self.n_components:
-            raise ValueError(
-                f"n_components={self.n_components} needs at least so many rows of positive "
-                f"weight, but X has n_samples = {n_rows}."
-            )
-        if self.connectivity is not None and sample_weight is not None:
-            raise ValueError(
-                "sample_weight cannot be combined with connectivity: a row of a graph "
-                "cannot be repeated. Leave one of them out."
-            )
-        root = self._init_callback_context(max_subtasks=None)
-        root.call_on_fit_task_begin(estimator=self, X=as_given(rows))
-        if n_rows < len(rows):
-            rows, weight = positive(rows, weight)
-        # products of few rows have one thread anyway
-        with one_blas_thread() if rows.size > MIN_LIMITED else nullcontext():
-            model, run = self._train(rows, weight)
-        validate_data(self, outline(X), reset=True, skip_check_array=True)
-        self._keep(model, run)
-        root.call_on_fit_task_end(
-            estimator=self, X=as_given(rows), reconstruction_attributes={}
-        )
+        self._fit(X, sample_weight)
         return self
 
     def fit_predict(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
-    ) -> NDArray[np.intp]:
+    ) -> Indices:
         """Fit and return the most probable component of each row.
 
         Parameters
@@ -419,128 +392,99 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
                 "partial_fit cannot be combined with connectivity, a graph of all rows: "
                 "set connectivity=None, or use fit."
             )
-        if not hasattr(self, "weights_"):
-            return self.fit(X, sample_weight=sample_weight)
-        self._validate_params()
-        rows = self._check_rows(X, reset=False)
-        self._check_same_model(rows.shape[1])
-        self._update(self._fitted_model(), rows, check_weights(sample_weight, rows))
-        return self
+        return self._partial_fit(X, sample_weight)
 
-    def _train(self, X: Array, weight: Array) -> tuple[Mixture, Run]:
-        rng, rows = check_random_state(self.random_state), X
+    def _train(self, rows: Rows, resume: bool) -> Trained:
+        self._check_size(rows)
+        if resume:
+            self._check_same_model(rows.shape[1])
+        rng, shown = check_random_state(self.random_state), rows
+        rows = rows.positive()
+        # products of few rows have one thread anyway
+        with one_blas_thread() if rows.size > MIN_LIMITED else nullcontext():
+            if self.connectivity is None:
+                rows = merge_equal_pixels(rows).positive()
+            sample = sample_of(rows, self.n_components, rng)
+            model = self._new_model(rows, sample)
+            model, passes = self._passes(model, rows)
+            # scikit-learn compares objectives before the M step, and so takes one step more
+            delay = 0 if resume else 1
+            starts = self._starts(model, sample, resume, rng)
+            try:
+                run, before = first_to_hold(
+                    starts,
+                    lambda params: self._run_em(
+                        model, passes, params, shown, self.max_iter, delay
+                    ),
+                )
+            except KeyboardInterrupt:
+                params = start(model, sample.rows, self.init_params, Given(), 0)
+                run = em(model, passes.total, params, max_iter=0)
+                return model, replace(run, interrupted=True)
+        return model, run or self._collapsed(before)
+
+    def _check_size(self, rows: Rows) -> None:
+        if rows.n_positive < self.n_components:
+            raise ValueError(
+                f"n_components={self.n_components} needs at least {self.n_components} rows "
+                f"with positive weight, but X has n_samples = {rows.n_positive}."
+            )
+        if self.connectivity is not None and rows.is_weighted:
+            raise ValueError(
+                "sample_weight cannot be combined with connectivity: a row of a graph "
+                "cannot be repeated. Leave one of them out."
+            )
+
+    def _passes(self, model: Mixture, rows: Rows) -> tuple[Mixture, Any]:
+        """Return the model that is fitted, and its passes over the rows."""
         if self.connectivity is None:
-            X, weight = positive(*merge_equal_pixels(X, weight))
-        n_rows = sum(n_positive(weight))
-        size = max(INIT_ROWS, INIT_ROWS_PER_COMPONENT * self.n_components)
-        sample = representative_rows(X, weight, size, rng)
-        if n_rows > size:
-            sample = self._varied(X, weight, *sample)
-        model = self._new_model(X, weight, n_rows, *sample)
-        if self.connectivity is None:
-            passes: Any = self._passes(model, X, weight)
-        else:
-            graph = neighbours(self.connectivity, len(X))
-            passes = PottsPasses(model, X, graph, self.coupling)
-        final = model if self.connectivity is None else PottsMixture(**vars(model))
-        # scikit-learn compares objectives before the M step, and so takes one step more
-        delay = 0 if self._continues() else 1
-        last: Run | None = None
-        starts = self._starts(model, sample, n_rows > size, rng)
-        try:
-            for params in starts:
-                try:
-                    run = self._run_em(final, passes, params, rows, self.max_iter, delay)
-                    return final, run
-                except DivergenceError as failure:
-                    if last is None or not last.objectives:
-                        last = failure.run
-        except CollapseError:
-            pass  # a start that is degenerate itself: so will be all others
-        except KeyboardInterrupt:
-            params = start(model, *sample, self.init_params, Given(), 0)
-            return final, replace(em(final, passes.total, params, max_iter=0), interrupted=True)
+            return model, Passes(model, rows, self.n_jobs)
+        graph = neighbors(self.connectivity, len(rows))
+        passes = PottsPasses(model, rows.given, graph, self.coupling)
+        return PottsMixture(**vars(model)), passes
+
+    def _starts(
+        self, model: Mixture, sample: Sample, resume: bool, rng: np.random.RandomState
+    ) -> Iterator[Params]:
+        """Yield the parameters to start from; each one replaces a start that collapsed."""
+        given = self._given(model.layout)
+        if resume:
+            given = Given.all_of(self._params(model))
+        return starts_of(
+            model,
+            sample,
+            given,
+            rng,
+            init=self.init_params,
+            n_init=self.n_init,
+            n_jobs=self.n_jobs,
+            max_iter=self.max_iter,
+            tol=self.tol,
+        )
+
+    def _collapsed(self, before: Run | None) -> Run:
+        """Return what a collapse left, with a warning; raise if it left nothing."""
         remedy = "reg_covar" if self.prior == "empirical" else "reg_covar or prior='empirical'"
-        if last is None or not last.objectives:
+        if before is None or not before.objectives:
             raise ValueError(
                 "the likelihood of X is not finite at any start: X has constant or collinear "
                 f"features, or values that are too large or too small. Use {remedy}, or "
                 "rescale X."
             )
-        warnings.warn(
+        warn(
             "all starts collapsed: a component shrank onto a point or lost its rows. The "
             "parameters before the first collapse are kept. Use fewer components, or "
-            f"{remedy}.",
-            ConvergenceWarning,
-            stacklevel=4,
+            f"{remedy}."
         )
-        last.stopped = True
-        return final, last
+        return replace(before, stopped=True)
 
-    def _starts(
-        self, model: Mixture, sample: tuple[Array, Array], sampled: bool, rng: Any
-    ) -> Iterator[Params]:
-        """Where to start from: what is given or the best found; others if it collapses."""
-        given = self._given(model.layout)
-        new_start = partial(start, model, *sample, self.init_params)
-        if self._continues():
-            self._check_same_model(model.layout.n_features)
-            yield self._params(model)
-        elif given.is_complete:
-            yield given.params(model.layout)
-        elif sampled or self.n_init > 1:
-            first = deepcopy(rng)  # the first start is that of n_init=1
-            seeds = [first, *rng.randint(2**31 - 1, size=self.n_init - 1).tolist()]
-            trials = search(
-                model,
-                *sample,
-                partial(new_start, given),
-                seeds,
-                n_jobs=self.n_jobs,
-                max_iter=self.max_iter,
-                tol=self.tol,
-            )
-            yield from (trial.end if sampled else trial.start for trial in trials)
-        else:
-            yield new_start(given, rng)
-        for seed in rng.randint(2**31 - 1, size=MAX_TRIES).tolist():
-            yield new_start(Given(), seed)
-
-    def _continues(self) -> bool:
-        return self.warm_start and hasattr(self, "weights_")
-
-    def _varied(
-        self, X: Array, weight: Array, rows: Array, row_weight: Array
-    ) -> tuple[Array, Array]:
-        """A sample, with more rows in which features vary that do not in the others."""
-        dull = np.flatnonzero(~(np.fmax.reduce(rows) > np.fmin.reduce(rows)))
-        for j in dull.tolist():
-            more, more_weight = rows_unlike(X, weight, j, rows[0, j], MAX_EXTRA_ROWS)
-            rows = np.concatenate([rows, more])
-            row_weight = np.concatenate([row_weight, more_weight])
-        return rows, row_weight
-
-    def _new_model(
-        self, X: Array, weight: Array, n_rows: int, sample: Array, sample_weight: Array
-    ) -> Mixture:
-        layout = Layout(self.covariance_type, self.n_components, X.shape[1])
-        found = moments(sample, sample_weight)
-        unseen = np.flatnonzero(found.weight == 0)
-        if len(unseen):
-            raise ValueError(
-                f"X has {len(unseen)} features without any observed value, the first at "
-                f"index {unseen[0]}: drop or fill them."
-            )
-        scale = np.sqrt(found.square / np.maximum(found.weight, np.finfo(float).tiny))
-        scale[scale <= ROUNDING * np.abs(found.mean)] = 0
-        if not (scale < MAX_SCALE).all():
-            raise ValueError(
-                f"X has values as large as {max(found.high, -found.low):.3g}, too large to "
-                "compute with their squares: rescale it."
-            )
+    def _new_model(self, rows: Rows, sample: Sample) -> Mixture:
+        layout = Layout(self.covariance_type, self.n_components, rows.shape[1])
+        seen = moments(sample.rows)
+        scale = scale_of(seen)
         prior = flat_prior(layout)
         if self.prior == "empirical":
-            prior = empirical_prior(layout, X, weight, found.mean, scale)
+            prior = empirical_prior(layout, rows, seen.mean, scale)
         prior = given_prior(
             prior,
             layout,
@@ -551,16 +495,16 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             covariance_prior=self.covariance_prior,
         )
         if prior.mean_precision > 0 and self.mean_prior is None and self.prior == "flat":
-            prior = replace(prior, mean=moments(X, weight).mean)
+            prior = replace(prior, mean=moments(rows).mean)
         reg_covar = self.reg_covar
         if reg_covar is None:
             reg_covar = 0.0 if prior.has_scale else 1e-6
-        fast = fast_pays(layout, n_rows) and find_spec("numba") is not None
-        single = X.dtype == np.float32
+        fast = fast_pays(layout, rows.n_positive) and find_spec("numba") is not None
+        single = rows.dtype == np.float32
         return Mixture(layout, prior, scale, float(reg_covar), single, fast)
 
     def _given(self, layout: Layout) -> Given:
-        """The starting values given, checked."""
+        """Return the given starting values, checked."""
         K, D = layout.n_components, layout.n_features
         weights = means = covariances = None
         if self.weights_init is not None:
@@ -579,7 +523,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         return Given(weights, means, covariances)
 
     def _check_same_model(self, n_features: int) -> None:
-        """The fit to go on from must have the sizes asked for."""
+        """Refuse to continue a fit of other sizes."""
         for name, old, new in (
             ("the number of features", self.means_.shape[1], n_features),
             ("n_components", len(self.weights_), self.n_components),
@@ -587,31 +531,22 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         ):
             if old != new:
                 raise ValueError(
-                    f"{name} was {old!r} in the fit to go on from, but is {new!r} now: set "
+                    f"{name} was {old!r} in the last fit, but is {new!r} now: set "
                     "it back, or fit anew with warm_start=False."
                 )
 
     # -- input and fitted attributes ----------------------------------------------------
 
-    def _check_rows(self, X: Any, *, reset: bool) -> Any:
-        if is_streamed(X) and self.connectivity is None:
-            return check_streamed(self, X, reset=reset, least=2 if reset else 1)
-        if is_dask(X):
-            raise ValueError(
-                "connectivity needs all rows in memory, but X is of dask: leave it out, or "
-                "give X.compute()."
-            )
-        keep = reset and getattr(X, "dtype", None) == np.uint8
-        options: dict[str, Any] = {
-            "dtype": None if keep else [np.float64, np.float32],
-            "order": "C",
-            "ensure_all_finite": "allow-nan",
-        }
-        if reset:
-            return check_array(
-                X, estimator=self, input_name="X", ensure_min_samples=2, **options
-            )
-        return validate_data(self, X, reset=False, **options)
+    def _check_rows(self, X: Any, sample_weight: Any = None, *, reset: bool) -> Rows:
+        if self.connectivity is not None:
+            X = open_rows(X).in_memory("connectivity").given
+        # bytes stay bytes: equal pixels are found sooner
+        is_bytes = getattr(X, "dtype", None) == np.uint8
+        dtype = None if is_bytes else [np.float64, np.float32]
+        minimum = 2 if reset else 1
+        return check_rows(
+            self, X, sample_weight, reset=reset, min_rows=minimum, dtype=dtype, order="C"
+        )
 
     def _attributes(self, model: Mixture, params: Params, stats: Stats) -> dict[str, Any]:
         layout = model.layout
@@ -634,7 +569,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         }
 
     def _fitted_model(self) -> Mixture:
-        """The model of the fit; of a flat prior if the parameters were set by hand."""
+        """Return the fitted model; its prior is flat if the parameters were set by hand."""
         means = np.asarray(self.means_)
         kind = getattr(self, "_covariance_type", self.covariance_type)
         layout, single = Layout(kind, *means.shape), means.dtype == np.float32
@@ -643,7 +578,10 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         return Mixture(layout, Prior(**self._prior), self._scale, self._reg_covar, single)
 
     def _params(self, model: Mixture) -> Params:
-        """From the factors of the precisions, which rounding leaves positive definite."""
+        """Return the fitted parameters.
+
+        They come from the factors of the precisions: rounding leaves these positive definite.
+        """
         layout = model.layout
         if hasattr(self, "precisions_cholesky_"):
             factors = layout.to_blocks(self.precisions_cholesky_).swapaxes(2, 3)
@@ -673,15 +611,9 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     def _n_features_out(self) -> int:
         return len(self.weights_)
 
-    def __sklearn_tags__(self) -> Tags:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
-
     # -- verbs --------------------------------------------------------------------------
 
-    def predict(self, X: ArrayLike) -> NDArray[np.intp]:
+    def predict(self, X: ArrayLike) -> Indices:
         """Return the most probable component of each row.
 
         Parameters
@@ -699,10 +631,10 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         return self._components(X)
 
     @rowwise
-    def _components(self, X: ArrayLike) -> NDArray[np.intp]:
+    def _components(self, X: ArrayLike) -> Indices:
         return self._map_rows(X, _most_probable, np.intp)
 
-    def predict_proba(self, X: ArrayLike) -> NDArray:
+    def predict_proba(self, X: ArrayLike) -> Array:
         """Return the responsibilities: the posterior probabilities of the components.
 
         Parameters
@@ -721,11 +653,11 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         check_is_fitted(self)
         rows = self._check_rows(X, reset=False)
         model = self._fitted_model()
-        graph = neighbours(self.connectivity, len(rows))
-        passes = PottsPasses(model, rows, graph, self.coupling)
+        graph = neighbors(self.connectivity, len(rows))
+        passes = PottsPasses(model, rows.given, graph, self.coupling)
         with one_blas_thread():
             posterior = passes.posterior(self._params(model))
-        return posterior.astype(rows.dtype, copy=False)
+        return posterior.astype(rows.working_dtype, copy=False)
 
     @rowwise
     def inverse_transform(self, X: ArrayLike) -> Array:
@@ -764,21 +696,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         ndarray of shape (n_samples, n_features)
             The rows, complete: sum_k P(k | x_o) E[x | x_o, k] given what is observed.
         """
-
-        def fill(model: Mixture, params: Params, groups: list[Group]) -> Array:
-            code = softmax(model.log_joint(params, groups), axis=1)[:, params.active]
-            out = np.empty((len(code), model.layout.n_features))
-            for group in groups:
-                place = group.index(len(out))
-                if group.observed is None:
-                    out[place] = group.values
-                    continue
-                means = conditional_means(params.whitening, group)
-                out[place] = np.einsum("nk,knd->nd", code[place], means)
-                out[np.ix_(place, group.observed)] = group.values
-            return out
-
-        return self._map_rows(X, fill)
+        return self._map_rows(X, _filled)
 
     def icl(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the integrated completed likelihood criterion on X; lower is better.
@@ -802,24 +720,18 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
            clustering with the integrated completed likelihood", IEEE Transactions on
            Pattern Analysis and Machine Intelligence 22, 2000.
         """
-
         mean, weight = weighted_mean(self, "_entropies", X, sample_weight)
         return self.bic(X, sample_weight) + 2 * weight * mean
 
     def _entropies(self, X: ArrayLike) -> Array:
-        """Of the responsibilities of each row, in nats."""
-
-        def entropy(model: Mixture, params: Params, groups: list[Group]) -> Array:
-            posterior = softmax(model.log_joint(params, groups), axis=1)
-            return -xlogy(posterior, posterior).sum(1)
-
-        return self._map_rows(X, entropy, np.float64)
+        """Return the entropy of the responsibilities of each row, in nats."""
+        return self._map_rows(X, _entropy, np.float64)
 
     def sample(
         self,
         n_samples: int = 1,
         random_state: int | np.random.RandomState | None = None,
-    ) -> tuple[Array, NDArray[np.intp]]:
+    ) -> tuple[Array, Indices]:
         """Draw rows from the fitted model.
 
         Parameters
@@ -851,8 +763,28 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         return X.astype(np.float32 if model.single else np.float64, copy=False), components
 
 
-def _most_probable(model: Mixture, params: Params, groups: list[Group]) -> NDArray[np.intp]:
+def _most_probable(model: Mixture, params: Params, groups: list[Group]) -> Indices:
     return model.log_joint(params, groups).argmax(1)
+
+
+def _entropy(model: Mixture, params: Params, groups: list[Group]) -> Array:
+    posterior = softmax(model.log_joint(params, groups), axis=1)
+    return -xlogy(posterior, posterior).sum(1)
+
+
+def _filled(model: Mixture, params: Params, groups: list[Group]) -> Array:
+    """Return rows whose missing values have their conditional expectation."""
+    posterior = softmax(model.log_joint(params, groups), axis=1)[:, params.active]
+    out = np.empty((len(posterior), model.layout.n_features))
+    for group in groups:
+        place = group.index(len(out))
+        if group.observed is None:
+            out[place] = group.values
+            continue
+        means = conditional_means(params.whitening, group)
+        out[place] = np.einsum("nk,knd->nd", posterior[place], means)
+        out[np.ix_(place, group.observed)] = group.values
+    return out
 
 
 def _checked(name: str, values: Any, shape: tuple[int, ...]) -> Array:

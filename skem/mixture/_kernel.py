@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from skem._typing import Array
 from skem._vector_math import OPTIONS, exp, log
-from skem.mixture._sums import Array, Whitening
+from skem.mixture._sums import Whitening
 
 BLOCK = 320  # rows; not a power of 2, whose strides would share cache lines
 MAX_UNROLLED = 4
@@ -271,20 +272,12 @@ def _prepared(whitening: Whitening, dtype: np.dtype) -> tuple[Any, ...]:
     return rounded.centre, factors, shifts, rounded.constants, least, unrolled, tiles
 
 
-@lru_cache(maxsize=4)
-def _repeated(value: float, n: int) -> Array:
-    """Equal weights, kept: a new array for each chunk would cost as much as its rows."""
-    return np.full(n, value)
-
-
 def sums(whitening: Whitening, X: Array, weight: Array) -> tuple[float, Array, Array, Array]:
     """What ``_sums.sums`` returns, for any factors taken as dense ones."""
     K, D = whitening.means.shape
     prepared = _prepared(whitening, X.dtype)
     P = prepared[2].shape[1]
     counts, first, second = np.zeros(K), np.zeros((K, P)), np.zeros((K, P, P))
-    if weight.strides == (0,):
-        weight = _repeated(float(weight[0]), len(weight))
     weight = np.ascontiguousarray(weight)
     log_lik = _pass(X.ravel(), weight, *prepared, counts, first, second)
     first, lower = first[:, :D], np.tril(second[:, :D, :D])

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from skem.mixture._covariances import Array, inverse_cholesky
+from skem._typing import Array, Indices
+from skem.mixture._covariances import inverse_cholesky
 from skem.mixture._sums import Whitening
 
 
@@ -23,14 +23,14 @@ class Group:
     """Rows of a chunk that lack the same features."""
 
     values: Array  # (n, number observed)
-    observed: NDArray[np.intp] | None = None  # None: all features
-    place: NDArray[np.intp] | None = None  # in the chunk; None: all rows
+    observed: Indices | None = None  # None: all features
+    place: Indices | None = None  # in the chunk; None: all rows
 
     def of(self, chunk: Array) -> Array:
         """The group's part of an array with one entry for each row."""
         return chunk if self.place is None else chunk[self.place]
 
-    def index(self, n_rows: int) -> NDArray[np.intp]:
+    def index(self, n_rows: int) -> Indices:
         return np.arange(n_rows) if self.place is None else self.place
 
 
@@ -51,7 +51,7 @@ def group_rows(values: Array) -> list[Group]:
 
 
 def marginal(
-    whitening: Whitening, observed: NDArray[np.intp] | None
+    whitening: Whitening, observed: Indices | None
 ) -> tuple[Whitening, Callable[..., tuple[Any, ...]]]:
     """The mixture of the observed features, and what takes its sums to all features."""
     if observed is None:
@@ -91,7 +91,7 @@ def conditional_means(whitening: Whitening, group: Group) -> Array:
     return out
 
 
-def _dense_marginal(whitening: Whitening, observed: NDArray[np.intp]) -> tuple[Array, Array]:
+def _dense_marginal(whitening: Whitening, observed: Indices) -> tuple[Array, Array]:
     """Inverse Cholesky factors of the observed features; all covariances."""
     cholesky = inverse_cholesky(whitening.factors)
     covariance = cholesky @ cholesky.transpose(0, 2, 1)
@@ -100,7 +100,7 @@ def _dense_marginal(whitening: Whitening, observed: NDArray[np.intp]) -> tuple[A
 
 
 def _diagonal_marginal(
-    whitening: Whitening, observed: NDArray[np.intp]
+    whitening: Whitening, observed: Indices
 ) -> tuple[Whitening, Callable[..., tuple[Any, ...]]]:
     D = len(whitening.centre)
     missing = np.setdiff1d(np.arange(D), observed)

@@ -19,12 +19,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 from scipy.special import gammaln, multigammaln, xlogy
 
 from skem._stats import Additive
+from skem._typing import Array, Indices
 from skem.mixture import _sums
-from skem.mixture._covariances import Array, Layout, inverse_cholesky
+from skem.mixture._covariances import Layout, inverse_cholesky
 from skem.mixture._missing import Group, group_rows, marginal
 from skem.mixture._sums import Whitening
 
@@ -66,7 +67,7 @@ class Params:
         return self.layout.of_groups(inverse_cholesky(self.cholesky))
 
     @cached_property
-    def active(self) -> NDArray[np.intp]:
+    def active(self) -> Indices:
         return np.flatnonzero(self.weights > 0)
 
     @cached_property
@@ -179,7 +180,7 @@ class Mixture:
                 second = self._spread(second, active)
         return Stats(float(counts.sum()), log_lik, counts, first, second)
 
-    def _spread(self, values: Array, active: NDArray) -> Array:
+    def _spread(self, values: Array, active: Indices) -> Array:
         out = np.zeros((self.layout.n_components, *values.shape[1:]))
         out[active] = values
         return out
@@ -244,7 +245,7 @@ class Mixture:
             stats, first=first, second=second + self._outer(_inverse(stats.counts), first)
         )
 
-    def in_model(self, params: Params) -> NDArray[np.intp]:
+    def in_model(self, params: Params) -> Indices:
         """The components that are not switched off."""
         if self.prior.concentration < 1:
             return params.active

@@ -1,11 +1,11 @@
-"""A Potts prior that draws neighbours to the same component, by mean field.
+"""A Potts prior that draws neighbors to the same component, by mean field.
 
     p(z) ~ prod_{n ~ m} exp(beta [z_n = z_m]),   x_n | z_n = k ~ N(mu_k, Sigma_k)
     F(q, theta) = sum_nk q_nk (log N(x_n | k) - log q_nk)
                   + beta sum_{n ~ m} sum_k q_nk q_mk + log p(mu, Sigma)
 
-Given its neighbours, q_n = softmax_k(log N(x_n | k) + beta sum_{m ~ n} q_mk) maximises F.
-Rows that are not neighbours are updated together, class by class, so that F never
+Given its neighbors, q_n = softmax_k(log N(x_n | k) + beta sum_{m ~ n} q_mk) maximises F.
+Rows that are not neighbors are updated together, class by class, so that F never
 decreases. The M step of means and covariances is that of the mixture. The weights of the
 mixture have no part in it: next to the coupling, a field log pi learnt from q feeds itself
 until one component has all rows. F bounds the log-density up to the constant log-normaliser
@@ -16,23 +16,22 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array, sparray, spmatrix
 from scipy.special import softmax, xlogy
 
-from skem.mixture._covariances import Array
+from skem._typing import Array, Indices
 from skem.mixture._model import Mixture, Params, Stats
 
 MAX_SWEEPS, SWEEP_TOL = 100, 1e-6
 
 
-def neighbours(connectivity: sparray | spmatrix | Array, n_rows: int) -> csr_array:
+def neighbors(connectivity: sparray | spmatrix | Array, n_rows: int) -> csr_array:
     """The graph, symmetric, without loops."""
     graph = csr_array(connectivity, dtype=float)
     if graph.shape != (n_rows, n_rows):
         raise ValueError(
             f"connectivity has shape {graph.shape}, but X has {n_rows} rows: it must say of "
-            "each pair of rows whether they are neighbours."
+            "each pair of rows whether they are neighbors."
         )
     if not np.isfinite(graph.data).all() or (graph.data < 0).any():
         raise ValueError("connectivity must hold finite weights of at least 0.")
@@ -42,10 +41,10 @@ def neighbours(connectivity: sparray | spmatrix | Array, n_rows: int) -> csr_arr
     return graph
 
 
-def independent_classes(graph: csr_array) -> list[NDArray[np.intp]]:
-    """Classes of rows without neighbours in their own class.
+def independent_classes(graph: csr_array) -> list[Indices]:
+    """Classes of rows without neighbors in their own class.
 
-    Each takes the rows left whose random priority is above that of all neighbours left.
+    Each takes the rows left whose random priority is above that of all neighbors left.
     """
     n = graph.shape[0]
     priority = np.random.RandomState(0).permutation(n) + 1
@@ -115,7 +114,7 @@ class PottsPasses:
         return log_joint - np.log(np.where(params.weights > 0, params.weights, 1))
 
     def _sweep(self, log_density: Array) -> float:
-        """Update the responsibilities; entropy and agreement with neighbours."""
+        """Update the responsibilities; entropy and agreement with neighbors."""
         if self.responsibilities is None:
             self.responsibilities = softmax(log_density, axis=1)
         q = self.responsibilities

@@ -5,53 +5,73 @@ from typing import Any
 import numpy as np
 
 from skem._base.passes import Passes
-from skem._rows.parts import n_positive
-from skem.mixture._covariances import Array, Layout
+from skem._rows.moments import Moments
+from skem._rows.parts import Rows
+from skem._typing import Array
+from skem.mixture._covariances import Layout
 from skem.mixture._model import Mixture, Params, Prior
 
+# A feature whose standard deviation is a smaller share of its mean is constant: the rest is
+# rounding.
+MIN_RELATIVE_SPREAD = 1e-15
+# Squares of the scale, and products of two of them, stay finite below this.
+MAX_SCALE = 1e70
 MEAN_PRECISION = 0.01  # of the empirical prior: 1% of a row
-# Correlations with a smaller eigenvalue are singular, and are drawn to 0 by this or more.
-MIN_EIGENVALUE, MIN_DRAW = 1e-6, 1e-3
+# Correlation matrices with a smaller eigenvalue are singular. Their correlations shrink by
+# this share, or more if rows are few.
+MIN_EIGENVALUE, MIN_SHRINKAGE = 1e-6, 1e-3
+
+
+def scale_of(seen: Moments) -> Array:
+    """Return the standard deviations of the features; 0 for constant ones."""
+    seen.check_observed()
+    scale = np.sqrt(seen.square / np.maximum(seen.weight, np.finfo(float).tiny))
+    scale[scale <= MIN_RELATIVE_SPREAD * np.abs(seen.mean)] = 0
+    if not (scale < MAX_SCALE).all():
+        raise ValueError(
+            f"X has values as large as {max(seen.high, -seen.low):.3g}, too large to "
+            "compute with their squares: rescale it."
+        )
+    return scale
 
 
 def flat_prior(layout: Layout) -> Prior:
-    """The prior under which the mode is the maximum of the likelihood."""
+    """Return the prior under which the mode is the maximum of the likelihood."""
     shape = (1, layout.n_blocks, layout.block_size, layout.block_size)
     return Prior(
         1.0, 0.0, np.zeros(layout.n_features), layout.flat_degrees_of_freedom, np.zeros(shape)
     )
 
 
-def empirical_prior(
-    layout: Layout, X: Array, weight: Array, middle: Array, scale: Array
-) -> Prior:
-    """The prior of Fraley and Raftery (2007): weak, and equivariant to the units of X."""
-    mean, covariance = data_moments(layout, X, weight, middle, scale)
+def empirical_prior(layout: Layout, rows: Rows, mean: Array, scale: Array) -> Prior:
+    """Return the prior of Fraley and Raftery (2007).
+
+    It is weak, and equivariant to the units of X.
+    """
+    mean, covariance = data_moments(layout, rows, mean, scale)
     share = layout.n_components ** (2 / layout.n_features)
     if layout.dense:
-        covariance = _definite(covariance, sum(n_positive(weight)))
+        covariance = _definite(covariance, rows.n_positive)
     return Prior(1.0, MEAN_PRECISION, mean, layout.n_features + 2, covariance / share)
 
 
 def _definite(covariance: Array, n_rows: int) -> Array:
-    """The covariance (1, 1, D, D), drawn to its diagonal where it is singular."""
+    """Return the covariance (1, 1, D, D), shrunk to its diagonal if it is singular."""
     diagonal = covariance * np.eye(covariance.shape[-1])
     std = np.sqrt(np.einsum("gbii->gbi", covariance))
     correlation = covariance / (std[..., None] * std[..., None, :])
     if np.linalg.eigvalsh(correlation).min() > MIN_EIGENVALUE:
         return covariance
-    share = max(MIN_DRAW, len(std[0, 0]) / (n_rows + len(std[0, 0])))
+    share = max(MIN_SHRINKAGE, len(std[0, 0]) / (n_rows + len(std[0, 0])))
     return (1 - share) * covariance + share * diagonal
 
 
-def data_moments(
-    layout: Layout, X: Array, weight: Array, middle: Array, scale: Array
-) -> tuple[Array, Array]:
-    """The mean of the data and their covariance as (1, B, d, d): one component, one pass.
+def data_moments(layout: Layout, rows: Rows, mean: Array, scale: Array) -> tuple[Array, Array]:
+    """Return the mean of the data and their covariance (1, B, d, d), from one pass.
 
-    ``middle`` and ``scale`` are about those of the features.
-    A constant feature counts as having the smallest spread of the others, so that the
-    covariance is positive definite.
+    ``mean`` and ``scale`` are those of a sample; the pass is centered there. A constant
+    feature gets the smallest spread of the others, so that the covariance is positive
+    definite.
     """
     single = Layout(layout.covariance_type, 1, layout.n_features)
     positive = scale[scale > 0]
@@ -60,9 +80,9 @@ def data_moments(
     blocks: Any = np.diag(spread**2) if single.dense else spread**2
     if single.n_repeats > 1:
         blocks = np.mean(spread**2)
-    params = Params(single, np.ones(1), middle[None], single.to_blocks(blocks))
+    params = Params(single, np.ones(1), mean[None], single.to_blocks(blocks))
     model = Mixture(single, flat_prior(single), scale)
-    stats = Passes(model, X, weight).total(params)
+    stats = Passes(model, rows).total(params)
     averages, scatter = model.moments(params, stats)
     covariance = single.pool(scatter) / (single.n_repeats * stats.weight)
     rest: Any = np.where(scale > 0, 0, floor**2)
@@ -81,12 +101,12 @@ def given_prior(
     degrees_of_freedom_prior: float | None,
     covariance_prior: Any,
 ) -> Prior:
-    """``prior`` with what was given in place of what it says."""
+    """Return ``prior`` with the given hyperparameters replaced."""
     concentration, precision = weight_concentration_prior, mean_precision_prior
-    dof, least = degrees_of_freedom_prior, layout.flat_degrees_of_freedom
-    if dof is not None and not least <= dof < np.inf:
+    dof, minimum = degrees_of_freedom_prior, layout.flat_degrees_of_freedom
+    if dof is not None and not minimum <= dof < np.inf:
         raise ValueError(
-            f"degrees_of_freedom_prior must be finite and at least {least}, where it has no "
+            f"degrees_of_freedom_prior must be finite and at least {minimum}, where it has no "
             f"effect, but it is {dof!r}."
         )
     return Prior(
@@ -122,7 +142,7 @@ def _scale(covariance_prior: Any, layout: Layout) -> Array:
 
 
 def check_covariances(name: str, blocks: Array) -> Array:
-    """Blocks that are symmetric and positive definite."""
+    """Return the blocks if they are symmetric and positive definite."""
     symmetric = np.allclose(blocks, blocks.transpose(0, 1, 3, 2))
     definite = np.isfinite(blocks).all() and symmetric
     if not definite or not (np.linalg.eigvalsh(blocks) > 0).all():

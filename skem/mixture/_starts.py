@@ -1,31 +1,41 @@
 """Where EM for the mixture starts: from clusters of a sample of the rows.
 
-Every start gives each component the mean and the covariance of the rows assigned to it,
-steadied by a share of the covariance within all clusters, so that no component starts
-from a single row.
+Every start gives each component the mean and the covariance of the rows assigned to it. A
+share of the covariance within all clusters steadies them, so that no component starts from a
+single row.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 
 from skem._base.passes import Passes
-from skem._loop import em
-from skem.mixture._covariances import Array, Layout
-from skem.mixture._model import Mixture, Params
+from skem._loop import DivergenceError, Run, em
+from skem._rows.parts import InMemory, Rows
+from skem._rows.sampling import representative_rows, rows_unlike
+from skem._typing import Array, Indices, Mask
+from skem.mixture._covariances import Layout
+from skem.mixture._model import CollapseError, Mixture, Params
 
-# A cluster that is only rounding wide takes this share of the data's standard deviation.
+# Rows of the sample: at least so many, and so many for each component.
+SAMPLE_ROWS, SAMPLE_ROWS_PER_COMPONENT = 5000, 50
+# Rows added to the sample for a feature that is constant or missing in it.
+MAX_EXTRA_ROWS = 50
+# Starts that may collapse before the fit gives up.
+MAX_TRIES = 10
+# A cluster without any spread gets this share of the data's standard deviation.
 MIN_SHARE = 1e-3
-# The share of the rows that a cluster without rows counts for, and the share of an average
-# cluster that the covariance within all clusters does.
+# An empty cluster counts as this share of the rows. The covariance within all clusters counts
+# as this share of an average cluster.
 MIN_COUNT, STEADY = 1e-6, 0.05
 DECIMALS = 9  # of objectives, in nats per row, that tell starts apart
 
@@ -34,7 +44,7 @@ logger = logging.getLogger("skem")
 
 @dataclass(frozen=True)
 class Given:
-    """Starting values that the user gave; None where there are none."""
+    """Starting values that the user gave; None for the others."""
 
     weights: Array | None = None
     means: Array | None = None
@@ -44,30 +54,113 @@ class Given:
     def is_complete(self) -> bool:
         return all(v is not None for v in (self.weights, self.means, self.covariances))
 
+    @classmethod
+    def all_of(cls, params: Params) -> "Given":
+        """Return the values of parameters to continue from."""
+        return cls(params.weights, params.means, params.covariances)
+
     def params(self, layout: Layout) -> Params:
-        """The start, if it is complete."""
+        """Return the start, if it is complete."""
         values: Any = (self.weights, self.means, self.covariances)
         return Params(layout, *values)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A start, and where EM on the sample led from it."""
+    """A start, and where EM on the sample ended."""
 
     objective: float
     start: Params
     end: Params
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Rows on which starts are compared."""
+
+    rows: InMemory
+    is_whole: bool  # whether they are all rows
+
+
+def sample_of(rows: Rows, n_components: int, rng: np.random.RandomState) -> Sample:
+    """Return a sample to start from."""
+    size = max(SAMPLE_ROWS, SAMPLE_ROWS_PER_COMPONENT * n_components)
+    sample = representative_rows(rows, size, rng)
+    if rows.n_positive <= size:
+        return Sample(sample, True)
+    return Sample(_varied(rows, sample), False)
+
+
+def _varied(rows: Rows, sample: InMemory) -> InMemory:
+    """Return the sample with rows added in which its constant features vary."""
+    values, weight = sample.values, np.asarray(sample.weight)
+    constant = np.flatnonzero(~(np.fmax.reduce(values) > np.fmin.reduce(values)))
+    for j in constant.tolist():
+        more = rows_unlike(rows, j, values[0, j], MAX_EXTRA_ROWS)
+        values = np.concatenate([values, more.values])
+        weight = np.concatenate([weight, np.asarray(more.weight)])
+    return InMemory(values, weight)
+
+
+def starts_of(
+    model: Mixture,
+    sample: Sample,
+    given: Given,
+    rng: np.random.RandomState,
+    *,
+    init: str,
+    n_init: int,
+    n_jobs: int | None,
+    **options: Any,
+) -> Iterator[Params]:
+    """Yield the start that is given, or the best of those found; then others, one by one.
+
+    EM takes the next start if it collapses from the one before.
+    """
+    new_start = partial(start, model, sample.rows, init)
+    if given.is_complete:
+        yield given.params(model.layout)
+    elif n_init > 1 or not sample.is_whole:
+        first = deepcopy(rng)  # the first start is that of n_init=1
+        seeds = [first, *rng.randint(2**31 - 1, size=n_init - 1).tolist()]
+        of_seed = partial(new_start, given)
+        for trial in search(model, sample.rows, of_seed, seeds, n_jobs=n_jobs, **options):
+            yield trial.start if sample.is_whole else trial.end
+    else:
+        yield new_start(given, rng)
+    for seed in rng.randint(2**31 - 1, size=MAX_TRIES).tolist():
+        yield new_start(Given(), seed)
+
+
+def first_to_hold(
+    starts: Iterator[Params], run_em: Callable[[Params], Run]
+) -> tuple[Run | None, Run | None]:
+    """Return the run from the first start that does not collapse.
+
+    If all collapse, return None, and the run up to the first collapse.
+    """
+    before: Run | None = None
+    try:
+        for params in starts:
+            try:
+                return run_em(params), None
+            except DivergenceError as failure:
+                if before is None or not before.objectives:
+                    before = failure.run
+    except CollapseError:
+        pass  # a start that is degenerate itself: so will be all others
+    return None, before
+
+
 def start(
     model: Mixture,
-    X: Array,
-    weight: Array,
+    sample: InMemory,
     init: str,
     given: Given,
     seed: int | np.random.RandomState,
 ) -> Params:
-    """The parameters of a start; NaN in X is filled with the mean of its cluster."""
+    """Return the parameters of a start; NaN is filled with the mean of the cluster."""
+    X, weight = sample.values, np.asarray(sample.weight)
     K = model.layout.n_components
     rng = check_random_state(seed)
     missing = np.isnan(X)
@@ -82,11 +175,11 @@ def start(
     empty = counts <= MIN_COUNT * weight.sum()
     if empty.any():  # they start from rows, as wide as clusters are on average
         averages[empty] = X[rng.randint(len(X), size=empty.sum())]
-        least = MIN_COUNT * weight.sum()
+        minimum = MIN_COUNT * weight.sum()
         if model.layout.covariance_type != "tied":
             within = scatter[~empty].sum(0) / counts[~empty].sum()
-            scatter[empty] = least * within
-        counts = np.maximum(counts, least)
+            scatter[empty] = minimum * within
+        counts = np.maximum(counts, minimum)
     params = model.mode(counts, averages, scatter)
     changes = {name: value for name, value in vars(given).items() if value is not None}
     return replace(params, **changes)
@@ -99,8 +192,8 @@ def _labels(
     init: str,
     means: Array | None,
     rng: np.random.RandomState,
-) -> NDArray[np.intp]:
-    """The cluster of each row."""
+) -> Indices:
+    """Return the cluster of each row."""
     K = model.layout.n_components
     if means is not None:
         return _nearest(X, means)
@@ -111,18 +204,18 @@ def _labels(
         equal = (weight == weight[0]).all()
         return kmeans.fit(X, sample_weight=None if equal else weight).labels_
     if init == "k-means++":
-        centres, _ = kmeans_plusplus(X, K, sample_weight=weight, random_state=rng)
-        return _nearest(X, centres)
+        centers, _ = kmeans_plusplus(X, K, sample_weight=weight, random_state=rng)
+        return _nearest(X, centers)
     drawn = rng.choice(len(X), size=K, replace=False, p=weight / weight.sum())
     return _nearest(X, X[drawn])
 
 
-def _nearest(X: Array, centres: Array) -> NDArray[np.intp]:
-    return cdist(X, centres).argmin(1)
+def _nearest(X: Array, centers: Array) -> Indices:
+    return cdist(X, centers).argmin(1)
 
 
-def _filled(X: Array, weight: Array, shares: Array, missing: NDArray[np.bool_]) -> Array:
-    """X with missing values replaced by what their clusters have on average."""
+def _filled(X: Array, weight: Array, shares: Array, missing: Mask) -> Array:
+    """Return X with missing values replaced by the averages of their clusters."""
     if not missing.any():
         return X
     known = np.where(missing, 0, X)
@@ -133,14 +226,14 @@ def _filled(X: Array, weight: Array, shares: Array, missing: NDArray[np.bool_]) 
 
 
 def _moments(
-    model: Mixture, X: Array, weight: Array, shares: Array, missing: NDArray[np.bool_]
+    model: Mixture, X: Array, weight: Array, shares: Array, missing: Mask
 ) -> tuple[Array, Array, Array]:
-    """Counts, averages and steadied scatter of the clusters."""
+    """Return counts, averages and steadied scatter of the clusters."""
     D, dense = X.shape[1], model.layout.dense
     shares = shares * weight[:, None]
     counts = shares.sum(0)
-    centre = weight @ X / weight.sum()
-    X = X - centre
+    center = weight @ X / weight.sum()
+    X = X - center
     averages = shares.T @ X / np.maximum(counts, np.finfo(float).tiny)[:, None]
     scatter = np.empty((len(counts), D, D) if dense else (len(counts), D))
     for k, average in enumerate(averages):
@@ -154,23 +247,25 @@ def _moments(
     mixed = (counts / (counts + some)).reshape(shape) * (scatter + some * within)
     if model.layout.covariance_type == "tied":
         mixed = mixed.sum(0, keepdims=True)
-    return counts, averages + centre, mixed
+    return counts, averages + center, mixed
 
 
 def search(
     model: Mixture,
-    X: Array,
-    weight: Array,
+    sample: InMemory,
     new_start: Callable[[Any], Params],
     seeds: list[Any],
     *,
     n_jobs: int | None,
     **options: Any,
 ) -> list[Trial]:
-    """EM on these rows from a start for each seed, the best first; none that collapses."""
+    """Run EM on the sample from a start for each seed; return the best first.
+
+    Starts that collapse are left out.
+    """
     parallel = Parallel(n_jobs=n_jobs, prefer="threads")
     trials = parallel(
-        delayed(run_start)(model, X, weight, new_start, seed, options) for seed in seeds
+        delayed(run_start)(model, sample, new_start, seed, options) for seed in seeds
     )
     # starts that lead to the same mode differ by rounding, and then the first wins
     kept = sorted((t for t in trials if t), key=lambda trial: -round(trial.objective, DECIMALS))
@@ -180,16 +275,15 @@ def search(
 
 def run_start(
     model: Mixture,
-    X: Array,
-    weight: Array,
+    sample: InMemory,
     new_start: Callable[[Any], Params],
     seed: Any,
     options: dict[str, Any],
 ) -> Trial | None:
-    """EM from one start; None if it collapses."""
+    """Run EM from one start; return None if it collapses."""
     try:
         params = new_start(seed)
-        run = em(model, Passes(model, X, weight).total, params, **options)
+        run = em(model, Passes(model, sample).total, params, **options)
     except FloatingPointError:
         return None
     if run.interrupted:

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
+from skem._typing import Array
 
 # Elements of a block's z: they stay in the cache, and are enough for NumPy to be quick.
 BLOCK_SIZE = 2**19

@@ -1,10 +1,11 @@
 """BernoulliRBMCD: a restricted Boltzmann machine with a real likelihood.
 
-The maths are in ``_rbm_model`` (conditionals, free energy, log Z) and ``_rbm_train``
-(contrastive divergence); this file is the estimator.
+The maths are in ``_model`` (conditionals, free energy, log Z) and ``_training`` (contrastive
+divergence), whose loops ``_kernel`` compiles; this file is the estimator.
 """
 
-import warnings
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.util import find_spec
@@ -12,46 +13,26 @@ from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import issparse
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    DensityMixin,
-    TransformerMixin,
-)
-from sklearn.callback import CallbackSupportMixin
+from numpy.typing import ArrayLike
 from sklearn.utils import Tags, check_array, check_random_state, gen_batches
 
 from skem._base.estimator import (
     Interval,
-    MeanScoreMixin,
+    ReconstructMixin,
     StrOptions,
-    blockwise,
-    check_count,
     check_is_fitted,
-    check_weights,
-    hooks,
-    split_rows,
-    validate_data,
-    warn_if_interrupted,
+    warn,
     with_callbacks,
 )
-from skem._base.streams import (
-    as_given,
-    check_streamed,
-    is_streamed,
-    outline,
-    refuse_dask,
-    rowwise,
-)
-from skem._loop import Run, iterate
-from skem._rows.files import by_windows
-from skem._rows.parts import collect, working_dtype
+from skem._base.input import check_count, check_rows
+from skem._base.minibatch import MinibatchEstimator
+from skem._base.streams import blockwise, rowwise
+from skem._loop import Patience
+from skem._rows.parts import LocalRows, working_dtype
 from skem._threads import one_blas_thread, own_threads
+from skem._typing import Array, Indices
 from skem.rbm._model import (
     MAX_EXACT,
-    Array,
     LogPartition,
     Params,
     ais_log_partition,
@@ -59,23 +40,26 @@ from skem.rbm._model import (
     exact_log_partition,
     free_energy,
     hidden_probabilities,
+    impute,
     pseudo_log_likelihood,
     visible_probabilities,
+    walk,
 )
-from skem.rbm._rows import dense, density, filled, mean_of
+from skem.rbm._rows import dense, density, filled, mean_of, span
 from skem.rbm._training import (
-    FOLLOWED_ROWS,
     Options,
+    Purpose,
     State,
-    Validation,
+    Training,
     Workspace,
     epoch,
     generator,
     initial_state,
     resumed_state,
+    validation_score,
 )
 
-# Machines with so few hidden units stay stable at four times the rate.
+# Machines with at most this number of hidden units stay stable at four times the rate.
 FEW_HIDDEN = 32
 ROWS = 2000  # rows of a block, where all at once would take too much memory
 # Multiplications of a fit from which compiling its loops pays. Skipping visible units that
@@ -86,14 +70,7 @@ N_BURN = 10  # Gibbs steps from given rows to samples of the model
 N_FILL = 20  # mean-field steps that fill missing values for transform
 
 
-class BernoulliRBMCD(
-    MeanScoreMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    CallbackSupportMixin,
-    DensityMixin,
-    BaseEstimator,
-):
+class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
     """A restricted Boltzmann machine of binary units, with its likelihood in nats.
 
     Hidden and visible units are connected, but not among themselves:
@@ -104,7 +81,7 @@ class BernoulliRBMCD(
         \\quad v \\in \\{0, 1\\}^D, \\; h \\in \\{0, 1\\}^H.
 
     It is fitted by contrastive divergence [1]_, by default with persistent chains [2]_,
-    the centred gradient [3]_, a step size that falls to 0 and averaged weights, which
+    the centered gradient [3]_, a step size that falls to 0 and averaged weights, which
     reach a higher likelihood sooner.
 
     Parameters
@@ -129,8 +106,8 @@ class BernoulliRBMCD(
         in each ("cd").
     n_gibbs_steps : int, default=1
         Gibbs steps in an update: CD-k and PCD-k.
-    centred : bool, default=True
-        Whether the gradient is centred at the means of the units.
+    centered : bool, default=True
+        Whether the gradient is centered at the means of the units.
     schedule : {"linear", "constant"}, default="linear"
         Whether the step size falls to 0 during ``fit``. ``partial_fit`` keeps it constant.
     weight_decay : float, default=0.0
@@ -205,6 +182,7 @@ class BernoulliRBMCD(
     True
     """
 
+    _fitted_name = "components_"
     _log_partition: dict[str, LogPartition]
 
     _parameter_constraints: dict = {
@@ -216,7 +194,7 @@ class BernoulliRBMCD(
         "random_state": ["random_state"],
         "algorithm": [StrOptions({"pcd", "cd"})],
         "n_gibbs_steps": [Interval(Integral, 1, None, closed="left")],
-        "centred": ["boolean"],
+        "centered": ["boolean"],
         "schedule": [StrOptions({"linear", "constant"})],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "early_stopping": ["boolean"],
@@ -237,7 +215,7 @@ class BernoulliRBMCD(
         random_state: int | np.random.RandomState | None = None,
         algorithm: Literal["pcd", "cd"] = "pcd",
         n_gibbs_steps: int = 1,
-        centred: bool = True,
+        centered: bool = True,
         schedule: Literal["linear", "constant"] = "linear",
         weight_decay: float = 0.0,
         early_stopping: bool = False,
@@ -254,7 +232,7 @@ class BernoulliRBMCD(
         self.random_state = random_state
         self.algorithm = algorithm
         self.n_gibbs_steps = n_gibbs_steps
-        self.centred = centred
+        self.centered = centered
         self.schedule = schedule
         self.weight_decay = weight_decay
         self.early_stopping = early_stopping
@@ -286,63 +264,8 @@ class BernoulliRBMCD(
         BernoulliRBMCD
             The fitted estimator.
         """
-        self._validate_params()
-        rows = self._check_rows(X, reset=True, warn=True)
-        weight: Array = _relative(check_weights(sample_weight, rows))
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        own, validation = np.arange(rows.shape[0]), None
-        if self.early_stopping:
-            own, aside = split_rows(weight, self.validation_fraction, generator(3, seed))
-        size = self._batch_size(len(own))
-        mean = mean_of(rows, weight)
-        state = initial_state(mean, self.n_components, min(size, len(own)), seed)
-        if self.early_stopping:
-            aside = aside[:FOLLOWED_ROWS]
-            followed = dense(rows[aside], np.float32), weight[aside]
-            validation = Validation(*followed, self.tol, state.average.copy())
-        n_updates = self.n_iter * -(-len(own) // size)
-        workspace = self._workspaces(state, rows, seed, self.n_iter)
-        dtype = working_dtype(rows)
-
-        def step(state: State) -> tuple[State, float]:
-            self._epoch(state, rows, weight, own, seed, workspace, n_updates)
-            return state, 0.0
-
-        def stop(run: Run) -> bool:
-            if validation is None:
-                return False
-            validation.follow(state)
-            return validation.n_worse >= self.n_iter_no_change
-
-        def line(run: Run) -> str:
-            if validation is None:
-                return f"{state.n_updates} updates"
-            return f"validation score {validation.scores[-1]:.3f} nats per sample"
-
-        def attributes(run: Run) -> dict[str, Any]:
-            return self._attributes(state, seed, run.n_iter, dtype)
-
-        root = self._init_callback_context(max_subtasks=self.n_iter)
-        root.call_on_fit_task_begin(estimator=self, X=as_given(rows))
         with one_blas_thread():
-            run = iterate(
-                step,
-                state,
-                max_iter=self.n_iter,
-                **hooks(self, rows, int(self.verbose), line, attributes, stop),
-            )
-        warn_if_interrupted(self, run, stacklevel=4)
-        self.validation_scores_ = validation.scores if validation else []
-        if self.validation_scores_ and validation:
-            best = vars(validation.best)
-            for name, value in vars(state.params).items():
-                value[:] = best[name]
-            state.average = validation.best
-        validate_data(self, outline(X), reset=True, skip_check_array=True)
-        self._keep(state, seed, run.n_iter, dtype)
-        root.call_on_fit_task_end(
-            estimator=self, X=as_given(rows), reconstruction_attributes={}
-        )
+            self._fit(X, sample_weight)
         return self
 
     @blockwise
@@ -366,30 +289,30 @@ class BernoulliRBMCD(
         BernoulliRBMCD
             The updated estimator.
         """
-        self._validate_params()
-        first = not hasattr(self, "components_")
-        if not first and self.n_components != len(self.components_):
-            raise ValueError(
-                f"n_components={self.n_components}, but the fitted machine has "
-                f"{len(self.components_)} hidden units: call fit to begin anew."
-            )
-        rows = self._check_rows(X, reset=first, warn=True)
-        weight = _relative(check_weights(sample_weight, rows))
-        if first:
-            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-            n_chains = self._batch_size(rows.shape[0])
-            state = initial_state(mean_of(rows, weight), self.n_components, n_chains, seed)
-        else:
-            state, seed = self._state(), self._seed
-        workspace = self._workspaces(state, rows, seed, 1)
         with one_blas_thread():
-            every = np.arange(rows.shape[0])
-            self._epoch(state, rows, weight, every, seed, workspace, None)
-        dtype = working_dtype(rows if first else self.components_)
-        if first:
-            validate_data(self, outline(X), reset=True, skip_check_array=True)
-        self._keep(state, seed, getattr(self, "n_iter_", 0) + 1, dtype)
+            self._partial_fit(X, sample_weight)
         return self
+
+    def _max_passes(self) -> int:
+        return int(self.n_iter)
+
+    def _split_generator(self, seed: int) -> np.random.Generator:
+        return generator(Purpose.VALIDATION, seed)
+
+    def _start(
+        self, rows: LocalRows, chosen: Indices, seed: int, resume: bool, n_passes: int | None
+    ) -> Training:
+        n_chains = self._batch_size(len(chosen))
+        if resume:
+            state, dtype = self._resumed_state(), working_dtype(self.components_)
+        else:
+            if n_passes is not None:  # the next rows of partial_fit may be more
+                n_chains = min(n_chains, len(chosen))
+            state = initial_state(mean_of(rows), self.n_components, n_chains, seed)
+            dtype = rows.working_dtype
+        workspace = self._workspaces(state, rows, seed, n_passes or 1)
+        n_before = self.n_iter_ if resume else 0
+        return Training(state, seed, dtype, workspace, n_before)
 
     def _batch_size(self, n_rows: int) -> int:
         if self.batch_size == "auto":
@@ -397,11 +320,11 @@ class BernoulliRBMCD(
         return int(self.batch_size)
 
     def _workspaces(
-        self, state: State, rows: Any, seed: int, n_iter: int
+        self, state: State, rows: LocalRows, seed: int, n_iter: int
     ) -> Callable[[int], Workspace]:
-        """A workspace for each size of a batch; compiled, if that pays."""
+        """Return the workspace for each size of a batch; compiled, if that pays."""
         options = Options(
-            self.algorithm == "pcd", self.n_gibbs_steps, self.centred, self.weight_decay
+            self.algorithm == "pcd", self.n_gibbs_steps, self.centered, self.weight_decay
         )
         n_products = 2 * self.n_gibbs_steps + 3
         work = n_iter * rows.shape[0] * state.params.weights.size * n_products
@@ -417,46 +340,45 @@ class BernoulliRBMCD(
             )
         )
 
-    def _epoch(
-        self,
-        state: State,
-        rows: Any,
-        weight: Array,
-        chosen: NDArray[np.intp],
-        seed: int,
-        workspace: Callable[[int], Workspace],
-        n_updates: int | None,
-    ) -> None:
-        """One pass over the chosen rows, shuffled; the step size falls over ``n_updates``."""
+    def _pass(
+        self, training: Training, rows: LocalRows, chosen: Indices, i: int | None
+    ) -> float:
         auto = 0.4 if self.n_components <= FEW_HIDDEN else 0.1
-        rate = auto if self.learning_rate == "auto" else float(self.learning_rate)
+        first = auto if self.learning_rate == "auto" else float(self.learning_rate)
+        size = self._batch_size(len(chosen))
+        n_updates = self.n_iter * -(-len(chosen) // size)
+        falls = i is not None and self.schedule == "linear"
 
-        def falling(i: int) -> float:
-            return rate * (1 - i / n_updates) if n_updates else rate
+        def rate(step: int) -> float:
+            return first * (1 - step / n_updates) if falls else first
 
-        rng = generator(2, seed, state.n_updates)
-        order = by_windows(chosen[rng.permutation(len(chosen))], rows)
-        if self.schedule == "constant":
-            n_updates = None
-        try:
-            epoch(state, rows, weight, order, self._batch_size(len(order)), falling, workspace)
-        except FloatingPointError as error:
-            raise ValueError(
-                f"learning_rate={self.learning_rate!r} or weight_decay={self.weight_decay!r} "
-                f"is too large: {error}. Lower it."
-            ) from error
+        epoch(training, rows, chosen, size, rate)
+        return 0.0  # the likelihood would take longer than the pass
 
-    def _attributes(
-        self, state: State, seed: int, n_iter: int, dtype: np.dtype
-    ) -> dict[str, Any]:
+    def _validation_score(self, training: Training, rows: LocalRows, chosen: Indices) -> float:
+        return validation_score(training, rows, chosen)
+
+    def _line(self, training: Training, patience: Patience | None) -> str:
+        if patience is None:
+            return f"{training.state.n_updates} updates"
+        return f"validation score {patience.scores[-1]:.3f} nats per sample"
+
+    def _diverged(self, error: Exception) -> ValueError:
+        return ValueError(
+            f"learning_rate={self.learning_rate!r} or weight_decay={self.weight_decay!r} "
+            f"is too large: {error}. Lower it."
+        )
+
+    def _attributes(self, training: Training, resume: bool) -> dict[str, Any]:
+        state, dtype = training.state, training.dtype
         average = state.average.astype(dtype)
         return {
             "components_": np.ascontiguousarray(average.weights.T),
             "intercept_hidden_": average.hidden,
             "intercept_visible_": average.visible,
             "h_samples_": state.chains.astype(dtype),
-            "n_iter_": n_iter,
-            "_seed": seed,
+            "n_iter_": training.n_before + training.n_passes,
+            "_seed": training.seed,
             "_last": vars(state.params),
             "_visible_mean": state.visible_mean,
             "_hidden_mean": state.hidden_mean,
@@ -464,48 +386,39 @@ class BernoulliRBMCD(
             "_log_partition": {},
         }
 
-    def _keep(self, state: State, seed: int, n_iter: int, dtype: np.dtype) -> None:
-        for name, value in self._attributes(state, seed, n_iter, dtype).items():
-            setattr(self, name, value)
-
-    def _state(self) -> State:
-        """A copy of what training changes."""
+    def _resumed_state(self) -> State:
+        """Return a copy of what training changes."""
+        if self.n_components != len(self.components_):
+            raise ValueError(
+                f"n_components={self.n_components}, but the fitted machine has "
+                f"{len(self.components_)} hidden units: call fit to begin anew."
+            )
         others = self.h_samples_.astype(np.float32), self._visible_mean, self._hidden_mean
         average = self._params().astype(np.float32)
         return resumed_state(Params(**self._last), average, *others, n_updates=self._n_updates)
 
     # -- input ----------------------------------------------------------------------------
 
-    def _check_rows(self, X: Any, *, reset: bool, warn: bool = False) -> Any:
-        refuse_dask(self, X)
-        options: dict[str, Any] = {
-            "accept_sparse": "csr",
-            "dtype": [np.float64, np.float32],
-            "ensure_all_finite": "allow-nan",
-        }
-        rows: Any
-        if is_streamed(X):
-            rows = check_streamed(self, X, reset=reset)
-        elif reset:
-            rows = check_array(X, estimator=self, input_name="X", **options)
-        else:
-            rows = validate_data(self, X, reset=False, **options)
-        spans = collect(_span, rows.data if issparse(rows) else rows)
-        low, high = min(low for low, _ in spans), max(high for _, high in spans)
+    def _check_rows(
+        self, X: Any, sample_weight: Any = None, *, reset: bool, quiet: bool = False
+    ) -> LocalRows:
+        rows = check_rows(
+            self, X, sample_weight, reset=reset, random_order=True, accept_sparse="csr"
+        )
+        low, high = span(rows)
         if low >= 0 and high <= 1:
             return rows
-        if warn:
-            warnings.warn(
+        if not quiet:
+            warn(
                 f"X has values between {low:.3g} and {high:.3g}; those outside [0, 1] are "
                 "clipped. Scale X, by MinMaxScaler for example.",
                 UserWarning,
-                stacklevel=4,
             )
-        if issparse(rows):
-            rows = rows.copy()
-            np.clip(rows.data, 0, 1, out=rows.data)
-            return rows
         return rows.clip(0, 1)
+
+    def _in_memory(self, X: Any) -> Any:
+        check_is_fitted(self)
+        return self._check_rows(X, reset=False, quiet=True).given
 
     def _params(self) -> Params:
         return Params(self.components_.T, self.intercept_visible_, self.intercept_hidden_)
@@ -517,14 +430,11 @@ class BernoulliRBMCD(
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.input_tags.allow_nan = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
     def _blocks(self, X: ArrayLike) -> Iterator[Array]:
-        """Blocks of complete rows, in the dtype of X."""
-        check_is_fitted(self)
-        rows = self._check_rows(X, reset=False)
+        """Yield blocks of complete rows, in the dtype of X."""
+        rows = self._in_memory(X)
         dtype = working_dtype(rows)
         params = self._params().astype(dtype)
         mean = self._visible_mean.astype(dtype)
@@ -575,23 +485,8 @@ class BernoulliRBMCD(
             )
         return visible_probabilities(self._params().astype(h.dtype), h)
 
-    def reconstruct(self, X: ArrayLike) -> Array:
-        """Return the expected visible units given those of X.
-
-        Parameters
-        ----------
-        X : array-like or sparse matrix of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            ``inverse_transform(transform(X))``.
-        """
-        return self.inverse_transform(self.transform(X))
-
     @rowwise
-    def free_energy(self, X: ArrayLike) -> NDArray[np.float64]:
+    def free_energy(self, X: ArrayLike) -> Array:
         """Return the free energy of each row.
 
         Parameters
@@ -650,7 +545,7 @@ class BernoulliRBMCD(
         return kept["value"]
 
     @rowwise
-    def score_samples(self, X: ArrayLike) -> NDArray[np.float64]:
+    def score_samples(self, X: ArrayLike) -> Array:
         """Return the log-likelihood of each row.
 
         Parameters
@@ -667,7 +562,7 @@ class BernoulliRBMCD(
         return -self.free_energy(X) - self.log_partition().value
 
     @rowwise
-    def pseudo_log_likelihood(self, X: ArrayLike) -> NDArray[np.float64]:
+    def pseudo_log_likelihood(self, X: ArrayLike) -> Array:
         """Return the pseudo-log-likelihood of each row, which needs no log Z.
 
         Parameters
@@ -708,11 +603,11 @@ class BernoulliRBMCD(
         ndarray of shape (n_samples, n_features)
             The visible units, 0 or 1.
         """
-        check_count("n_steps", n_steps, least=0)
+        check_count("n_steps", n_steps, minimum=0)
         rng = _generator(random_state)
         out = []
         for v in self._blocks(X):
-            out.append(_walk(self._params().astype(v.dtype), v, n_steps, rng))
+            out.append(walk(self._params().astype(v.dtype), v, n_steps, rng))
         return np.concatenate(out)
 
     def sample(
@@ -743,8 +638,8 @@ class BernoulliRBMCD(
         rng = _generator(random_state)
         mean = self._visible_mean.astype(self.components_.dtype)
         start = draw(np.broadcast_to(mean, (int(n_samples), len(mean))), rng)
-        check_count("n_steps", n_steps, least=0)
-        return _walk(self._params(), start, n_steps, rng)
+        check_count("n_steps", n_steps, minimum=0)
+        return walk(self._params(), start, n_steps, rng)
 
     @rowwise
     def impute(
@@ -781,52 +676,17 @@ class BernoulliRBMCD(
         check_is_fitted(self)
         check_count("n_chains", n_chains)
         check_count("n_steps", n_steps)
-        rows = self._check_rows(X, reset=False)
+        rows, rng = self._in_memory(X), _generator(random_state)
         dtype = working_dtype(rows)
-        params, rng = self._params().astype(dtype), _generator(random_state)
+        params, mean = self._params().astype(dtype), self._visible_mean.astype(dtype)
         out = dense(rows, dtype).copy()
         incomplete = np.flatnonzero(np.isnan(out).any(1))
-        if not len(incomplete):
-            return out
-        for part in gen_batches(len(incomplete), ROWS):
+        for part in gen_batches(len(incomplete), ROWS) if len(incomplete) else ():
             chosen = incomplete[part]
-            known = out[chosen]
-            missing, mean = np.isnan(known), self._visible_mean.astype(dtype)
-            total = np.zeros_like(known)
-            for _ in range(n_chains):
-                v = np.where(
-                    missing,
-                    draw(np.broadcast_to(mean, known.shape), rng),
-                    known,
-                )
-                for step in range(n_steps):
-                    h = draw(hidden_probabilities(params, v), rng)
-                    p = visible_probabilities(params, h)
-                    if step >= n_steps // 2:
-                        total += p
-                    v = np.where(missing, draw(p, rng), known)
-            total /= n_chains * (n_steps - n_steps // 2)
-            out[chosen] = np.where(missing, total, known)
+            out[chosen] = impute(
+                params, out[chosen], mean, rng, n_chains=n_chains, n_steps=n_steps
+            )
         return out
-
-
-def _walk(params: Params, v: Array, n_steps: int, rng: np.random.Generator) -> Array:
-    """The visible units after Gibbs steps."""
-    for _ in range(n_steps):
-        h = draw(hidden_probabilities(params, v), rng)
-        v = draw(visible_probabilities(params, h), rng)
-    return v
-
-
-def _span(values: Any) -> tuple[float, float]:
-    """The least and the largest value, and 0."""
-    values = np.asarray(values)
-    return float(np.nanmin(values, initial=0)), float(np.nanmax(values, initial=0))
-
-
-def _relative(weight: Array) -> Array:
-    """Weights of at most 1: only their ratios count."""
-    return weight / weight.max()
 
 
 def _generator(random_state: Any) -> np.random.Generator:

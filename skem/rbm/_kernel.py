@@ -10,9 +10,9 @@ from itertools import pairwise
 import numpy as np
 from numba import float32, int32, njit, uint32, uint64
 
-from skem._threads import thread_map
+from skem._threads import ThreadMap
+from skem._typing import Array
 from skem._vector_math import OPTIONS, exp, philox
-from skem.rbm._model import Array
 from skem.rbm._training import Options, State, Workspace
 
 MIN_PART = 25  # rows; fewer are not worth a thread
@@ -185,7 +185,7 @@ class KernelWorkspace(Workspace):
                 (slice(0, n // 2), slice(0, m // 2)),
                 (slice(n // 2, n), slice(m // 2, m)),
             ]
-            self.map = thread_map(n_threads)
+            self.map = ThreadMap(n_threads)
         n_visible = self.v.shape[1]
         shape = n + m, n_visible + PAD
         self._index, self._value = np.empty(shape, np.int32), np.empty(shape, np.float32)

@@ -15,10 +15,10 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 from scipy.special import expit, log_expit, logsumexp
 
-Array = NDArray[np.floating]
+from skem._typing import Array
 
 # The size of the smaller layer up to which log Z is exact.
 MAX_EXACT = 20
@@ -56,7 +56,7 @@ class LogPartition(NamedTuple):
 
 @np.errstate(over="ignore")
 def sigmoid(x: Array) -> Array:
-    """In place; a third of the time of ``expit``."""
+    """Compute the sigmoid in place, in a third of the time of ``expit``."""
     np.negative(x, out=x)
     np.exp(x, out=x)
     x += 1
@@ -64,32 +64,67 @@ def sigmoid(x: Array) -> Array:
 
 
 def hidden_probabilities(params: Params, v: Any) -> Array:
-    """P(h = 1 | v), (n, n_hidden); v may be sparse."""
+    """Return P(h = 1 | v), (n, n_hidden); v may be sparse."""
     activation = v @ params.weights
     activation += params.hidden
     return sigmoid(activation)
 
 
 def visible_probabilities(params: Params, h: Array) -> Array:
-    """P(v = 1 | h), (n, n_visible)."""
+    """Return P(v = 1 | h), (n, n_visible)."""
     activation = h @ params.weights.T
     activation += params.visible
     return sigmoid(activation)
 
 
 def draw(probabilities: Array, rng: np.random.Generator) -> Array:
-    """Binary variables with these probabilities, in their dtype."""
+    """Draw binary variables with these probabilities, in their dtype."""
     uniform = rng.random(probabilities.shape, dtype=np.float32)
     return (uniform < probabilities).astype(probabilities.dtype)
 
 
+def walk(params: Params, v: Array, n_steps: int, rng: np.random.Generator) -> Array:
+    """Return the visible units after Gibbs steps from ``v``."""
+    for _ in range(n_steps):
+        h = draw(hidden_probabilities(params, v), rng)
+        v = draw(visible_probabilities(params, h), rng)
+    return v
+
+
+def impute(
+    params: Params,
+    known: Array,
+    mean: Array,
+    rng: np.random.Generator,
+    *,
+    n_chains: int,
+    n_steps: int,
+) -> Array:
+    """Return rows with NaN replaced by averages over Gibbs chains.
+
+    The chains start at draws from the means, and observed units stay. The probabilities of
+    the visible units are averaged over the second half of the steps.
+    """
+    missing, total = np.isnan(known), np.zeros_like(known)
+    for _ in range(n_chains):
+        v = np.where(missing, draw(np.broadcast_to(mean, known.shape), rng), known)
+        for step in range(n_steps):
+            h = draw(hidden_probabilities(params, v), rng)
+            p = visible_probabilities(params, h)
+            if step >= n_steps // 2:
+                total += p
+            v = np.where(missing, draw(p, rng), known)
+    total /= n_chains * (n_steps - n_steps // 2)
+    return np.where(missing, total, known)
+
+
 def free_energy(params: Params, v: Any) -> Array:
-    """F(v), (n,); v may be sparse."""
+    """Return F(v), (n,); v may be sparse."""
     return -(v @ params.visible) - np.logaddexp(0, v @ params.weights + params.hidden).sum(1)
 
 
 def pseudo_log_likelihood(params: Params, v: Array, features: Any = None) -> Array:
-    """sum_i log p(v_i | the others), (n,), for binary v; or its estimate from some i."""
+    """Return sum_i log p(v_i | the others), (n,), for binary v; or its estimate from some i."""
     inputs = v @ params.weights + params.hidden
     energy = free_energy(params, v)
     out = np.zeros(len(v))
@@ -104,10 +139,10 @@ def pseudo_log_likelihood(params: Params, v: Array, features: Any = None) -> Arr
 
 
 def exact_log_partition(params: Params) -> float:
-    """log Z by enumeration of the smaller layer.
+    """Return log Z by enumeration of the smaller layer.
 
-    The inputs that two halves of its units give the other layer add, so that
-    prod_i (1 + exp(x_i) exp(y_i)) needs no exponential for each pair of their states.
+    Its units are split into halves, whose inputs to the other layer are x and y. The factors
+    1 + exp(x_i) exp(y_i) need no exponential for each pair of states of the halves.
     """
     if params.weights.shape[1] > params.weights.shape[0]:
         params = params.transposed
@@ -127,7 +162,7 @@ def exact_log_partition(params: Params) -> float:
 
 
 def _log_product(exp_x: Array, y: Array) -> Array:
-    """log prod_i (1 + exp_x[:, i] exp(y_i)), with one log for a group of factors."""
+    """Return log prod_i (1 + exp_x[:, i] exp(y_i)), with one log for a group of factors."""
     factors = exp_x * np.exp(y)
     factors += 1
     whole = factors.shape[1] // GROUP * GROUP
@@ -146,7 +181,7 @@ def _log_sum(x: Array, y: Array) -> Array:
 
 
 def _states(n: int) -> Array:
-    """All binary vectors of length n, (2^n, n)."""
+    """Return all binary vectors of length n, (2^n, n)."""
     return (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(float)
 
 
@@ -160,12 +195,13 @@ def ais_log_partition(
     n_temperatures: int = 1000,
     dtype: DTypeLike = np.float32,
 ) -> LogPartition:
-    """log Z by annealing between the machine and independent visible units.
+    """Estimate log Z by annealing between the machine and independent visible units.
 
     At inverse temperature t the visible biases are (1 - t) base + t b, and W and c are
-    multiplied by t. Forward annealing starts from the independent units and tends to find
-    too little; that from rows ``start``, samples of the machine, goes back and tends to find
-    too much. Chains hardly mix at the end: more of them help more than more temperatures.
+    multiplied by t. Forward annealing starts from the independent units, and its estimate
+    tends to be too low. Reverse annealing starts from ``start``, samples of the machine, and
+    its estimate tends to be too high. Chains hardly mix at the end, so that more chains help
+    more than more temperatures.
     """
     params, base = params.astype(dtype), base.astype(dtype)
     temperatures = np.linspace(0, 1, n_temperatures + 1)
@@ -185,8 +221,8 @@ def ais_log_partition(
 
 def _anneal(
     params: Params, base: Array, v: Array, temperatures: Array, rng: np.random.Generator
-) -> Iterator[NDArray[np.float64]]:
-    """Log-weights of the chains at each change of temperature, (n_chains,)."""
+) -> Iterator[Array]:
+    """Yield the log-weights of the chains at each change of temperature, (n_chains,)."""
     slope = params.visible - base
     weights = np.ascontiguousarray(params.weights.T)
     for old, new in pairwise(temperatures.astype(v.dtype)):
@@ -208,8 +244,8 @@ def _anneal(
         v = draw(sigmoid(inputs), rng)
 
 
-def _log_of_products(factors: Array) -> NDArray[np.float64]:
-    """Sums of the logs of each row, from products of few of them."""
+def _log_of_products(factors: Array) -> Array:
+    """Return the sum of the logs of each row, with one log for a group of factors."""
     whole = factors.shape[1] // GROUP * GROUP
     products = factors[:, :whole].reshape(len(factors), -1, GROUP).prod(2)
     return np.log(products).sum(1, dtype=float) + np.log(factors[:, whole:]).sum(1, dtype=float)

@@ -1,34 +1,45 @@
 """Contrastive divergence for the restricted Boltzmann machine, one minibatch at a time.
 
 The gradient of the mean log-likelihood is <v h'>_data - <v h'>_model. Persistent chains, or
-a few Gibbs steps from the data, stand for the model. Both factors are centred at slowly
-moving means mu and lam (Melchior, Fischer and Wiskott, 2016), which adds two terms of rank
-1, and leaves the data as they are:
+a few Gibbs steps from the data, stand for the model. Both factors are centered at slowly
+moving means mu and lam (Melchior, Fischer and Wiskott, 2016). This adds two terms of rank 1,
+and leaves the data as they are:
 
     dW = <v h'> - <v h'>_model - mu dh' - dv lam',  db = dv - dW lam,  dc = dh - dW' mu
 
 The arithmetic is in float32: its rounding is far below the noise of a minibatch.
 """
 
-import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg.blas import sgemm
-from sklearn.utils import gen_batches
 
-from skem.rbm._model import Array, Params, pseudo_log_likelihood, sigmoid
-from skem.rbm._rows import dense, filled
+from skem._base.minibatch import batches
+from skem._rows.parts import LocalRows
+from skem._typing import Array, Indices
+from skem.rbm._model import Params, pseudo_log_likelihood, sigmoid
+from skem.rbm._rows import complete
 
 # Rates of the moving means; updates that the average of the parameters reaches back.
 CENTRE_RATE, AVERAGE_SPAN, AVERAGE_EVERY = 0.01, 400, 10
-MAX_BIAS = 1e6  # where learning has diverged
-# Of the rows kept aside, those followed, and the features that are predicted.
-FOLLOWED_ROWS, FOLLOWED_FEATURES = 1000, 16
+MAX_BIAS = 1e6  # learning has diverged beyond: the sigmoid saturates near 100
+# Validation rows that are scored, and features that are predicted: a score then takes less
+# time than a pass.
+VALIDATION_ROWS, VALIDATION_FEATURES = 1000, 16
 LIMIT = 0.01  # means are kept this far from 0 and 1 when biases start from them
+
+
+class Purpose(IntEnum):
+    """What a stream of random numbers is for."""
+
+    WEIGHTS = 1
+    UNITS = 2
+    ORDER = 3
+    VALIDATION = 4
 
 
 @dataclass
@@ -51,13 +62,13 @@ class Options:
 
     persistent: bool = True
     n_gibbs_steps: int = 1
-    centred: bool = True
+    centered: bool = True
     decay: float = 0.0
 
 
 def initial_state(mean: Array, n_hidden: int, n_chains: int, seed: int) -> State:
     """Small weights, visible biases at the logits of the mean, random chains."""
-    rng = generator(0, seed)
+    rng = generator(Purpose.WEIGHTS, seed)
     mean = np.clip(mean, LIMIT, 1 - LIMIT).astype(np.float32)
     weights = 0.01 * rng.standard_normal((len(mean), n_hidden), np.float32)
     params = Params(weights, np.log(mean / (1 - mean)), np.zeros(n_hidden, np.float32))
@@ -83,9 +94,9 @@ def resumed_state(
     return State(rows, own, average.copy(), *arrays, n_updates, n_updates)
 
 
-def generator(purpose: int, *seeds: int) -> np.random.Generator:
-    """A stream of its own for every purpose."""
-    return np.random.Generator(np.random.SFC64([purpose + 1, *seeds]))
+def generator(purpose: Purpose, *seeds: int) -> np.random.Generator:
+    """Return the stream of random numbers for a purpose."""
+    return np.random.Generator(np.random.SFC64([int(purpose), *seeds]))
 
 
 class Workspace:
@@ -104,7 +115,7 @@ class Workspace:
         self.h = np.empty((n + 2, n_hidden), np.float32)
         self.parts = [(slice(0, n_rows), slice(0, len(self.chains)))]
         self.map: Callable[..., Iterable[Any]] = map
-        self._rng = generator(1, seed, state.n_updates)
+        self._rng = generator(Purpose.UNITS, seed, state.n_updates)
         self._uniform = np.empty(n * max(n_visible, n_hidden), np.float32)
 
     def hidden_inputs(self, rows: slice) -> None:
@@ -165,7 +176,7 @@ def update(state: State, batch: Any, weight: Array, rate: float, space: Workspac
     mu, lam = state.visible_mean, state.hidden_mean
     mu += CENTRE_RATE * (weight @ v[:n] - mu)
     lam += CENTRE_RATE * (weight @ h[:n] - lam)
-    if not options.centred:
+    if not options.centered:
         mu, lam = 0 * mu, 0 * lam
     v, h = space.v, space.h
     v[n + m], h[n + m] = mu, -dh
@@ -180,29 +191,63 @@ def update(state: State, batch: Any, weight: Array, rate: float, space: Workspac
         _average(state)
 
 
+@dataclass
+class Training:
+    """A machine in training."""
+
+    state: State
+    seed: int
+    dtype: np.dtype  # of the fitted attributes
+    workspace: Callable[[int], Workspace]  # for each size of a batch
+    n_before: int = 0  # passes of earlier fits
+    n_passes: int = 0
+
+    def is_finite(self) -> bool:
+        return all(bool(np.isfinite(value).all()) for value in vars(self.state.params).values())
+
+    def snapshot(self) -> Params:
+        return self.state.average.copy()
+
+    def restore(self, snapshot: Params) -> None:
+        for name, value in vars(self.state.params).items():
+            value[:] = vars(snapshot)[name]
+        self.state.average = snapshot
+
+
 def epoch(
-    state: State,
-    rows: Any,
-    weight: Array,
-    order: NDArray[np.intp],
+    training: Training,
+    rows: LocalRows,
+    chosen: Indices,
     batch_size: int,
     rate: Callable[[int], float],
-    workspace: Callable[[int], Workspace],
 ) -> None:
-    """Updates from batches of the rows in this order, at the rate of each update."""
-    mean_weight = weight[order].mean()
-    for part in gen_batches(len(order), batch_size):
-        chosen = np.sort(order[part])
-        own = weight[chosen]
-        if own.sum() == 0:
-            continue
-        batch = filled(dense(rows[chosen], np.float32), state.params, state.visible_mean)
+    """Take a step for each minibatch of the chosen rows, shuffled.
+
+    ``rate`` returns the step size of each update.
+    """
+    state, weight = training.state, np.asarray(rows.weight)
+    order = generator(Purpose.ORDER, training.seed, state.n_updates).permutation(len(chosen))
+    mean_weight = weight[chosen[order]].mean()
+    for index in batches(rows, chosen[order], batch_size):
+        own = weight[index]
+        batch = complete(rows, index, state.params, state.visible_mean)
         weights = (own / own.sum()).astype(np.float32)
         share = own.sum() / (mean_weight * len(own))  # light batches take short steps
-        update(state, batch, weights, rate(state.n_updates) * share, workspace(len(chosen)))
+        space = training.workspace(len(index))
+        update(state, batch, weights, rate(state.n_updates) * share, space)
         if not np.abs(state.params.hidden).max() < MAX_BIAS:
             raise FloatingPointError(f"the biases have grown beyond {MAX_BIAS:g}")
     _average(state)
+    training.n_passes += 1
+
+
+def validation_score(training: Training, rows: LocalRows, chosen: Indices) -> float:
+    """Return the pseudo-log-likelihood of the chosen rows, from the same few features."""
+    state, chosen = training.state, chosen[:VALIDATION_ROWS]
+    v = np.rint(complete(rows, chosen, state.average, state.visible_mean))
+    order = np.random.Generator(np.random.SFC64(0)).permutation(v.shape[1])
+    each = pseudo_log_likelihood(state.average, v, order[:VALIDATION_FEATURES])
+    return float(np.average(each, weights=np.asarray(rows.weight)[chosen]))
 
 
 def _average(state: State) -> None:
@@ -217,29 +262,3 @@ def _average(state: State) -> None:
     ):
         average += share * (value - average)
     state.n_averaged = state.n_updates
-
-
-@dataclass
-class Validation:
-    """Rows kept aside, and how well the machine has fitted them so far."""
-
-    rows: Array
-    weight: Array
-    tol: float
-    best: Params
-    scores: list[float] = field(default_factory=list)
-    best_score: float = -math.inf
-    n_worse: int = 0
-
-    def follow(self, state: State) -> float:
-        """The pseudo-log-likelihood after another pass, from the same features each time."""
-        v = np.rint(filled(self.rows, state.average, state.visible_mean))
-        order = np.random.Generator(np.random.SFC64(0)).permutation(v.shape[1])
-        each = pseudo_log_likelihood(state.average, v, order[:FOLLOWED_FEATURES])
-        score = float(np.average(each, weights=self.weight))
-        if score > self.best_score + self.tol:
-            self.best, self.best_score, self.n_worse = state.average.copy(), score, 0
-        else:
-            self.n_worse += 1
-        self.scores.append(score)
-        return score

@@ -1,8 +1,10 @@
 """ShiftedTemplateEM: find an image that is hidden at an unknown place in many others.
 
-The maths are in ``_template_model`` (E and M step) and ``_template_starts`` (where EM
-starts); this file is the estimator.
+The maths are in ``_model`` (E and M step), ``_starts`` (where EM starts), ``_moves`` (how it
+leaves an optimum) and ``_windows`` (correlations); this file is the estimator.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Iterator
@@ -11,26 +13,21 @@ from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import softmax
 from sklearn.utils import Tags, check_array, check_random_state
 
-from skem._base.em import EMEstimator
-from skem._base.estimator import (
-    Interval,
-    StrOptions,
-    check_count,
-    check_is_fitted,
-    check_weights,
-    validate_data,
-    with_callbacks,
-)
+from skem._base.em import EMEstimator, Trained
+from skem._base.estimator import Interval, StrOptions, check_is_fitted, with_callbacks
+from skem._base.input import check_count, check_rows, check_stack
 from skem._base.passes import Passes
-from skem._base.streams import as_given, check_streamed, is_streamed, outline, rowwise
+from skem._base.streams import rowwise
 from skem._loop import Run, em
-from skem._rows.parts import chunks, collect
+from skem._rows.parts import Rows as AllRows
+from skem._rows.parts import chunks
 from skem._rows.sampling import representative_rows
 from skem._threads import one_blas_thread
+from skem._typing import Array, Indices
 from skem.template._model import (
     SEEN,
     Params,
@@ -50,9 +47,9 @@ from skem.template._starts import (
     search,
     shrink_all,
 )
-from skem.template._windows import Array, Windows
+from skem.template._windows import Windows
 
-# How often the shift move is followed.
+# Shift moves in a row: each costs a short run, and more have not been seen to help.
 MAX_MOVES = 4
 
 
@@ -220,6 +217,7 @@ class ShiftedTemplateEM(EMEstimator):
     1.0
     """
 
+    _fitted_name = "template_"
     _parameter_constraints: dict = {
         "template_width": [Interval(Integral, 1, None, closed="left"), None],
         "template_height": [Interval(Integral, 1, None, closed="left"), None],
@@ -323,24 +321,7 @@ class ShiftedTemplateEM(EMEstimator):
         ShiftedTemplateEM
             The fitted estimator.
         """
-        self._validate_params()
-        self._check_schedule()
-        X = np.asarray(X) if isinstance(X, list | tuple) else X
-        image_shape = self._image_shape_of(X)
-        rows = self._check_rows(X, reset=True)
-        weight = check_weights(sample_weight, rows)
-        windows = self._new_windows(image_shape or (1, rows.shape[1]), rows.shape[1])
-        if self._continues():
-            self._check_same_model(windows)
-        root = self._init_callback_context(max_subtasks=self.max_iter)
-        root.call_on_fit_task_begin(estimator=self, X=as_given(rows))
-        with one_blas_thread():
-            model, run = self._train(rows, weight, windows)
-        validate_data(self, outline(X), reset=True, skip_check_array=True)
-        self._keep(model, run)
-        root.call_on_fit_task_end(
-            estimator=self, X=as_given(rows), reconstruction_attributes={}
-        )
+        self._fit(X, sample_weight)
         return self
 
     def partial_fit(
@@ -371,44 +352,53 @@ class ShiftedTemplateEM(EMEstimator):
         .. [1] O. Cappé and E. Moulines, "On-line expectation-maximization algorithm for
            latent data models", Journal of the Royal Statistical Society B 71, 2009.
         """
-        if not hasattr(self, "template_"):
-            return self.fit(X, sample_weight=sample_weight)
-        self._validate_params()
-        rows = self._check_rows(X, reset=False)
-        self._check_same_model(self._new_windows(self.image_shape_, rows.shape[1]))
-        self._update(self._fitted_model(), rows, check_weights(sample_weight, rows))
-        return self
+        return self._partial_fit(X, sample_weight)
 
-    def _train(self, X: Array, weight: Array, windows: Windows) -> tuple[ShiftedTemplate, Run]:
+    def _n_subtasks(self) -> int:
+        return int(self.max_iter)
+
+    def _train(self, rows: AllRows, resume: bool) -> Trained:
+        self._check_schedule()
+        image_shape = self._image_shape_of(rows.row_shape) or (1, rows.shape[1])
+        windows = self._new_windows(image_shape, rows.shape[1])
+        if resume:
+            self._check_same_windows(windows)
         rng = check_random_state(self.random_state)
-        model, span = model_of(
-            windows,
-            X,
-            weight,
-            absent=self.absent,
-            hard=self.algorithm == "hard",
-            concentration=float(self.shift_concentration_prior),
-        )
+        with one_blas_thread():
+            model, span = model_of(
+                windows,
+                rows,
+                absent=self.absent,
+                hard=self.algorithm == "hard",
+                concentration=float(self.shift_concentration_prior),
+            )
+            return self._train_model(model, rows, span, rng)
+
+    def _train_model(
+        self,
+        model: ShiftedTemplate,
+        rows: AllRows,
+        span: tuple[float, float],
+        rng: np.random.RandomState,
+    ) -> Trained:
+        """Start, sharpen, run EM, and move a template that is off its place."""
         kinds, run, params = self._starts_to_compare(), None, None
         try:
             if kinds:
-                sample = representative_rows(X, weight, self.init_size, rng)
-                params, best = search(model, *sample, kinds, span, rng, self.n_jobs)
+                sample = representative_rows(rows, self.init_size, rng)
+                params, best = search(model, sample, kinds, span, rng, self.n_jobs)
                 del sample
-            passes = self._passes(model, X, weight)
+            passes = Passes(model, rows, self.n_jobs)
             if params is None:
                 params, best = self._single_start(model, span, passes, rng), "given"
-            for n_images, n_iter in self.subset_schedule or ():
-                if any(collect(np.any, weight[:n_images])):
-                    part = self._passes(model, X[:n_images], weight[:n_images])
-                    _, params = run_em(model, part, params, n_iter)
+            params = self._follow_schedule(model, rows, params)
             if best == "shrunk" or self.shrinkage == "map":
                 params, smoothness = self._shrink(model, passes, params)
                 if self.shrinkage == "map":
                     model = replace(model, smoothness=smoothness)
-            run = self._run_em(model, passes, params, X, self.max_iter)
+            run = self._run_em(model, passes, params, rows, self.max_iter)
             if kinds and self.init == "auto":
-                for better in self._moves(model, passes, run, X, weight):
+                for better in self._moves(model, passes, run, rows):
                     run = better
         except FloatingPointError as error:
             raise ValueError(
@@ -416,35 +406,43 @@ class ShiftedTemplateEM(EMEstimator):
             ) from error
         except KeyboardInterrupt:
             if run is None:
-                passes = self._passes(model, X, weight)
+                passes = Passes(model, rows, self.n_jobs)
                 params = mean_params(model, passes) if params is None else params
                 run = em(model, passes.total, params, max_iter=0)
             run = replace(run, interrupted=True)
         return model, run
 
+    def _follow_schedule(self, model: ShiftedTemplate, rows: AllRows, params: Params) -> Params:
+        """Run EM on the first images, in turn, as ``subset_schedule`` says."""
+        for n_images, n_iter in self.subset_schedule or ():
+            first = rows.head(n_images)
+            if first.n_positive:
+                _, params = run_em(model, Passes(model, first, self.n_jobs), params, n_iter)
+        return params
+
     def _shrink(
         self, model: ShiftedTemplate, passes: Passes, params: Params
     ) -> tuple[Params, Smoothness | None]:
-        """Shrunk parameters and their prior; a given start stays as it is."""
-        if self._continues() and self._smoothness is not None:
+        """Return shrunk parameters and their prior; a given start stays as it is."""
+        if self._resumes() and self._smoothness is not None:
             return params, Smoothness(*self._smoothness)
-        if self._continues() or self._is_given():
+        if self._resumes() or self._is_given():
             return params, prior_at(model, passes, params)
         return shrink_all(model, passes, params)
 
     def _moves(
-        self, model: ShiftedTemplate, passes: Passes, run: Run, X: Array, weight: Array
+        self, model: ShiftedTemplate, passes: Passes, run: Run, rows: AllRows
     ) -> Iterator[Run]:
-        """The run continued from each move that helps, one by one: Ctrl-C keeps the last."""
+        """Yield the run continued from each move that helps; Ctrl-C keeps the last."""
         for _ in range(MAX_MOVES):
             left = self.max_iter - run.n_iter - N_ITER_TRY
             if run.stopped or run.interrupted or left < 0:
                 break
-            trial = try_moves(model, passes, run, X, weight, self.tol)
+            trial = try_moves(model, passes, run, rows, self.tol)
             if trial is None:
                 break
             run = run.then(trial)
-            run = run.then(self._run_em(model, passes, trial.state[0], X, left))
+            run = run.then(self._run_em(model, passes, trial.state[0], rows, left))
             yield run
 
     def _check_schedule(self) -> None:
@@ -458,8 +456,8 @@ class ShiftedTemplateEM(EMEstimator):
                 )
 
     def _starts_to_compare(self) -> list[str]:
-        """The kinds of starts to compare on a sample; none if there is only one."""
-        if self._continues() or self._is_given():
+        """Return the kinds of starts to compare on a sample; none if there is only one."""
+        if self._resumes() or self._is_given():
             return []
         if self.init == "auto":
             shrunk = [] if self.shrinkage is None else ["shrunk"]
@@ -467,9 +465,6 @@ class ShiftedTemplateEM(EMEstimator):
         if self.init == "random" and self.n_init > 1:
             return ["random"] * self.n_init
         return []
-
-    def _continues(self) -> bool:
-        return self.warm_start and hasattr(self, "template_")
 
     def _is_given(self) -> bool:
         return any(value is not None for value in self._given().values())
@@ -489,8 +484,8 @@ class ShiftedTemplateEM(EMEstimator):
         passes: Passes,
         rng: np.random.RandomState,
     ) -> Params:
-        """The last fit, or what is given and the rest from the random or mean start."""
-        if self._continues():
+        """Return the last fit, or the given values and a random or mean start for the rest."""
+        if self._resumes():
             params = self._params(model)
         elif self.init == "random":
             params = random_params(model, *span, rng)
@@ -520,8 +515,11 @@ class ShiftedTemplateEM(EMEstimator):
                 )
         return Windows(image_shape, window)
 
-    def _check_same_model(self, windows: Windows) -> None:
-        """The fit to go on from must have the sizes and categories asked for."""
+    def _check_same_model(self, n_features: int) -> None:
+        self._check_same_windows(self._new_windows(self.image_shape_, n_features))
+
+    def _check_same_windows(self, windows: Windows) -> None:
+        """Refuse to continue a fit of other sizes and categories."""
         fitted = self._fitted_model()
         for name, old, new in (
             ("image_shape", self.image_shape_, windows.image_shape),
@@ -534,17 +532,16 @@ class ShiftedTemplateEM(EMEstimator):
         ):
             if old != new:
                 raise ValueError(
-                    f"{name} was {old} in the fit to go on from, but is {new} now: set it "
+                    f"{name} was {old} in the last fit, but is {new} now: set it "
                     "back, or fit anew with warm_start=False."
                 )
 
     # -- input and fitted attributes ----------------------------------------------------
 
-    def _image_shape_of(self, X: Any) -> tuple[int, ...] | None:
-        """The shape of an image, from the parameter or from a stack of images."""
+    def _image_shape_of(self, row_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Return the shape of an image, from the parameter or from a stack of images."""
         if self.image_shape is None:
-            shape = getattr(X, "shape", ())
-            return tuple(shape[1:]) if len(shape) in (3, 4) else None
+            return row_shape if len(row_shape) in (2, 3) else None
         shape = tuple(self.image_shape)
         sizes_fit = all(isinstance(size, Integral) and int(size) > 0 for size in shape)
         if len(shape) not in (2, 3) or not sizes_fit:
@@ -554,30 +551,11 @@ class ShiftedTemplateEM(EMEstimator):
             )
         return tuple(int(size) for size in shape)
 
-    def _check_rows(self, X: Any, *, reset: bool) -> Any:
-        """X as rows, with stacks of images flattened."""
-        if isinstance(X, list | tuple):
-            X = np.asarray(X)
-        shape: tuple[int, ...] = getattr(X, "shape", ())
-        if len(shape) in (3, 4):
-            expected = self._image_shape_of(X) if reset else self.image_shape_
-            if tuple(shape[1:]) != expected:
-                raise ValueError(
-                    f"X holds images of shape {tuple(shape[1:])}, but image_shape is "
-                    f"{expected}."
-                )
-        if is_streamed(X):
-            return check_streamed(self, X, reset=reset, images=True)
-        if len(shape) in (3, 4):
-            X = X.reshape(shape[0], math.prod(shape[1:]))
-        options: dict[str, Any] = {
-            "dtype": [np.float64, np.float32],
-            "order": "C",
-            "ensure_all_finite": "allow-nan",
-        }
-        if reset:
-            return check_array(X, estimator=self, input_name="X", **options)
-        return validate_data(self, X, reset=False, **options)
+    def _check_rows(self, X: Any, sample_weight: Any = None, *, reset: bool) -> AllRows:
+        X = np.asarray(X) if isinstance(X, list | tuple) else X
+        row_shape = tuple(getattr(X, "shape", ()))[1:]
+        check_stack(X, self._image_shape_of(row_shape) if reset else self.image_shape_)
+        return check_rows(self, X, sample_weight, reset=reset, images=True, order="C")
 
     def _attributes(
         self, model: ShiftedTemplate, params: Params, stats: Stats
@@ -641,15 +619,13 @@ class ShiftedTemplateEM(EMEstimator):
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
         tags.input_tags.three_d_array = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
     # -- verbs --------------------------------------------------------------------------
 
     @rowwise
-    def predict(self, X: ArrayLike) -> NDArray[np.intp]:
+    def predict(self, X: ArrayLike) -> Indices:
         """Return the most probable shift of the template in each image.
 
         Parameters
@@ -748,7 +724,7 @@ class ShiftedTemplateEM(EMEstimator):
         self,
         n_samples: int = 1,
         random_state: int | np.random.RandomState | None = None,
-    ) -> tuple[Array, NDArray[np.intp]]:
+    ) -> tuple[Array, Indices]:
         """Draw images from the fitted model.
 
         Parameters

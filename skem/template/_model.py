@@ -17,13 +17,14 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 from scipy.fft import dctn, idctn
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.special import gammaln, xlogy
 
 from skem._stats import Additive
-from skem.template._windows import Array, Windows
+from skem._typing import AnyArray, Array, Mask
+from skem.template._windows import Windows
 
 # Below this share of the images, an uncovered pixel's weight is only rounding error.
 SEEN = 1e-8
@@ -61,8 +62,8 @@ class Rows:
     """A chunk of k images, with all that does not change from pass to pass."""
 
     pixels: Array  # (k, n_features), the caller's own memory
-    spectrum: NDArray  # (Q, k, R) complex, of the centred lines
-    observed_spectrum: NDArray | None  # of the 0/1 mask; None if nothing is missing
+    spectrum: AnyArray  # (Q, k, R) complex, of the centred lines
+    observed_spectrum: AnyArray | None  # of the 0/1 mask; None if nothing is missing
     sum_sq: Array  # (k,)
     n_pixels: Array  # (k,)
 
@@ -72,7 +73,7 @@ class View(NamedTuple):
 
     lines: Array
     offset: Array  # (R,)
-    observed: NDArray[np.bool_] | None  # None if nothing is missing; else lines are 0
+    observed: Mask | None  # None if nothing is missing; else lines are 0
 
 
 @dataclass(frozen=True)
@@ -147,11 +148,11 @@ class ShiftedTemplate:
         np.subtract(lines, centre, out=out, casting="same_kind")
         return np.nan_to_num(out, copy=False) if missing else out
 
-    def _observed(self, pixels: Array) -> NDArray[np.bool_]:
+    def _observed(self, pixels: Array) -> Mask:
         """Mask (k, R, *S) of the pixels that are not missing."""
         return self._lines(~np.isnan(pixels))
 
-    def _lines(self, pixels: NDArray) -> NDArray:
+    def _lines(self, pixels: AnyArray) -> AnyArray:
         images = pixels.reshape(len(pixels), *self.windows.full_shape)
         return self.windows.to_lines(images)
 

@@ -15,24 +15,29 @@ from scipy.fft import irfftn, next_fast_len, rfftn
 
 from skem._base.passes import Passes
 from skem._loop import Run, em
-from skem._rows.parts import every, working_dtype
+from skem._rows.parts import Rows as AllRows
+from skem._rows.parts import working_dtype
+from skem._typing import AnyArray, Array
 from skem.template._model import Params, Rows, ShiftedTemplate, Stats, lose_no_shift
-from skem.template._windows import Array, Windows
+from skem.template._windows import Windows
 
 # How far a move goes, with one axis of movement and along each of two.
 REACH, REACH_2D = 256, 8
 # Pixels of the sample that is looked at, moves that are tried, iterations of a try.
 SAMPLE_SIZE, N_MOVES, N_ITER_TRY = 1_500_000, 2, 5
 # Weight, in images, below which a pixel counts as not seen.
-LEAST = 1e-2
+MIN_SEEN = 1e-2
 
 
 def try_moves(
-    model: ShiftedTemplate, passes: Passes, run: Run, X: Array, weight: Array, tol: float
+    model: ShiftedTemplate, passes: Passes, run: Run, rows: AllRows, tol: float
 ) -> Run | None:
-    """A short run from the first move found that gains more than ``tol`` nats per image."""
-    step = max(1, X.size // SAMPLE_SIZE)
-    for move in best_moves(model, run.state[0], every(X, step), every(weight, step)):
+    """Return a short run from the first move that gains more than ``tol`` nats per image.
+
+    None if no move does.
+    """
+    step = max(1, rows.size // SAMPLE_SIZE)
+    for move in best_moves(model, run.state[0], *rows.every(step)):
         start = moved(model, passes, run.state[0], move)
         trial = em(model, passes.total, start, max_iter=N_ITER_TRY)
         if trial.interrupted:
@@ -43,9 +48,9 @@ def try_moves(
 
 
 def best_moves(
-    model: ShiftedTemplate, params: Params, X: Array, weight: Array
+    model: ShiftedTemplate, params: Params, X: AnyArray, weight: Array
 ) -> list[tuple[int, ...]]:
-    """The common shifts of all posteriors whose M steps explain the sample best."""
+    """Return the common shifts of all posteriors whose M steps explain the sample best."""
     windows, dtype = model.windows, working_dtype(X)
     if not weight.any():
         return []
@@ -66,7 +71,7 @@ def best_moves(
 
 
 def _by_template(windows: Windows, lines: Array, present: Array) -> Array:
-    """What the template explains after each move, (2N-1,) along each axis."""
+    """Return what the template explains after each move, (2N-1,) along each axis."""
     axes = windows.axes
     wide = [s + n - 1 for s, n in zip(windows.space, windows.shifts, strict=True)]
     size = [next_fast_len(length, real=True) for length in wide]
@@ -77,7 +82,7 @@ def _by_template(windows: Windows, lines: Array, present: Array) -> Array:
     for r in range(lines.shape[1]):
         aligned = (weights * rfftn(lines[:, r], s=size, axes=axes)).sum(0)
         num = irfftn(aligned, s=size, axes=axes)
-        value += np.divide(num**2, den, out=np.zeros(size), where=den > LEAST)
+        value += np.divide(num**2, den, out=np.zeros(size), where=den > MIN_SEEN)
     order = [np.arange(-n + 1, s) for n, s in zip(windows.shifts, windows.space, strict=True)]
     return windows.sums(value[np.ix_(*order)])
 
@@ -85,7 +90,7 @@ def _by_template(windows: Windows, lines: Array, present: Array) -> Array:
 def _by_background(
     windows: Windows, lines: Array, weight: Array, present: Array, reach: tuple[int, ...]
 ) -> Array:
-    """What the background explains after each move, (2 reach + 1,) along each axis.
+    """Return what the background explains after each move, (2 reach + 1,) along each axis.
 
     Row by row of the image; moves down take the coverage from another row. In a row, the
     sums for all moves sideways are the diagonals of one product over images.
@@ -117,7 +122,7 @@ def _by_background(
                 num = total[r, place] - hidden[source, place - start]
                 den = weight.sum() - count[source]
                 out[i] += np.divide(
-                    num**2, den, out=np.zeros(num.shape), where=den > LEAST
+                    num**2, den, out=np.zeros(num.shape), where=den > MIN_SEEN
                 ).sum(1)
     return out if len(reach) == 2 else out[0]
 
@@ -125,7 +130,10 @@ def _by_background(
 def moved(
     model: ShiftedTemplate, passes: Passes, params: Params, move: tuple[int, ...]
 ) -> Params:
-    """The M step at the posteriors of ``params`` moved; what leaves stays at the border."""
+    """Return the M step at the moved posteriors of ``params``.
+
+    Probability that would leave the range of shifts stays at its border.
+    """
     windows = model.windows
 
     def statistics(rows: Rows, weight: Array) -> Stats:

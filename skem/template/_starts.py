@@ -19,7 +19,9 @@ from sklearn.utils.parallel import Parallel, delayed
 from skem._base.passes import Passes
 from skem._loop import em
 from skem._rows.moments import moments
-from skem._rows.parts import working_dtype
+from skem._rows.parts import InMemory
+from skem._rows.parts import Rows as AllRows
+from skem._typing import AnyArray, Array
 from skem.template._model import (
     Params,
     Rows,
@@ -28,7 +30,7 @@ from skem.template._model import (
     Stats,
     lose_no_shift,
 )
-from skem.template._windows import Array, Windows
+from skem.template._windows import Windows
 
 # Iterations that compare starts, and that finish one.
 N_ITER_TRIAL, N_ITER_START = 5, 15
@@ -41,24 +43,19 @@ logger = logging.getLogger("skem")
 
 
 def model_of(
-    windows: Windows, X: Array, weight: Array, **options: Any
+    windows: Windows, rows: AllRows, **options: Any
 ) -> tuple[ShiftedTemplate, tuple[float, float]]:
-    """The model with the constants of these data, and the range of their pixels."""
-    found = moments(X, weight)
-    unseen = np.flatnonzero(found.weight == 0)
-    if len(unseen):
-        raise ValueError(
-            f"X has {len(unseen)} features without any observed value, the first at index "
-            f"{unseen[0]}: drop or fill them."
-        )
+    """Return the model with the constants of these data, and the range of their pixels."""
+    found = moments(rows)
+    found.check_observed()
     counts, mean, square = (
         windows.to_lines(values.reshape(windows.full_shape))
         for values in (found.weight, found.mean, found.square)
     )
     counts, mean, square = (v.reshape(len(v), -1) for v in (counts, mean, square))
-    dtype = working_dtype(X)
+    dtype = rows.working_dtype
     largest = max(-found.low, found.high)
-    if not largest < np.sqrt(np.finfo(dtype).max / 100 / X.size):
+    if not largest < np.sqrt(np.finfo(dtype).max / 100 / rows.size):
         raise ValueError(
             f"X has values up to {largest:g}, too large to be squared in {dtype}: rescale it."
         )
@@ -75,7 +72,7 @@ def model_of(
 
 
 def uniform_params(model: ShiftedTemplate) -> Params:
-    """Everything at the mean of its line, every shift as probable as any other."""
+    """Return each pixel at the mean of its line, and equally probable shifts."""
     windows = model.windows
     lines = len(model.centre)
     return Params(
@@ -87,13 +84,13 @@ def uniform_params(model: ShiftedTemplate) -> Params:
 
 
 def uniform_prior(model: ShiftedTemplate) -> Array:
-    """The same for every shift; the template absent from half of the images."""
+    """Return equal probabilities of the shifts; half of the images lack the template."""
     present = np.full(model.windows.n_shifts, 1 / model.windows.n_shifts)
     return np.append(present / 2, 0.5) if model.absent else present
 
 
 def mean_params(model: ShiftedTemplate, passes: Passes) -> Params:
-    """The M step at a uniform posterior: deterministic, and its large noise anneals."""
+    """Return the M step at a uniform posterior: deterministic, and its large noise anneals."""
     prior = uniform_prior(model)
 
     def statistics(rows: Rows, weight: Array) -> Stats:
@@ -105,21 +102,22 @@ def mean_params(model: ShiftedTemplate, passes: Passes) -> Params:
 
 
 def dirichlet_params(
-    model: ShiftedTemplate, X: Array, weight: Array, rng: np.random.RandomState
+    model: ShiftedTemplate, sample: InMemory, rng: np.random.RandomState
 ) -> Params:
-    """The M step at a random posterior, peaked at a few shifts in each image."""
-    n_shifts = model.windows.n_shifts
+    """Return the M step at a random posterior, peaked at a few shifts in each image."""
+    n_shifts, X = model.windows.n_shifts, sample.values
     posterior = rng.dirichlet(np.full(n_shifts, 0.1), size=len(X))
     if model.absent:
         posterior = np.column_stack([posterior / 2, np.full(len(X), 0.5)])
+    weight = np.asarray(sample.weight)
     stats = model.given_posterior(model.rows(X, X.dtype), weight, posterior)
     return plain(model).m_step(uniform_params(model), stats)
 
 
 def window_params(
-    model: ShiftedTemplate, params: Params, X: Array, rng: np.random.RandomState
+    model: ShiftedTemplate, params: Params, X: AnyArray, rng: np.random.RandomState
 ) -> Params:
-    """The mean start, with the window of one image that differs most from the mean."""
+    """Return the mean start, with the window of one image that differs most from the mean."""
     windows, image = model.windows, X[[rng.randint(len(X))]]
     lines = model.centred(image, float, missing=False)[0]
     lines = np.where(np.isnan(lines), params.background, lines)
@@ -132,7 +130,7 @@ def window_params(
 def random_params(
     model: ShiftedTemplate, low: float, high: float, rng: np.random.RandomState
 ) -> Params:
-    """Random pixels within the data's range and a noise of up to 16 ranges."""
+    """Return random pixels within the data's range and a noise of up to 16 ranges."""
     start = uniform_params(model)
     centre = model.windows.broadcast(model.centre)
     template = rng.uniform(low, high, start.template.shape) - centre
@@ -151,8 +149,9 @@ def given_params(
     noise_std_init: float | None,
     shift_prior_init: ArrayLike | None,
 ) -> Params:
-    """The parameters with what is given in its place; images in the user's units."""
+    """Return the parameters with the given ones replaced; images are in the user's units."""
 
+    # squares of residuals, times weights and numbers of pixels, stay finite
     limit = np.finfo(np.float32 if model.single else float).max ** 0.4
 
     def check(name: str, value: ArrayLike, *shapes: tuple[int, ...]) -> Array:
@@ -193,7 +192,7 @@ def given_params(
 
 
 def _shapes(size: tuple[int, ...], channels: int) -> list[tuple[int, ...]]:
-    """Shapes in which an image may be given, the fullest last."""
+    """Return the shapes in which an image may be given, the fullest last."""
     full = (*size, channels)
     if channels > 1:
         return [full]
@@ -201,7 +200,7 @@ def _shapes(size: tuple[int, ...], channels: int) -> list[tuple[int, ...]]:
 
 
 def plain(model: ShiftedTemplate) -> ShiftedTemplate:
-    """The same model without its smoothness prior."""
+    """Return the model without its smoothness prior."""
     return replace(model, smoothness=None)
 
 
@@ -209,7 +208,7 @@ def plain(model: ShiftedTemplate) -> ShiftedTemplate:
 
 
 def smoothness_of(model: ShiftedTemplate, params: Params, stats: Stats) -> Smoothness:
-    """Prior variances of the DCT coefficients, by radial frequency, from an ML estimate."""
+    """Estimate the variances of the DCT coefficients, by radial frequency, at an ML fit."""
 
     def variances(lines: Array, den: Array) -> Array:
         seen = den[den > 1e-3 * stats.weight]
@@ -231,14 +230,18 @@ def smoothness_of(model: ShiftedTemplate, params: Params, stats: Stats) -> Smoot
 
 
 def shrink(
-    model: ShiftedTemplate, passes: Passes, params: Params, heat: Sequence[float]
+    model: ShiftedTemplate,
+    passes: Passes,
+    params: Params,
+    inverse_temperatures: Sequence[float],
 ) -> tuple[Params, Smoothness | None]:
-    """Wiener-EM: one iteration, with the prior estimated anew, for each of ``heat``.
+    """Run Wiener-EM: an iteration for each inverse temperature, with a new prior each time.
 
-    In the E step the log-likelihood is multiplied by ``heat``: below 1 it anneals.
+    In the E step the log-likelihood is multiplied by the inverse temperature: below 1 it
+    anneals.
     """
     smoothness = None
-    for beta in heat:
+    for beta in inverse_temperatures:
         stats = passes.total(replace(params, noise_var=params.noise_var / beta))
         stats = lose_no_shift(stats)
         smoothness = smoothness_of(model, plain(model).m_step(params, stats), stats)
@@ -249,7 +252,7 @@ def shrink(
 def shrink_all(
     model: ShiftedTemplate, passes: Passes, params: Params
 ) -> tuple[Params, Smoothness | None]:
-    """Wiener-EM on all rows, from ``params`` and from the mean start; the better one.
+    """Run Wiener-EM on all rows, from ``params`` and from the mean start; return the better.
 
     Few images leave a blur that more iterations on all of them hardly sharpen.
     """
@@ -261,7 +264,7 @@ def shrink_all(
 
 
 def prior_at(model: ShiftedTemplate, passes: Passes, params: Params) -> Smoothness:
-    """The prior estimated from an M step at these parameters."""
+    """Return the prior estimated from an M step at these parameters."""
     stats = passes.total(params)
     return smoothness_of(model, plain(model).m_step(params, stats), stats)
 
@@ -271,25 +274,24 @@ def prior_at(model: ShiftedTemplate, passes: Passes, params: Params) -> Smoothne
 
 def search(
     model: ShiftedTemplate,
-    X: Array,
-    weight: Array,
+    sample: InMemory,
     kinds: list[str],
     span: tuple[float, float],
     rng: np.random.RandomState,
     n_jobs: int | None,
 ) -> tuple[Params, str]:
-    """The best of several starts on a sample, and its kind.
+    """Return the best of several starts on a sample, and its kind.
 
     All run for a few iterations, and the best few for more.
     """
     seeds = rng.randint(np.iinfo(np.int32).max, size=len(kinds))
     parallel = Parallel(n_jobs=n_jobs, prefer="threads")
     trials = parallel(
-        delayed(run_start)(model, X, weight, kind, span, int(seed))
+        delayed(run_start)(model, sample, kind, span, int(seed))
         for kind, seed in zip(kinds, seeds, strict=True)
     )
     order = sorted(range(len(kinds)), key=lambda i: -trials[i][0])[:N_FINALISTS]
-    finals = parallel(delayed(finish)(model, X, weight, trials[i][1]) for i in order)
+    finals = parallel(delayed(finish)(model, sample, trials[i][1]) for i in order)
     best = max(range(len(finals)), key=lambda i: finals[i][0])
     for i, (objective, _) in zip(order, finals, strict=True):
         logger.debug("start %r: %.6f nats per image", kinds[i], objective)
@@ -300,39 +302,36 @@ def search(
 
 def run_start(
     model: ShiftedTemplate,
-    X: Array,
-    weight: Array,
+    sample: InMemory,
     kind: str,
     span: tuple[float, float],
     seed: int,
 ) -> tuple[float, Params]:
-    """A few iterations from a start: "mean", "shrunk", "posterior", "window", "random"."""
-    passes = Passes(model, X, weight)
+    """Run a few iterations from a start: "mean", "shrunk", "posterior", "window", "random"."""
+    passes = Passes(model, sample)
     rng = np.random.RandomState(seed)
     if kind == "random":
         params = random_params(model, *span, rng)
     elif kind == "posterior":
-        params = dirichlet_params(model, X, weight, rng)
+        params = dirichlet_params(model, sample, rng)
     else:
         params = mean_params(model, passes)
         if kind == "window":
-            params = window_params(model, params, X, rng)
+            params = window_params(model, params, sample.values, rng)
         elif kind == "shrunk":
             params, _ = shrink(model, passes, params, ANNEALING)
     return run_em(model, passes, params, N_ITER_TRIAL)
 
 
-def finish(
-    model: ShiftedTemplate, X: Array, weight: Array, params: Params
-) -> tuple[float, Params]:
-    """The rest of the iterations of a start; passes are made where they are run."""
-    return run_em(model, Passes(model, X, weight), params, N_ITER_START)
+def finish(model: ShiftedTemplate, sample: InMemory, params: Params) -> tuple[float, Params]:
+    """Run the rest of the iterations of a start; passes are made where they are run."""
+    return run_em(model, Passes(model, sample), params, N_ITER_START)
 
 
 def run_em(
     model: ShiftedTemplate, passes: Passes, params: Params, max_iter: int
 ) -> tuple[float, Params]:
-    """The objective and parameters after some iterations of EM."""
+    """Return the objective and the parameters after some iterations of EM."""
     run = em(model, passes.total, params, max_iter=max_iter)
     if run.interrupted:
         raise KeyboardInterrupt

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 from scipy.fft import irfftn, rfftn
 from scipy.ndimage import uniform_filter1d
 
-Array = NDArray[np.floating]
+from skem._typing import AnyArray, Array
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ class Windows:
     def axes(self) -> tuple[int, ...]:
         return tuple(range(-len(self.space), 0))
 
-    def to_lines(self, images: NDArray) -> NDArray:
+    def to_lines(self, images: AnyArray) -> AnyArray:
         """(..., H, W, C) as lines (..., R, *S): a view where C = 1."""
         *lead, height, width, channels = images.shape
         if len(self.space) == 2:
             return np.moveaxis(images, -1, -3)
         return np.moveaxis(images, -1, -2).reshape(*lead, height * channels, width)
 
-    def to_images(self, lines: NDArray) -> NDArray:
+    def to_images(self, lines: AnyArray) -> AnyArray:
         """Lines (..., R, *S) or (..., R, *w) as images (..., height, width, C)."""
         if len(self.space) == 2:
             return np.moveaxis(lines, -3, -1)
@@ -74,35 +74,35 @@ class Windows:
         height, _, channels = self.full_shape
         return np.moveaxis(lines.reshape(*lead, height, channels, width), -2, -1)
 
-    def broadcast(self, values: NDArray) -> NDArray:
+    def broadcast(self, values: AnyArray) -> AnyArray:
         """Append the axes of movement to an array, for broadcasting."""
         return values.reshape(*values.shape, *[1] * len(self.space))
 
-    def spectrum(self, lines: Array) -> NDArray:
+    def spectrum(self, lines: Array) -> AnyArray:
         """FFT (Q, k, R) of lines (k, R, *S)."""
         spectrum = rfftn(lines, axes=self.axes)
         return spectrum.reshape(*lines.shape[:2], -1).transpose(2, 0, 1)
 
-    def empty_spectrum(self, n_images: int, n_lines: int, dtype: DTypeLike) -> NDArray:
+    def empty_spectrum(self, n_images: int, n_lines: int, dtype: DTypeLike) -> AnyArray:
         """Room for it, laid out so that sums over R or k are matrix products."""
         *rest, last = self.space
         n_frequencies = math.prod(rest) * (last // 2 + 1)
         return np.empty((n_frequencies, n_images, n_lines), np.result_type(dtype, 1j))
 
-    def correlate(self, spectrum: NDArray, kernel: Array) -> Array:
+    def correlate(self, spectrum: AnyArray, kernel: Array) -> Array:
         """Sum over lines and window of x[k, r, d + m] kernel[r, m]: (k, *N)."""
         kernel = self._transform(kernel.astype(spectrum.real.dtype)).conj()
         product = np.matmul(spectrum, np.ascontiguousarray(kernel.T)[:, :, None])
         return self._inverse(product[:, :, 0].T, self.shifts)
 
-    def gather(self, spectrum: NDArray, posterior: Array) -> Array:
+    def gather(self, spectrum: AnyArray, posterior: Array) -> Array:
         """Sum over images and shifts of posterior[k, d] x[k, r, d + m]: (R, *w)."""
         weights = self._transform(posterior.astype(spectrum.real.dtype)).conj()
         weights = np.ascontiguousarray(weights.T)[:, :, None]
         product = np.matmul(spectrum.transpose(0, 2, 1), weights)
         return self._inverse(product[:, :, 0].T, self.window).astype(float)
 
-    def gather_each(self, spectrum: NDArray, posterior: Array) -> Array:
+    def gather_each(self, spectrum: AnyArray, posterior: Array) -> Array:
         """The same for every image by itself: (k, R, *w)."""
         weights = self._transform(posterior).conj()
         product = spectrum.transpose(1, 2, 0) * weights[:, None, :]
@@ -132,10 +132,10 @@ class Windows:
             posterior = _running_sums(values, width, axis, (width - 1) // 2)
         return posterior
 
-    def _transform(self, values: Array) -> NDArray:
+    def _transform(self, values: Array) -> AnyArray:
         return rfftn(values, s=self.space, axes=self.axes).reshape(len(values), -1)
 
-    def _inverse(self, spectrum: NDArray, shape: tuple[int, ...]) -> Array:
+    def _inverse(self, spectrum: AnyArray, shape: tuple[int, ...]) -> Array:
         """(k, Q) back to (k, *shape), the first corner of S."""
         *rest, last = self.space
         spectrum = spectrum.reshape(len(spectrum), *rest, last // 2 + 1)

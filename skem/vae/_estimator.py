@@ -1,37 +1,49 @@
 """VAEEstimator: a variational autoencoder that behaves like a scikit-learn estimator.
 
-The networks, the bound and its gradient are in ``_vae_model``; this file is the estimator.
+The networks, the bound and its gradient are in ``_model``, and training is in ``_training``; this
+file is the estimator.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import ndtri
 from scipy.stats import qmc
 from sklearn.utils import check_array, check_random_state, gen_batches
 
 from skem._base.estimator import (
     Interval,
+    ReconstructMixin,
     StrOptions,
-    blockwise,
-    check_count,
     check_is_fitted,
-    split_rows,
     with_callbacks,
 )
-from skem._base.streams import rowwise
-from skem._network.estimator import NetworkEstimator, numba_pays
-from skem._rows.moments import Moments, moments
-from skem._rows.parts import working_dtype
-
-if TYPE_CHECKING:
-    from skem.vae._training import Model, Training
-
-Array = NDArray[np.floating]
+from skem._base.input import check_count
+from skem._base.streams import blockwise, rowwise
+from skem._loop import Patience
+from skem._network.estimator import NetworkEstimator
+from skem._network.scaling import Scaling, scaling_of
+from skem._network.training import Purpose, choose_device, one_cycle
+from skem._rows.moments import Moments
+from skem._rows.parts import LocalRows, working_dtype
+from skem._typing import Array, Indices
+from skem.vae._model import FEATURE_LIMIT, Design, build
+from skem.vae._training import (
+    Model,
+    Training,
+    bounds,
+    codes,
+    completed,
+    decoded,
+    epoch,
+    start,
+)
 
 ROWS = 1000  # rows of a block, where all at once would take too much memory
 N_DRAWS = 64  # quasi-random draws of the code for the ELBO
@@ -39,7 +51,7 @@ N_DRAWS = 64  # quasi-random draws of the code for the ELBO
 N_CHAINS, N_FILL, N_AVERAGE = 8, 30, 20
 
 
-class VAEEstimator(NetworkEstimator):
+class VAEEstimator(ReconstructMixin, NetworkEstimator):
     """A variational autoencoder: a few numbers that redraw a row, with a bound in nats.
 
     A decoder turns a standard normal code into a distribution of rows, and an encoder
@@ -311,58 +323,44 @@ class VAEEstimator(NetworkEstimator):
         self._partial_fit(X, sample_weight)
         return self
 
-    def _start(self, rows: Array, weight: Array, going_on: bool, n_passes: int) -> "Training":
-        """The beginning, or a copy of where an earlier fit has come to."""
-        from skem._network.scaling import Scaling, scaling_of
-        from skem._network.training import choose_device
-        from skem.vae._model import Design
-        from skem.vae._training import start
-
+    def _plan(self, rows: LocalRows, seen: Moments, resume: bool) -> tuple[Design, Scaling]:
         own = self.encoder is None and self.decoder is None
         if self.precision == "bfloat16" and not own:
             raise ValueError(
                 "precision='bfloat16' is for the built-in networks: leave encoder and decoder "
                 "out, or use precision='float32'."
             )
-        device = choose_device(self.device)
-        kind: dict[str, Any] = {
-            "device": device,
-            "half": self.precision == "bfloat16",
-            "fast": device.type == "cpu" and numba_pays(rows.size * n_passes),
-        }
-        seen = moments(rows, weight)
+        gaussian = self._likelihood_of(seen, resume) == "gaussian"
         design = Design(
-            n_features=rows.shape[1],
-            n_components=int(self.n_components),
-            hidden_layer_sizes=tuple(int(size) for size in self.hidden_layer_sizes),
-            activation=self.activation,
-            architecture=self.architecture,
-            image_shape=None if self.image_shape is None else tuple(self.image_shape),
-            gaussian=self._likelihood_of(seen, going_on) == "gaussian",
+            **self._sizes(rows.shape[1]),
+            gaussian=gaussian,
             encoder=self.encoder,
             decoder=self.decoder,
         )
-        if not going_on:
-            seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-            return start(design, scaling_of(seen, weight.sum(), design.gaussian), seed, **kind)
-        if vars(design) != self._design:
-            raise ValueError(
-                "n_components, hidden_layer_sizes, activation, architecture, image_shape, "
-                "likelihood, encoder or decoder are not what the networks were built with: set "
-                "them back, or call fit with warm_start=False."
-            )
-        scaling = Scaling(**self._scaling)
-        training = start(design, scaling, self._seed, **kind, adam=self._adam)
-        training.restore(self._weights)
-        training.n_steps = self.t_
-        return training
+        self._check_same_design(design, resume)
+        if resume:
+            return design, Scaling(**self._scaling)
+        return design, scaling_of(seen, np.sum(rows.weight), gaussian)
 
-    def _likelihood_of(self, seen: Moments, going_on: bool) -> str:
+    def _build(
+        self,
+        design: Design,
+        scaling: Scaling,
+        seed: int,
+        device: Any,
+        fast: bool,
+        rows: LocalRows,
+        resume: bool,
+    ) -> Training:
+        half, adam = self.precision == "bfloat16", self._adam if resume else None
+        return start(design, scaling, seed, device, half=half, fast=fast, adam=adam)
+
+    def _likelihood_of(self, seen: Moments, resume: bool) -> str:
         inside = seen.low >= 0 and seen.high <= 1
         likelihood = self.likelihood
         if likelihood == "auto":
             likelihood = "bernoulli" if inside else "gaussian"
-            likelihood = self.likelihood_ if going_on else likelihood
+            likelihood = self.likelihood_ if resume else likelihood
         if likelihood == "bernoulli" and not inside:
             raise ValueError(
                 f"likelihood='bernoulli' needs values between 0 and 1, but X has values from "
@@ -371,46 +369,19 @@ class VAEEstimator(NetworkEstimator):
             )
         return likelihood
 
-    def _set_aside(
-        self, training: "Training", rows: Array, weight: Array, going_on: bool
-    ) -> NDArray[np.intp]:
-        if not self.early_stopping:
-            return super()._set_aside(training, rows, weight, going_on)
-        rng = np.random.default_rng([training.seed, 3])
-        own, training.aside = split_rows(weight, self.validation_fraction, rng)
-        own = own[weight[own] > 0]
-        if going_on:  # worse weights than the first are not to be kept
-            training.best = self._held_out(training, rows, weight), training.weights()
-        return own
+    def _validation_score(self, training: Training, rows: LocalRows, chosen: Indices) -> float:
+        each = self._bounds(training, rows, chosen, 1, np.float32)
+        return float(np.average(each, weights=np.asarray(rows.weight)[chosen]))
 
-    def _held_out(self, training: "Training", rows: Array, weight: Array) -> float:
-        """The mean ELBO of the rows kept aside."""
-        assert training.aside is not None
-        each = self._bounds(training, rows, training.aside, 1, np.float32)
-        return float(np.average(each, weights=weight[training.aside]))
-
-    def _follow(self, training: "Training", rows: Array, weight: Array) -> bool:
-        if training.aside is None:
-            return False
-        training.follow(self._held_out(training, rows, weight), self.tol)
-        return training.n_worse >= self.n_iter_no_change
-
-    def _line(self, training: "Training") -> str:
+    def _line(self, training: Training, patience: Patience | None) -> str:
         line = f"loss {training.losses[-1]:.3f} nats per sample"
-        scores = training.scores
-        return f"{line}, validation score {scores[-1]:.3f}" if scores else line
+        if patience is None:
+            return line
+        return f"{line}, validation score {patience.scores[-1]:.3f}"
 
-    def _step(
-        self,
-        training: "Training",
-        rows: Array,
-        weight: Array,
-        chosen: NDArray[np.intp],
-        i: int | None,
+    def _pass(
+        self, training: Training, rows: LocalRows, chosen: Indices, i: int | None
     ) -> float:
-        from skem._network.training import one_cycle
-        from skem.vae._training import epoch
-
         size = self._n_batch(len(chosen))
         n_batches = math.ceil(len(chosen) / size)
         cycle, first, beta = None, 0, self.beta
@@ -423,42 +394,37 @@ class VAEEstimator(NetworkEstimator):
         def rate(step: int) -> float:
             return cycle(step - first) if cycle else self.learning_rate_init
 
-        epoch(training, rows, weight, chosen, size, rate, beta)
+        epoch(training, rows, chosen, size, rate, beta)
         return -training.losses[-1]
 
-    def _attributes(self, training: "Training", going_on: bool) -> dict[str, Any]:
-        before: Any = self if going_on else None
+    def _attributes(self, training: Training, resume: bool) -> dict[str, Any]:
+        before: Any = self if resume else None
         losses = [*getattr(before, "loss_curve_", []), *training.losses]
         return {
             "loss_curve_": losses,
             "kl_curve_": [*getattr(before, "kl_curve_", []), *training.divergences],
-            "validation_scores_": list(training.scores),
             "loss_": losses[-1] if losses else math.nan,
             "n_iter_": len(losses),
             "t_": training.n_steps,
             "likelihood_": "gaussian" if training.design.gaussian else "bernoulli",
-            "device_": str(training.network.flat.values.device),
+            "device_": str(training.device),
+            "validation_scores_": [],
             "_design": vars(training.design),
             "_scaling": vars(training.scaling),
-            "_weights": training.best[1] if training.best else training.weights(),
+            "_weights": training.weights(),
             "_adam": training.adam.state(),
             "_seed": training.seed,
             "_cache": {},
         }
 
-    def _fitted(self, dtype: Any) -> "Model":
-        """The trained networks in this dtype, on the device of the parameter."""
-        from skem._network.scaling import Scaling
-        from skem._network.training import choose_device
-        from skem.vae._model import Design, build
-        from skem.vae._training import Model
-
+    def _fitted(self, dtype: Any) -> Model:
+        """Return the trained networks in this dtype, on the device of the parameter."""
         check_is_fitted(self)
         key = f"{np.dtype(dtype)} {self.device}"
         if key not in self._cache:
             design = Design(**self._design)
             network = build(design, self._seed, choose_device(self.device))
-            model = Model(design, network, Scaling(**self._scaling), self._seed)
+            model = Model(Scaling(**self._scaling), self._seed, design, network)
             model.restore(self._weights)
             network.convert(dtype)
             self._cache[key] = model
@@ -468,12 +434,12 @@ class VAEEstimator(NetworkEstimator):
     def _n_features_out(self) -> int:
         return int(self._design["n_components"])
 
-    def _blocks(self, X: ArrayLike) -> Iterator[tuple[Array, "Model"]]:
-        check_is_fitted(self)
-        rows = self._check_rows(X, reset=False)
-        model = self._fitted(working_dtype(rows))
+    def _blocks(self, X: ArrayLike) -> Iterator[tuple[Array, Model]]:
+        """Yield blocks of rows, and the model in their dtype."""
+        rows = self._in_memory(X)
+        model = self._fitted(rows.dtype)
         for part in gen_batches(len(rows), ROWS):
-            yield np.asarray(rows[part], working_dtype(rows)), model
+            yield rows[part], model
 
     # -- verbs ----------------------------------------------------------------------------
 
@@ -491,8 +457,6 @@ class VAEEstimator(NetworkEstimator):
         ndarray of shape (n_samples, n_components)
             The means mu(x).
         """
-        from skem.vae._training import codes
-
         return np.concatenate(
             [codes(model, self._completed(part, model)) for part, model in self._blocks(X)]
         )
@@ -511,8 +475,6 @@ class VAEEstimator(NetworkEstimator):
         ndarray of shape (n_samples, n_features)
             E[x | z], for Bernoulli features their probabilities.
         """
-        from skem.vae._training import decoded
-
         check_is_fitted(self)
         z = check_array(X, dtype=[np.float64, np.float32])
         if z.shape[1] != self._n_features_out:
@@ -521,21 +483,6 @@ class VAEEstimator(NetworkEstimator):
             )
         model = self._fitted(z.dtype)
         return np.concatenate([decoded(model, z[part]) for part in gen_batches(len(z), ROWS)])
-
-    def reconstruct(self, X: ArrayLike) -> Array:
-        """Return the rows that the codes of X redraw.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            ``inverse_transform(transform(X))``.
-        """
-        return self.inverse_transform(self.transform(X))
 
     @rowwise
     def score_samples(self, X: ArrayLike) -> Array:
@@ -556,18 +503,12 @@ class VAEEstimator(NetworkEstimator):
             in nats. For Gaussian features it bounds a density in the units of X.
         """
         self._validate_params()
-        check_is_fitted(self)
-        rows = self._check_rows(X, reset=False)
-        dtype = working_dtype(rows)
-        every, n = np.arange(len(rows)), int(self.n_importance_samples)
-        return self._bounds(self._fitted(dtype), rows, every, n, dtype)
+        rows = self._in_memory(X)
+        dtype, n = rows.dtype, int(self.n_importance_samples)
+        return self._bounds(self._fitted(dtype), rows, np.arange(len(rows)), n, dtype)
 
-    def _bounds(
-        self, model: "Model", rows: Array, chosen: NDArray[np.intp], n: int, dtype: Any
-    ) -> Array:
-        """The bounds of n importance samples of chosen rows, means over at least 64 draws."""
-        from skem.vae._training import bounds
-
+    def _bounds(self, model: Model, rows: Any, chosen: Indices, n: int, dtype: Any) -> Array:
+        """Return the bounds of n importance samples, means over at least 64 draws."""
         d, n_sets = model.design.n_components, -(-N_DRAWS // n)
         noise = normal_draws(n_sets * n, d, model.seed).reshape(n_sets, n, d)
         found = []
@@ -601,7 +542,10 @@ class VAEEstimator(NetworkEstimator):
         if self.likelihood_ == "bernoulli":
             return (rng.random_sample(mean.shape) < mean).astype(float)
         log_variance = self._fitted(np.float64).network.log_variance.detach().cpu().numpy()
-        noise = np.exp(0.5 * log_variance.clip(-10, 10)) * self._scaling["scale"]
+        noise = (
+            np.exp(0.5 * log_variance.clip(-FEATURE_LIMIT, FEATURE_LIMIT))
+            * self._scaling["scale"]
+        )
         return mean + noise * rng.standard_normal(mean.shape)
 
     @rowwise
@@ -624,15 +568,13 @@ class VAEEstimator(NetworkEstimator):
         """
         return np.concatenate([self._completed(part, model) for part, model in self._blocks(X)])
 
-    def _completed(self, rows: Array, model: "Model") -> Array:
-        """The rows, filled if anything is missing."""
-        from skem.vae._training import completed
-
+    def _completed(self, rows: Array, model: Model) -> Array:
+        """Return the rows, filled if a value is missing."""
         rows = np.asarray(rows)
         holes = np.asarray(np.isnan(rows).any(axis=1))
         if not holes.any():
             return rows
-        rng = np.random.default_rng([model.seed, 4])
+        rng = np.random.default_rng([model.seed, Purpose.NOISE])
         noise = rng.standard_normal((N_FILL + 1, N_CHAINS, model.design.n_components))
         out = rows.astype(working_dtype(rows))
         for part in gen_batches(len(rows), ROWS // N_CHAINS):
@@ -643,7 +585,7 @@ class VAEEstimator(NetworkEstimator):
 
 
 def normal_draws(n: int, n_components: int, seed: int) -> Array:
-    """Quasi-random standard normal codes, which every row shares, (n, n_components)."""
+    """Return quasi-random standard normal codes (n, n_components), shared by all rows."""
     sobol = qmc.Sobol(n_components, rng=np.random.default_rng(seed))
     uniform = sobol.random_base2(math.ceil(math.log2(n)))[:n]
     draws: Array = ndtri(uniform.clip(1e-9, 1 - 1e-9))

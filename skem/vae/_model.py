@@ -20,30 +20,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from skem._network.layers import (
-    backward,
-    convolutions,
-    deconvolutions,
-    dense,
-    fill_uniform,
-    forward,
-)
-from skem._network.training import Flat, flatten, generator, module_of
+from skem._network import layers
+from skem._network.layers import backward, fill_uniform, forward
+from skem._network.training import Flat, Purpose, flatten, generator, module_of
 
-LOG_VARIANCE_LIMIT = 12.0  # of the codes; those of the features are between -10 and 10
-FEATURE_LIMIT = 10.0
+# Log variances of codes and of features stay within these: float32 resolves both terms of
+# the bound there.
+LOG_VARIANCE_LIMIT, FEATURE_LIMIT = 12.0, 10.0
 
 
 @dataclass(frozen=True)
-class Design:
-    """What the networks look like."""
+class Design(layers.Design):
+    """What encoder and decoder look like."""
 
-    n_features: int
-    n_components: int
-    hidden_layer_sizes: tuple[int, ...]
-    activation: str
-    architecture: str
-    image_shape: tuple[int, ...] | None
     gaussian: bool
     encoder: Callable[..., nn.Module] | None
     decoder: Callable[..., nn.Module] | None
@@ -57,9 +46,9 @@ class Network:
     decoder: nn.Module  # codes -> logits or means, (n, D)
     log_variance: nn.Parameter  # log s, (D,) or, for Bernoulli, (0,)
     flat: Flat
-    by_hand: bool  # whether ``written_gradient`` knows all layers
+    manual_gradient: bool  # whether ``written_gradient`` knows all layers
     dtype: torch.dtype = torch.float32
-    half: "Network | None" = None  # a copy in bfloat16, where products are computed
+    half: "Network | None" = None  # a copy in bfloat16, which computes the products
     compiled: Callable[..., float] | None = None  # that of ``kernel``
 
     def convert(self, dtype: Any) -> None:
@@ -73,31 +62,20 @@ class Network:
 def build(design: Design, seed: int, device: torch.device) -> Network:
     """Networks with random weights."""
     D, d = design.n_features, design.n_components
-    random = generator(seed, 1)
+    random, hidden = generator(seed, Purpose.WEIGHTS), design.hidden_layer_sizes
     encoder = design.encoder and module_of("encoder", design.encoder, seed, D, 2 * d)
     decoder = design.decoder and module_of("decoder", design.decoder, seed + 1, d, D)
-    shape, hidden = _channels_first(design), list(design.hidden_layer_sizes)
     if encoder is None:
-        layers = (
-            dense([D, *hidden, 2 * d], design.activation)
-            if design.architecture == "dense"
-            else convolutions(shape, 2 * d, design.activation)
-        )
-        encoder = fill_uniform(layers, random)
+        encoder = fill_uniform(design.from_rows(hidden, 2 * d), random)
     if decoder is None:
-        layers = (
-            dense([d, *hidden[::-1], D], design.activation)
-            if design.architecture == "dense"
-            else deconvolutions(d, shape, design.activation)
-        )
-        decoder = fill_uniform(layers, random)
+        decoder = fill_uniform(design.to_rows(hidden[::-1]), random)
     log_variance = nn.Parameter(torch.zeros(D if design.gaussian else 0, dtype=torch.float32))
     parameters = [*encoder.parameters(), *decoder.parameters(), log_variance]
     flat = flatten(parameters, device)
     for module in (encoder, decoder):
         module.to(device).eval()
     own = design.encoder is None and design.decoder is None
-    return Network(encoder, decoder, log_variance, flat, by_hand=own)
+    return Network(encoder, decoder, log_variance, flat, manual_gradient=own)
 
 
 def in_half(network: Network) -> Network:
@@ -106,11 +84,6 @@ def in_half(network: Network) -> Network:
     decoder = copy.deepcopy(network.decoder).to(torch.bfloat16)
     flat = flatten([*encoder.parameters(), *decoder.parameters()], network.flat.values.device)
     return replace(network, encoder=encoder, decoder=decoder, flat=flat, dtype=torch.bfloat16)
-
-
-def _channels_first(design: Design) -> tuple[int, int, int]:
-    height, width, *colours = design.image_shape or (1, design.n_features)
-    return (colours[0] if colours else 1, height, width)
 
 
 # -- the bound ------------------------------------------------------------------------------
@@ -174,7 +147,7 @@ def gradient(
         terms = gradient(half, x, seen, weight, noise, beta)
         network.flat.gradient[:n].copy_(half.flat.gradient)
         return terms
-    if network.by_hand:
+    if network.manual_gradient:
         return written_gradient(network, x, seen, weight, noise, beta)
     network.flat.gradient.zero_()
     with torch.enable_grad():

@@ -1,4 +1,4 @@
-"""Rows as the autoencoder takes them, and its training."""
+"""The autoencoder in training, and what it makes of rows."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -7,12 +7,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from skem._network.scaling import Scaling
-from skem._network.training import Adam, arrays_of, batches, fill, generator, seeded
-from skem._rows.parts import working_dtype
+from skem._network.training import (
+    Adam,
+    Purpose,
+    Trained,
+    epoch_batches,
+    generator,
+    seeded,
+)
+from skem._rows.parts import LocalRows, working_dtype
+from skem._typing import Array, Indices
 from skem.vae._model import (
     Design,
     Network,
@@ -28,57 +35,40 @@ from skem.vae._model import (
     log_ratio,
 )
 
-Array = NDArray[np.floating]
-
 
 @dataclass
-class Model:
-    """A network, and what it sees of rows."""
+class Model(Trained):
+    """A network with the scaling of its rows."""
 
     design: Design
     network: Network
-    scaling: Scaling
-    seed: int
 
-    def _tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
+        """Return all parameters, and the buffers of modules of users."""
         network = self.network
         buffers = *network.encoder.buffers(), *network.decoder.buffers()
         return [network.flat.values, *buffers]
 
-    def weights(self) -> list[NDArray]:
-        """All parameters, and the buffers of modules of users."""
-        return arrays_of(self._tensors())
-
-    def restore(self, weights: list[NDArray]) -> None:
-        fill(self._tensors(), weights)
-
     def is_finite(self) -> bool:
         return bool(torch.isfinite(self.network.flat.values).all())
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.flat.values.device
 
 
 @dataclass
 class Training(Model):
-    """A model, its optimiser, and what happened so far."""
+    """A model, its optimizer, and the history of this fit."""
 
     adam: Adam
     n_steps: int = 0
     losses: list[float] = field(default_factory=list)
     divergences: list[float] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)  # of the rows kept aside
-    aside: NDArray[np.intp] | None = None
-    best: tuple[float, list[NDArray]] | None = None  # a score, and the weights that had it
-    n_worse: int = 0
 
     @property
     def n_passes(self) -> int:
         return len(self.losses)
-
-    def follow(self, score: float, tol: float) -> None:
-        """Note the score of the rows kept aside, and the weights if it is the best."""
-        self.scores.append(score)
-        self.n_worse += 1
-        if self.best is None or score > self.best[0] + tol:
-            self.best, self.n_worse = (score, self.weights()), 0
 
 
 def start(
@@ -89,49 +79,45 @@ def start(
     *,
     half: bool,
     fast: bool,
-    adam: dict[str, Any] | None = None,
+    adam: dict[str, Any] | None,
 ) -> Training:
-    """Random weights; with ``half``, products in bfloat16, with ``fast``, loops in numba."""
+    """Return a network with random weights, and its optimizer.
+
+    With ``half`` products are in bfloat16, with ``fast`` two loops are compiled.
+    """
     network, step = build(design, seed, device), None
     if fast:
-        from skem._network import kernel
+        from skem._network import kernel  # numba takes time to import
 
         network.compiled, step = kernel.bernoulli, kernel.adam
     if half:
         network.half = in_half(network)
-    return Training(design, network, scaling, seed, Adam(network.flat, adam, step))
+    return Training(scaling, seed, design, network, Adam(network.flat, adam, step))
 
 
 def epoch(
     training: Training,
-    rows: Array,
-    weight: Array,
-    chosen: NDArray[np.intp],
+    rows: LocalRows,
+    chosen: Indices,
     batch_size: int,
     rate: Callable[[int], float],
     beta: float,
 ) -> None:
-    """One pass over the chosen rows, shuffled."""
-    network, scaling = training.network, training.scaling
-    device = network.flat.values.device
-    random = generator(training.seed, 2, training.n_steps)
-    n_codes, mean_weight = training.design.n_components, weight[chosen].mean()
+    """Take a step for each minibatch of the chosen rows, shuffled."""
+    network, device = training.network, training.device
+    random = generator(training.seed, Purpose.PASS, training.n_steps)
     loss = kl = total = 0.0
-    for part in batches(rows, chosen, batch_size, random):
-        x, seen = scaling.apply(np.asarray(rows[part]), np.float32, device)
-        own = weight[part]
-        noise = torch.randn((len(part), n_codes), generator=random, dtype=torch.float32)
-        # light batches take short steps, for any size of a batch
-        relative = own / (mean_weight * len(own))
-        share = torch.from_numpy(relative.astype(np.float32)).to(device)
-        with nullcontext() if network.by_hand else training_mode(network, random):
-            terms = gradient(network, x, seen, share, noise.to(device), beta)
+    for batch in epoch_batches(training, rows, chosen, batch_size, random, device):
+        shape = batch.n_rows, training.design.n_components
+        noise = torch.randn(shape, generator=random, dtype=torch.float32).to(device)
+        with nullcontext() if network.manual_gradient else training_mode(network, random):
+            terms = gradient(network, batch.x, batch.seen, batch.share, noise, beta)
         training.adam.step(rate(training.n_steps))
         training.n_steps += 1
-        loss += len(own) * sum(terms)
-        kl += len(own) * terms[1]
-        total += float(relative.sum()) * len(own)
-    mean = loss / total + scaling.log_volume
+        loss += batch.n_rows * sum(terms)
+        kl += batch.n_rows * terms[1]
+        total += batch.total_share * batch.n_rows
+    mean = loss / total + training.scaling.log_volume
     if not np.isfinite(mean) or not training.is_finite():
         raise FloatingPointError(f"the loss became {mean}")
     training.losses.append(mean)
@@ -140,7 +126,7 @@ def epoch(
 
 @contextmanager
 def training_mode(network: Network, random: torch.Generator) -> Iterator[None]:
-    """Modules of users may drop units, and normalise batches, in training only."""
+    """Let modules of users drop units and normalize batches, as in training only."""
     modules = network.encoder, network.decoder
     try:
         for module in modules:
@@ -154,30 +140,30 @@ def training_mode(network: Network, random: torch.Generator) -> Iterator[None]:
 
 @torch.no_grad()
 def codes(model: Model, rows: Array) -> Array:
-    """Posterior means of complete rows."""
-    x, _ = model.scaling.apply(rows, working_dtype(rows), model.network.flat.values.device)
+    """Return the posterior means of complete rows."""
+    x, _ = model.scaling.apply(rows, working_dtype(rows), model.device)
     return encode(model.network, x)[0].cpu().numpy()
 
 
 @torch.no_grad()
 def decoded(model: Model, z: Array) -> Array:
-    """Expected rows of codes, in the units of the rows."""
-    z_tensor = torch.from_numpy(np.array(z)).to(model.network.flat.values.device)
+    """Return the expected rows of codes, in the units of the rows."""
+    z_tensor = torch.from_numpy(np.array(z)).to(model.device)
     return model.scaling.invert(expected(model.network, z_tensor).cpu().numpy())
 
 
 @torch.no_grad()
 def completed(model: Model, rows: Array, noise: Array, n_average: int) -> Array:
-    """Rows whose holes are filled by what chains of codes expect there.
+    """Return rows whose missing values are filled by chains of codes.
 
-    A chain starts at a draw from the prior, and draws a code given the row as it is filled, and
-    fills the row given the code, in turn. Chains count by how well their codes explain what is
-    seen: by the mean log importance weight of the last steps, of which rows are averaged.
-    ``noise`` (n_steps + 1, n_chains, d) is that of all rows.
+    A chain starts at a draw from the prior. In turn it fills the row given the code, and draws
+    a code given the filled row. The rows of the last ``n_average`` steps are averaged. Chains
+    are weighted by the mean log importance weight of these steps: by how well their codes
+    explain the observed values. All rows share the noise (n_steps + 1, n_chains, d).
     """
     network, (n_steps, n_chains, _) = model.network, noise.shape
     dtype = working_dtype(rows)
-    x, seen = model.scaling.apply(rows, dtype, network.flat.values.device)
+    x, seen = model.scaling.apply(rows, dtype, model.device)
     assert seen is not None
     n, known, seen = len(x), x.repeat(n_chains, 1), seen.repeat(n_chains, 1)
     total, log_weight = torch.zeros_like(known), torch.zeros_like(known[:, 0])
@@ -199,8 +185,8 @@ def completed(model: Model, rows: Array, noise: Array, n_average: int) -> Array:
 
 
 def bounds(model: Model, rows: Array, filled: Array, noise: Array, dtype: Any) -> Array:
-    """A lower bound of log p of what is seen of each row, in the units of the rows."""
-    device = model.network.flat.values.device
+    """Return a lower bound of log p of the observed values of each row, in their units."""
+    device = model.device
     x, _ = model.scaling.apply(filled, dtype, device)
     missing = np.isnan(rows)
     seen = torch.from_numpy((~missing).astype(dtype)).to(device) if missing.any() else None

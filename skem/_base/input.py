@@ -1,0 +1,156 @@
+"""What comes in: rows, their weights, and counts."""
+
+from functools import partial
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.utils import assert_all_finite, check_array
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from skem._rows import open_rows, to_memory
+from skem._rows.parts import Checks, Rows, Weights
+from skem._typing import AnyArray, Array, Indices
+
+# If all weights are below this, their squares and products with residuals underflow.
+MIN_WEIGHT = 1e-100
+
+
+def check_rows(
+    estimator: Any,
+    X: Any,
+    sample_weight: Any = None,
+    *,
+    reset: bool,
+    min_rows: int = 1,
+    images: bool = False,
+    random_order: bool = False,
+    **options: Any,
+) -> Rows:
+    """Return X as checked rows with weights; NaN is allowed, infinity is not.
+
+    Parameters
+    ----------
+    estimator : estimator
+        The estimator that takes the rows.
+    X : array-like, file, or dask collection
+        The rows; with ``images`` also a stack of images, which are flattened.
+    sample_weight : array-like, file, dask collection or None, default=None
+        The weights of the rows.
+    reset : bool
+        Whether X may have other features than in the last fit.
+    min_rows : int, default=1
+        The smallest number of rows.
+    images : bool, default=False
+        Whether X may have three or four dimensions.
+    random_order : bool, default=False
+        Whether rows are needed in random order, which a cluster does not have.
+    **options : dict
+        Passed to ``sklearn.utils.check_array`` for X in memory.
+
+    Returns
+    -------
+    Rows
+        The rows, wherever they are.
+    """
+    options = {"dtype": [np.float64, np.float32], "ensure_min_samples": min_rows, **options}
+    options["ensure_all_finite"] = "allow-nan"
+
+    def check_whole(values: Any) -> Any:
+        if reset:
+            return check_array(values, estimator=estimator, input_name="X", **options)
+        return validate_data(estimator, values, reset=False, **options)
+
+    def check_outline(outline: Any) -> None:
+        if not reset:
+            validate_data(estimator, outline, reset=False, skip_check_array=True)
+
+    check_part = partial(_check_part, type(estimator).__name__)
+    rows = open_rows(X)
+    if random_order:
+        rows = rows.in_random_order(type(estimator).__name__)
+    rows = rows.checked(Checks(check_whole, check_outline, check_part), images=images)
+    if len(rows) < min_rows or rows.shape[1] == 0:
+        raise ValueError(
+            f"X has shape {rows.shape}, but at least {min_rows} rows and a column are needed."
+        )
+    return check_weights(sample_weight, rows)
+
+
+def _check_part(name: str, rows: AnyArray) -> int:
+    assert_all_finite(rows, allow_nan=True, estimator_name=name, input_name="X")
+    return len(rows)
+
+
+def check_stack(X: Any, image_shape: tuple[int, ...] | None) -> None:
+    """Refuse a stack of images of another shape; a channel of size 1 may be left out."""
+    shape = tuple(np.shape(X) if isinstance(X, list | tuple) else getattr(X, "shape", ()))
+    if len(shape) not in (3, 4):
+        return
+    if image_shape not in (shape[1:], (*shape[1:], 1)):
+        raise ValueError(
+            f"X holds images of shape {shape[1:]}, but image_shape is {image_shape!r}: "
+            f"set image_shape={shape[1:]!r}, or give other images."
+        )
+
+
+def check_weights(sample_weight: Any, rows: Rows) -> Rows:
+    """Return the rows with weights, which are float64, not negative and not all zero."""
+    if sample_weight is None:
+        return rows
+
+    def check(weight: Any, rows: Rows) -> Array:
+        found: Array = _check_sample_weight(
+            to_memory(weight), rows, dtype=np.float64, ensure_non_negative=True
+        )
+        return found
+
+    weighted = rows.weighted(sample_weight, check)
+    low, high = np.transpose(weighted.collect_weights(_range))
+    if not (low.min() >= 0 and high.max() < np.inf):
+        raise ValueError(
+            "sample_weight must hold finite weights of at least 0, but its values are "
+            f"between {low.min():g} and {high.max():g}."
+        )
+    if high.max() < MIN_WEIGHT:
+        raise ValueError(
+            f"sample_weight must have values above {MIN_WEIGHT:g}, but its largest is "
+            f"{high.max():g}: rescale it."
+        )
+    return weighted
+
+
+def _range(weight: Weights) -> tuple[float, float]:
+    values = np.asarray(weight)
+    return float(values.min()), float(values.max())
+
+
+def largest_weight(rows: Rows) -> float:
+    """Return the largest weight; 1 without weights."""
+    if not rows.is_weighted:
+        return 1.0
+    return max(high for _, high in rows.collect_weights(_range))
+
+
+def check_count(name: str, value: object, minimum: int = 1) -> None:
+    """Refuse what is not a whole number, or too small."""
+    number = isinstance(value, Integral) and not isinstance(value, bool)
+    if not number or value < minimum:  # type: ignore[operator]
+        raise ValueError(
+            f"{name} must be an integer of at least {minimum}, but it is {value!r}."
+        )
+
+
+def split_rows(
+    weight: Array, fraction: float, rng: np.random.Generator
+) -> tuple[Indices, Indices]:
+    """Return the indices of the rows to learn from, and of the validation rows."""
+    order = rng.permutation(len(weight))
+    n_validation = round(fraction * len(order))
+    validation, own = np.sort(order[:n_validation]), np.sort(order[n_validation:])
+    if not (weight[validation].any() and weight[own].any()):
+        raise ValueError(
+            f"validation_fraction={fraction!r} of {len(order)} rows leaves none on one side, "
+            "or none with a sample_weight above 0: change it, or set early_stopping=False."
+        )
+    return own, validation

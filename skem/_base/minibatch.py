@@ -1,0 +1,155 @@
+"""The frame of fits by minibatches: passes, validation rows, early stopping."""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from skem._base.estimator import LatentEstimator, hooks, keep_features, warn_if_interrupted
+from skem._base.input import largest_weight, split_rows
+from skem._loop import DivergenceError, Patience, Run, iterate
+from skem._rows.parts import LocalRows
+from skem._typing import Indices
+
+# Rows are ignored if their weight, relative to the largest, is below this: its square root
+# would still be lost in the sums of float32.
+MIN_RELATIVE_WEIGHT = 1e-30
+
+
+class Training(Protocol):
+    """What is trained: it changes in place."""
+
+    seed: int
+
+    @property
+    def n_passes(self) -> int:
+        """The number of passes of this fit."""
+
+    def is_finite(self) -> bool:
+        """Whether all parameters are finite."""
+
+    def snapshot(self) -> Any:
+        """Return a copy of the parameters that are kept in the end."""
+
+    def restore(self, snapshot: Any) -> None:
+        """Return to a snapshot."""
+
+
+class MinibatchEstimator(LatentEstimator):
+    """What estimators trained by minibatches share.
+
+    A subclass has the parameters ``batch_size``, ``random_state`` and ``verbose``, and the
+    methods
+
+    - ``_check_rows(X, sample_weight=None, *, reset)``: rows that can be shuffled;
+    - ``_start(rows, chosen, seed, resume, n_passes)``: a training of new parameters, or of
+      copies of the fitted ones;
+    - ``_pass(training, rows, chosen, i)``: trains in pass i over the chosen rows, or in that
+      of ``partial_fit`` if i is None; returns the objective;
+    - ``_split_generator(seed)``: the random numbers that choose validation rows;
+    - ``_validation_score(training, rows, chosen)``: the score of validation rows;
+    - ``_line(training, patience)``: what to print of the last pass;
+    - ``_attributes(training, resume)``: the fitted attributes as a dict;
+    - ``_diverged(error)``: the ValueError to raise if training diverged.
+    """
+
+    early_stopping = False  # for those without the parameter
+
+    def _max_passes(self) -> int:
+        return int(self.max_iter)
+
+    def _n_subtasks(self) -> int:
+        return self._max_passes()
+
+    def _new_seed(self, resume: bool) -> int:
+        if resume:
+            return int(self._seed)
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _train(self, rows: LocalRows, resume: bool) -> tuple[Any, bool, Run, Patience | None]:
+        rows, seed = _relative(rows), self._new_seed(resume)
+        chosen, validation, patience = np.flatnonzero(rows.weight), None, None
+        if self.early_stopping:
+            chosen, validation = split_rows(
+                np.asarray(rows.weight), self.validation_fraction, self._split_generator(seed)
+            )
+            chosen = chosen[rows.weight[chosen] > 0]
+            patience = Patience(self.n_iter_no_change, self.tol)
+        training = self._start(rows, chosen, seed, resume, self._max_passes())
+        if patience is not None and resume:  # so that the fit does not end up worse
+            score = self._validation_score(training, rows, validation)
+            patience.note(score, training.snapshot)
+            patience.scores.clear()
+
+        def step(training: Training) -> tuple[Training, float]:
+            return training, self._pass(training, rows, chosen, training.n_passes)
+
+        def stop(run: Run) -> bool:
+            if patience is None:
+                return False
+            score = self._validation_score(training, rows, validation)
+            return patience.note(score, training.snapshot)
+
+        calls = hooks(
+            self,
+            rows,
+            int(self.verbose),
+            lambda run: self._line(training, patience),
+            lambda run: self._attributes(training, resume),
+            stop,
+        )
+        try:
+            run = iterate(step, training, max_iter=self._max_passes(), **calls)
+        except DivergenceError as error:
+            raise self._diverged(error) from error
+        if run.interrupted and not training.is_finite():
+            raise self._diverged(FloatingPointError("weights became infinite"))
+        warn_if_interrupted(self, run)
+        if patience is not None and patience.kept is not None:
+            training.restore(patience.kept)
+        return training, resume, run, patience
+
+    def _keep(self, trained: tuple[Any, bool, Run, Patience | None]) -> None:
+        training, resume, _, patience = trained
+        self._set_attributes(training, resume)
+        if "early_stopping" in self.get_params(deep=False):
+            self.validation_scores_ = patience.scores if patience else []
+
+    def _set_attributes(self, training: Training, resume: bool) -> None:
+        for name, value in self._attributes(training, resume).items():
+            setattr(self, name, value)
+
+    def _partial_fit(self, X: Any, sample_weight: Any) -> None:
+        """Train in one more pass over X."""
+        self._validate_params()
+        resume = self._is_fitted()
+        rows = _relative(self._check_rows(X, sample_weight, reset=not resume))
+        chosen = np.flatnonzero(rows.weight)
+        training = self._start(rows, chosen, self._new_seed(resume), resume, 1)
+        try:
+            self._pass(training, rows, chosen, None)
+        except FloatingPointError as error:
+            raise self._diverged(error) from error
+        if not resume:
+            keep_features(self, X)
+        self._set_attributes(training, resume)
+
+
+def _relative(rows: LocalRows) -> LocalRows:
+    """Return the rows with weights of at most 1: only their ratios matter."""
+    weight = np.asarray(rows.weight) / largest_weight(rows)
+    weight[weight < MIN_RELATIVE_WEIGHT] = 0
+    return rows.reweighted(weight)
+
+
+def batches(
+    rows: LocalRows, order: Indices, size: int, *, min_rows: int = 1
+) -> Iterator[Indices]:
+    """Yield minibatches of indices, sorted within; a smaller last one joins the one before."""
+    order = rows.batch_order(order)
+    starts = list(range(0, len(order), size))
+    if len(starts) > 1 and len(order) - starts[-1] < min_rows:
+        starts.pop()
+    for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+        yield np.sort(order[start:end])
