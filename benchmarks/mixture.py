@@ -27,6 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from skem import BayesianGMM_MAP
 from skem._base.passes import Passes
+from skem._rows.parts import InMemory
 from skem._threads import one_blas_thread
 from skem.mixture._covariances import Layout
 from skem.mixture._model import Mixture, Params
@@ -75,7 +76,7 @@ def scikit_learn(X, weights, means, covariances, kind="full"):
 def skem(X, weights, means, covariances, kind="full", *, n_threads=1, fast=False):
     layout = Layout(kind, *means.shape)
     model = Mixture(layout, flat_prior(layout), X.std(0), fast=fast)
-    passes = Passes(model, X, np.ones(len(X)), n_threads)
+    passes = Passes(model, InMemory(X), n_threads)
 
     def iteration():
         params = Params(layout, weights, means, layout.to_blocks(covariances))

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def load_mnist(folder: str, part: str = "train") -> tuple[np.ndarray, np.ndarray]:
-    """Grey values 0-255, (n, 784), and labels; ``part`` is "train" or "t10k"."""
+    """Gray values 0-255, (n, 784), and labels; ``part`` is "train" or "t10k"."""
 
     def read(kind: str, offset: int) -> np.ndarray:
         with gzip.open(Path(folder) / f"{part}-{kind}-ubyte.gz") as file:

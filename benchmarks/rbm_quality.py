@@ -72,7 +72,7 @@ def likelihoods(lines, X, test):
         machines[n_hidden, n_iter] = model
     source = {
         "algorithm": "cd", "n_gibbs_steps": 10, "batch_size": 16, "learning_rate": 0.1,
-        "centred": False, "schedule": "constant", "random_state": 0,
+        "centered": False, "schedule": "constant", "random_state": 0,
     }  # fmt: skip
     for n_hidden, n_iter in ((20, 3), (500, 2)):
         model, cpu = fit(BernoulliRBMCD(n_hidden, n_iter=n_iter, **source), X)
@@ -95,8 +95,8 @@ def likelihoods(lines, X, test):
     return machines
 
 
-def stochastic(lines, grey, grey_test, n_iter=140):
-    """Each epoch and the test set are drawn anew from the grey values."""
+def stochastic(lines, gray, grey_test, n_iter=140):
+    """Each epoch and the test set are drawn anew from the gray values."""
     header(lines, "Stochastically binarised (another unit, not to be compared with the above):")
     rng = np.random.default_rng(0)
 
@@ -106,10 +106,10 @@ def stochastic(lines, grey, grey_test, n_iter=140):
     test = draw(grey_test)
     model, start = BernoulliRBMCD(500, random_state=0), time.process_time()
     for i in range(n_iter):
-        model.set_params(learning_rate=0.1 * (1 - i / n_iter)).partial_fit(draw(grey))
+        model.set_params(learning_rate=0.1 * (1 - i / n_iter)).partial_fit(draw(gray))
     cpu = time.process_time() - start
     report(
-        lines, f"500 hidden, {n_iter} calls of partial_fit", model, cpu, draw(grey[:400]), test
+        lines, f"500 hidden, {n_iter} calls of partial_fit", model, cpu, draw(gray[:400]), test
     )
 
 
@@ -165,14 +165,14 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--skip-stochastic", action="store_true")
     options = parser.parse_args()
-    (grey, _), (grey_test, _) = load_mnist(options.mnist), load_mnist(options.mnist, "t10k")
-    X, test = ((x > 127).astype(np.float32) for x in (grey, grey_test))
+    (gray, _), (grey_test, _) = load_mnist(options.mnist), load_mnist(options.mnist, "t10k")
+    X, test = ((x > 127).astype(np.float32) for x in (gray, grey_test))
     lines: list[str] = []
     with threadpool_limits(1):
         machines = likelihoods(lines, X, test)
         imputation(lines, X, test, machines)
         if not options.skip_stochastic:
-            stochastic(lines, *((x / 255).astype(np.float32) for x in (grey, grey_test)))
+            stochastic(lines, *((x / 255).astype(np.float32) for x in (gray, grey_test)))
     if options.write:
         write_results("rbm_quality", lines)
 

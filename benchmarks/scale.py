@@ -81,11 +81,10 @@ def least(function, repeats=REPEATS):
 
 def passes_of(model, X, n_threads):
     """What a fit repeats: E steps over all rows, with the compiled loop."""
-    from skem._base.estimator import check_weights
     from skem._base.passes import Passes
 
     rows = model._check_rows(X, reset=True)
-    return Passes(with_kernel(model), rows, check_weights(None, rows), n_threads)
+    return Passes(with_kernel(model), rows, n_threads)
 
 
 def with_kernel(model):

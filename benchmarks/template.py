@@ -27,6 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from skem import ShiftedTemplateEM
 from skem._base.passes import Passes
+from skem._rows.parts import InMemory
 from skem.datasets import load_hidden_face, make_shifted_templates
 from skem.template._model import Params, ShiftedTemplate
 from skem.template._starts import model_of
@@ -145,14 +146,14 @@ class Ours:
     def __init__(self, images, window, dtype, n_threads=1):
         X = images.reshape(len(images), -1).astype(dtype)
         windows = Windows(images.shape[1:], window)
-        self.model, _ = model_of(windows, X, np.ones(len(X)))
-        self.passes = Passes(self.model, X, np.ones(len(X)), n_threads)
+        self.model, _ = model_of(windows, InMemory(X))
+        self.passes = Passes(self.model, InMemory(X), n_threads)
         self.X = X
 
     def params(self, template, background, noise_std, prior) -> Params:
         model: ShiftedTemplate = self.model
-        template = model.to_centred(template[..., None])
-        background = model.to_centred(background[..., None])
+        template = model.to_centered(template[..., None])
+        background = model.to_centered(background[..., None])
         return Params(template, background, noise_std**2, prior)
 
     def __call__(self, params: Params):

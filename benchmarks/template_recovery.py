@@ -51,10 +51,10 @@ IMAGES = [
     Case("image", 1000, 400),
     Case("image", 1000, 600),
     Case("image", 1000, 400, clip=True),
-    Case("image", 100, 60, prior="centred"),
-    Case("image", 100, 250, prior="centred"),
+    Case("image", 100, 60, prior="centered"),
+    Case("image", 100, 250, prior="centered"),
     Case("image", 100, 250, prior="dirichlet"),
-    Case("image", 1000, 250, prior="centred"),
+    Case("image", 1000, 250, prior="centered"),
     Case("image", 100, 60, width=10),
     Case("image", 100, 60, width=25),
     Case("image", 100, 60, width=120),
@@ -77,7 +77,7 @@ NOISY = [
 
 
 def portrait(name: str, width: int) -> np.ndarray:
-    """A grey portrait 100 pixels high and ``width`` wide."""
+    """A gray portrait 100 pixels high and ``width`` wide."""
     if name == "hopper":
         face = load_hidden_face(1).template
     else:
@@ -90,7 +90,7 @@ def portrait(name: str, width: int) -> np.ndarray:
 
 def prior(name: str, n_shifts: int, rng: np.random.RandomState) -> np.ndarray:
     """Probabilities of the shifts."""
-    if name == "centred":
+    if name == "centered":
         place = np.linspace(-1, 1, n_shifts)
         weights = np.exp(-(place**2) / (2 * 0.15**2))
         return weights / weights.sum()

@@ -107,7 +107,7 @@ class UsualConv(nn.Module):
 def usual(data, batch, network):
     """A DataLoader, sigmoid and cross-entropy, Adam as it comes."""
     loader = DataLoader(data, batch_size=batch, shuffle=True)
-    optimiser, losses = torch.optim.Adam(network.parameters()), []
+    optimizer, losses = torch.optim.Adam(network.parameters()), []
 
     def run():
         for x, _ in loader:
@@ -115,9 +115,9 @@ def usual(data, batch, network):
             output, mean, log_variance = network(x)
             loss = functional.binary_cross_entropy(output, x, reduction="sum")
             loss -= 0.5 * torch.sum(1 + log_variance - mean**2 - log_variance.exp())
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             (loss / len(x)).backward()
-            optimiser.step()
+            optimizer.step()
             losses.append(loss.item())
 
     return run, len(data)

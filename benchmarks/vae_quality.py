@@ -2,7 +2,7 @@
 
     python benchmarks/vae_quality.py --mnist DIR [--write]
 
-Training and test rows are binarised once, each pixel set with the probability of its grey
+Training and test rows are binarised once, each pixel set with the probability of its gray
 value. The estimator's own defaults are used: only n_components and max_iter are given. Nats
 are minus the mean bound of log p over all test rows; smaller is better. Half an hour.
 """
@@ -26,8 +26,8 @@ SOURCE = {
 }  # fmt: skip
 
 
-def binarise(grey, rng):
-    return (rng.random(grey.shape, np.float32) < grey / 255).astype(np.float32)
+def binarise(gray, rng):
+    return (rng.random(gray.shape, np.float32) < gray / 255).astype(np.float32)
 
 
 def fit(X, **options):
@@ -49,7 +49,7 @@ def say(lines, *cells):
     print(lines[-1], flush=True)
 
 
-def likelihoods(lines, X, grey, test):
+def likelihoods(lines, X, gray, test):
     lines += [
         "| | CPU s | -ELBO | IWAE-100 | KL | scores, CPU s |",
         "|---|---|---|---|---|---|",
@@ -78,10 +78,10 @@ def likelihoods(lines, X, grey, test):
     elbo, iwae, scored = bounds(half, test)
     cells = f"{cpu:.0f}", f"{elbo:.2f}", f"{iwae:.2f}", f"{half.kl_curve_[-1]:.1f}"
     say(lines, "16 codes, bfloat16, one seed", *cells, f"{scored:.0f}")
-    source, cpu = fit(grey, n_components=16, max_iter=10, random_state=0, **SOURCE)
+    source, cpu = fit(gray, n_components=16, max_iter=10, random_state=0, **SOURCE)
     elbo, iwae, scored = bounds(source, test)
     cells = f"{cpu:.0f}", f"{elbo:.2f}", f"{iwae:.2f}", f"{source.kl_curve_[-1]:.1f}"
-    say(lines, "the source's recipe, 16 codes, grey values, 10 epochs", *cells, f"{scored:.0f}")
+    say(lines, "the source's recipe, 16 codes, gray values, 10 epochs", *cells, f"{scored:.0f}")
     return kept
 
 
@@ -126,12 +126,12 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     rng = np.random.default_rng(0)
-    (grey, _), (grey_test, _) = load_mnist(options.mnist), load_mnist(options.mnist, "t10k")
-    X, test = binarise(grey, rng), binarise(grey_test, rng)
+    (gray, _), (grey_test, _) = load_mnist(options.mnist), load_mnist(options.mnist, "t10k")
+    X, test = binarise(gray, rng), binarise(grey_test, rng)
     torch.set_num_threads(1)
     lines: list[str] = []
     with threadpool_limits(1):
-        model = likelihoods(lines, X, (grey / 255).astype(np.float32), test)
+        model = likelihoods(lines, X, (gray / 255).astype(np.float32), test)
         imputation(lines, X, test, model)
     if options.write:
         write_results("vae_quality", lines)

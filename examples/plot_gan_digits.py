@@ -8,7 +8,7 @@ tutorials. Runs on the 8x8 digits of scikit-learn.
 """
 
 # %%
-# Both are trained for the same number of steps. The second has no spectral normalisation, no
+# Both are trained for the same number of steps. The second has no spectral normalization, no
 # average of the weights, and the usual settings of Adam.
 
 import warnings
@@ -57,8 +57,8 @@ for ax, (name, rows) in zip(axes, {"real digits": X, **drawn}.items(), strict=Tr
 
 # %%
 # How good are they? ``coverage_`` is the share of real digits that have a drawn one in their
-# neighbourhood. Another classifier tells how easily drawn digits are found out, here by their
-# nearest neighbour: 0.5 would be guessing.
+# neighborhood. Another classifier tells how easily drawn digits are found out, here by their
+# nearest neighbor: 0.5 would be guessing.
 
 folds = StratifiedKFold(3, shuffle=True, random_state=0)
 for name, model in models.items():

@@ -12,7 +12,7 @@ noise is, and where the face is in each picture.
 # The data
 # --------
 # Matplotlib's portrait of Grace Hopper, 100 x 73 pixels, hides in scikit-learn's picture of
-# a Chinese palace, 100 x 200. The noise has a standard deviation of 400 grey levels; then
+# a Chinese palace, 100 x 200. The noise has a standard deviation of 400 gray levels; then
 # pixels are clipped to 0...255.
 
 import time

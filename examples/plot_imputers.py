@@ -10,7 +10,7 @@ Measurements of 569 tumours, 30 features; a fifth of the cells of each row are h
 """
 
 # %%
-# The data: logarithms, standardised. Some rows are for training, some for a test.
+# The data: logarithms, standardized. Some rows are for training, some for a test.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -59,7 +59,7 @@ imputers = {
 # Two yardsticks on the hidden cells of the test rows: the root mean squared error, and the mean
 # log-density of the true value given the observed cells of its row, in nats. The mixture has
 # that density: log p(row) - log p(observed cells). The others get a normal density around the
-# filled value, with the best standard deviation for each feature, which favours them.
+# filled value, with the best standard deviation for each feature, which favors them.
 
 cells = hidden[test]
 found = {}

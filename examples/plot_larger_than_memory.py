@@ -50,7 +50,7 @@ for n in (5, 10, 20, 40, 80):
     print(f"{sizes[-1]:.0f} MB: {model.n_iter_} iterations, {peaks[-1]:.0f} MB")
 
 # %%
-# Each component is drawn in its mean colour.
+# Each component is drawn in its mean color.
 
 shown = [0, 40, 79]
 fig, axes = plt.subplots(2, 3, figsize=(9, 4), layout="constrained")

@@ -25,7 +25,7 @@ X = np.where(missing, np.nan, complete)
 model = BayesianGMM_MAP(3, prior="empirical", n_init=10, random_state=0).fit(X)
 filled = {
     "mean": SimpleImputer().fit_transform(X),
-    "10 neighbours": KNNImputer(n_neighbors=10).fit_transform(X),
+    "10 neighbors": KNNImputer(n_neighbors=10).fit_transform(X),
     "mixture": model.impute(X),
 }
 for name, values in filled.items():

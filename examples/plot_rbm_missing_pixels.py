@@ -63,10 +63,10 @@ cases = {f"{share:.0%}": rng.random(test.shape) < share for share in (0.2, 0.5, 
 lower = np.arange(test.shape[1]) >= test.shape[1] // 2
 cases["lower half"] = np.broadcast_to(lower, test.shape)
 
-neighbours = KNNImputer(n_neighbors=5).fit(train[:2000])
+neighbors = KNNImputer(n_neighbors=5).fit(train[:2000])
 methods = {
     "mean image": lambda v: np.broadcast_to(train.mean(0), v.shape),
-    "5 neighbours": neighbours.transform,
+    "5 neighbors": neighbors.transform,
     **{f"{n} hidden": machine.impute for n, machine in machines.items()},
 }
 wrong = {
@@ -82,7 +82,7 @@ for name, values in wrong.items():
 
 # %%
 # What the largest machine makes of them: seen (missing pixels in blue), completed, true. The
-# completed pixels are probabilities; grey is doubt.
+# completed pixels are probabilities; gray is doubt.
 
 fig, axes = plt.subplots(2, 2, figsize=(12, 4.6), layout="constrained")
 for ax, (name, missing) in zip(axes.flat, cases.items(), strict=True):

@@ -47,7 +47,7 @@ classifier = LogisticRegression(C=100, max_iter=200)
 machines = {
     "skem": (
         BernoulliRBMCD(100, n_iter=20, random_state=0),
-        {"bernoullirbmcd__centred": [True, False]},
+        {"bernoullirbmcd__centered": [True, False]},
     ),
     "scikit-learn": (
         BernoulliRBM(100, n_iter=20, random_state=0),

@@ -1,15 +1,15 @@
 """
-Segmenting a photograph, with and without its neighbours
+Segmenting a photograph, with and without its neighbors
 ========================================================
 
-A mixture over the colours of pixels cuts a photograph into regions, but sees each pixel alone:
-where noise or texture mix the colours, its regions have holes. A Potts prior on neighbouring
-pixels, one sparse matrix and one number, says that neighbours tend to belong together.
+A mixture over the colors of pixels cuts a photograph into regions, but sees each pixel alone:
+where noise or texture mix the colors, its regions have holes. A Potts prior on neighboring
+pixels, one sparse matrix and one number, says that neighbors tend to belong together.
 """
 
 # %%
 # The flower that ships with scikit-learn, at a quarter of its size, with noise added. A matrix
-# of bytes would be fitted on its different colours only; with neighbours each pixel counts.
+# of bytes would be fitted on its different colors only; with neighbors each pixel counts.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -45,7 +45,7 @@ display.figure_.suptitle("with the spatial prior")
 plt.show()
 
 # %%
-# How many pairs of neighbours are in different segments:
+# How many pairs of neighbors are in different segments:
 
 for name, model in (("alone", alone), ("together", together)):
     segments = model.predict(X).reshape(height, width)

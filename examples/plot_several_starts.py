@@ -15,8 +15,8 @@ import numpy as np
 from skem import BayesianGMM_MAP, MixtureDisplay
 
 rng = np.random.default_rng(0)
-centres = np.array([[x, y] for x in range(3) for y in range(3)]) * 5.0
-X = centres[rng.integers(9, size=900)] + rng.normal(size=(900, 2))
+centers = np.array([[x, y] for x in range(3) for y in range(3)]) * 5.0
+X = centers[rng.integers(9, size=900)] + rng.normal(size=(900, 2))
 
 options = {"init_params": "random_from_data", "prior": "empirical", "max_iter": 500}
 singles = [BayesianGMM_MAP(9, random_state=seed, **options).fit(X) for seed in range(20)]

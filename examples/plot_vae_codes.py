@@ -10,7 +10,7 @@ Runs on the 8x8 digits of scikit-learn. For MNIST, give the folder of its four i
 """
 
 # %%
-# The data, between 0 and 1, and an autoencoder with two codes and one with eight. On grey
+# The data, between 0 and 1, and an autoencoder with two codes and one with eight. On gray
 # values the bound is no log-likelihood of digits that are black and white, but it tells the
 # two apart: per image, in nats.
 

@@ -1,4 +1,4 @@
-"""Elementary functions for compiled loops, written out since the compiler vectorises no others.
+"""Elementary functions for compiled loops, written out since the compiler vectorizes no others.
 
 Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) makes random
 numbers of a counter and a key, so that they do not depend on who computes them when.

@@ -1,7 +1,7 @@
 import os
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Before NumPy and torch are loaded: the threads of several workers would wait for each other.
+    # Set before NumPy and torch are loaded: threads of several workers wait for each other.
     for library in ("OMP", "MKL", "OPENBLAS"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 

@@ -93,7 +93,7 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
         """Fit the first batch; take one step of online EM on a later one."""
         if not self._is_fitted():
             return self.fit(X, sample_weight=sample_weight)
-        self._validate_params()
+        self._check_parameters()
         rows = self._check_rows(X, sample_weight, reset=False)
         self._check_same_model(rows.shape[1])
         self._update(self._fitted_model(), rows.positive())
@@ -117,7 +117,7 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
                 f"X cannot be added to what was fitted: {error}. Rescale it as the first "
                 "batch was, or give larger batches."
             ) from error
-        mixed = model.recentre(mixed, params, new)
+        mixed = model.recenter(mixed, params, new)
         self._set_attributes(model, new, mixed, seen, n_batches=self._n_batches + 1)
         self.lower_bound_ = objective
         self.lower_bounds_.append(objective)

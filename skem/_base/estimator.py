@@ -84,7 +84,7 @@ class DocLinkMixin:
 
 
 class ReconstructMixin:
-    """``reconstruct`` for models whose ``inverse_transform`` takes what ``transform`` returns."""
+    """``reconstruct``, where ``inverse_transform`` takes what ``transform`` returns."""
 
     def reconstruct(self: Any, X: ArrayLike) -> Any:
         """Return the expected noise-free rows given X.
@@ -136,9 +136,12 @@ class LatentEstimator(
     def _resumes(self) -> bool:
         return bool(self.warm_start) and self._is_fitted()
 
+    def _check_parameters(self) -> None:
+        self._validate_params()
+
     def _fit(self, X: Any, sample_weight: Any) -> Any:
         """Validate, train, keep; return what was trained."""
-        self._validate_params()
+        self._check_parameters()
         resume = self._resumes()
         rows = self._check_rows(X, sample_weight, reset=not resume)
         task = self._init_callback_context(max_subtasks=self._n_subtasks())

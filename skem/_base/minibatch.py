@@ -44,7 +44,7 @@ class MinibatchEstimator(LatentEstimator):
 
     - ``_check_rows(X, sample_weight=None, *, reset)``: rows that can be shuffled;
     - ``_start(rows, chosen, seed, resume, n_passes)``: a training of new parameters, or of
-      copies of the fitted ones;
+      copies of the fitted ones; ``n_passes`` is None in ``partial_fit``;
     - ``_pass(training, rows, chosen, i)``: trains in pass i over the chosen rows, or in that
       of ``partial_fit`` if i is None; returns the objective;
     - ``_split_generator(seed)``: the random numbers that choose validation rows;
@@ -74,7 +74,7 @@ class MinibatchEstimator(LatentEstimator):
             chosen, validation = split_rows(
                 np.asarray(rows.weight), self.validation_fraction, self._split_generator(seed)
             )
-            chosen = chosen[rows.weight[chosen] > 0]
+            chosen = chosen[np.asarray(rows.weight)[chosen] > 0]
             patience = Patience(self.n_iter_no_change, self.tol)
         training = self._start(rows, chosen, seed, resume, self._max_passes())
         if patience is not None and resume:  # so that the fit does not end up worse
@@ -122,11 +122,11 @@ class MinibatchEstimator(LatentEstimator):
 
     def _partial_fit(self, X: Any, sample_weight: Any) -> None:
         """Train in one more pass over X."""
-        self._validate_params()
+        self._check_parameters()
         resume = self._is_fitted()
         rows = _relative(self._check_rows(X, sample_weight, reset=not resume))
         chosen = np.flatnonzero(rows.weight)
-        training = self._start(rows, chosen, self._new_seed(resume), resume, 1)
+        training = self._start(rows, chosen, self._new_seed(resume), resume, None)
         try:
             self._pass(training, rows, chosen, None)
         except FloatingPointError as error:
@@ -138,6 +138,8 @@ class MinibatchEstimator(LatentEstimator):
 
 def _relative(rows: LocalRows) -> LocalRows:
     """Return the rows with weights of at most 1: only their ratios matter."""
+    if not rows.is_weighted:
+        return rows.reweighted(np.ones(len(rows)))
     weight = np.asarray(rows.weight) / largest_weight(rows)
     weight[weight < MIN_RELATIVE_WEIGHT] = 0
     return rows.reweighted(weight)

@@ -33,7 +33,7 @@ class Model(Maximizable, Protocol):
     def e_step(self, params: Any, rows: Any, weight: Array) -> Any:
         """Return the expected statistics of a prepared chunk."""
 
-    def recentre(self, stats: Any, params: Any, new: Any) -> Any:
+    def recenter(self, stats: Any, params: Any, new: Any) -> Any:
         """Express statistics made with ``params`` in those of ``new``."""
 
 

@@ -12,7 +12,7 @@ from skem._base.input import check_rows, check_stack
 from skem._base.minibatch import MinibatchEstimator
 from skem._network.layers import Design
 from skem._network.scaling import Scaling
-from skem._network.training import Purpose, Trained, choose_device
+from skem._network.training import Purpose, choose_device
 from skem._rows.moments import Moments, moments
 from skem._rows.parts import LocalRows, Weights
 from skem._typing import AnyArray, Indices
@@ -20,6 +20,8 @@ from skem._typing import AnyArray, Indices
 # Values read in training from which numba is worth its import, of about a second.
 MIN_FAST = 3e8
 NAN_ROWS = 1000  # rows that are searched for NaN at a time
+# Parameters that a design holds under another name.
+PARAMETERS = {"gaussian": "likelihood", "spectral": "spectral_norm"}
 
 
 def numba_pays(n_values: int) -> bool:
@@ -28,8 +30,7 @@ def numba_pays(n_values: int) -> bool:
 
 
 def _has_nan(rows: AnyArray, weight: Weights) -> bool:
-    parts = gen_batches(len(rows), NAN_ROWS)
-    return rows.dtype.kind == "f" and any(np.isnan(rows[part]).any() for part in parts)
+    return any(np.isnan(rows[part]).any() for part in gen_batches(len(rows), NAN_ROWS))
 
 
 def _is_size(value: Any) -> bool:
@@ -71,7 +72,7 @@ class NetworkEstimator(MinibatchEstimator):
     def _plan(self, rows: LocalRows, seen: Moments, resume: bool) -> tuple[Design, Scaling]:
         raise NotImplementedError
 
-    def _build(self, *args: Any) -> Trained:
+    def _build(self, *args: Any) -> Any:
         raise NotImplementedError
 
     def _sizes(self, n_features: int) -> dict[str, Any]:
@@ -90,11 +91,15 @@ class NetworkEstimator(MinibatchEstimator):
         if not resume:
             return
         old = self._design
-        other = [name for name in old if name not in free and vars(design)[name] != old[name]]
+        other = [
+            PARAMETERS.get(name, name)
+            for name in old
+            if name not in free and vars(design)[name] != old[name]
+        ]
         if other:
             raise ValueError(
-                f"{', '.join(other)} are not what the networks were built with: set them back, "
-                "or call fit with warm_start=False."
+                f"the networks were built with other values of {', '.join(other)}: set them "
+                "back, or call fit with warm_start=False."
             )
 
     def _split_generator(self, seed: int) -> np.random.Generator:
@@ -123,7 +128,8 @@ class NetworkEstimator(MinibatchEstimator):
         rows: Any = check_rows(
             self, X, sample_weight, reset=reset, images=True, random_order=True
         )
-        if not self._allow_nan and any(rows.collect(_has_nan)):
+        may_miss = rows.dtype.kind == "f"  # a file of integers need not be read
+        if not self._allow_nan and may_miss and any(rows.collect(_has_nan)):
             raise ValueError(
                 f"X contains NaN, which {type(self).__name__} does not take: fill it first, by "
                 "LatentImputer for example."

@@ -51,7 +51,7 @@ class Scaling:
 
     @property
     def log_volume(self) -> float:
-        """The mean log ratio of the densities of scaled rows and of rows in the user's units."""
+        """Mean log ratio of the densities of scaled rows and of rows in the user's units."""
         return float(self.observed @ np.log(self.scale))
 
     def gain(self, seen: Moments, spread: float) -> float:

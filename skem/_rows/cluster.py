@@ -248,7 +248,8 @@ class Blocks(Rows):
         weights: list[Any] = [None] * len(tasks)
         if sample_weight is not None:
             tasks = [task for task, n in zip(tasks, self.all_lengths, strict=True) if n]
-            weights = weigh(sample_weight, self).weights if tasks else []  # type: ignore[attr-defined]
+            weighted: Any = weigh(sample_weight, self) if tasks else self  # holds the weights
+            weights = weighted.weights
         n_rows = 0
         for task, weight in zip(tasks, weights, strict=True):
             block, own = evaluated(task, weight)

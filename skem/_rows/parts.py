@@ -173,7 +173,7 @@ class Rows(ABC):
 
     @abstractmethod
     def choose(self, whole: Function, of_part: Callable[[bool], Function]) -> Function:
-        """Return the function of rows that suits: ``whole`` in memory, else ``of_part(lazy)``."""
+        """Return the function that suits: ``whole`` in memory, else ``of_part(lazy)``."""
 
     @abstractmethod
     def apply(self, function: Function) -> Any:

@@ -1,7 +1,7 @@
 """GANEstimator: a generative adversarial network, as an estimator.
 
-The networks, their losses and gradients are in ``_model``, and training is in ``_training``; this
-file is the estimator.
+The networks, their losses and gradients are in ``_model``, and training is in ``_training``;
+this file is the estimator.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class GANEstimator(NetworkEstimator):
     architecture : {"dense", "conv"}, default="dense"
         "conv" is two transposed convolutions, and the reverse; it needs ``image_shape``.
     loss : {"non_saturating", "minimax"}, default="non_saturating"
-        What the generator minimises: minus the mean of log D, or the mean of log(1 - D), whose
+        What the generator minimizes: minus the mean of log D, or the mean of log(1 - D), whose
         gradient is small while the discriminator wins.
     noise : {"normal", "uniform"}, default="normal"
         The density of a number of noise: standard normal, or uniform between -1 and 1.
@@ -118,7 +118,7 @@ class GANEstimator(NetworkEstimator):
         The generator's mean loss in each pass, in nats.
     coverage_ : float
         The share of up to 1000 rows of X to which a generated row, of as many, is as near as
-        their fifth nearest neighbour among the different rows [3]_. Near 1 for draws from the
+        their fifth nearest neighbor among the different rows [3]_. Near 1 for draws from the
         density of the data; 0 if all generated rows are alike. NaN if all rows of X are.
     n_iter_ : int
         Passes over the rows.
@@ -150,7 +150,7 @@ class GANEstimator(NetworkEstimator):
     Notes
     -----
     Rows between 0 and 1 that use at least half of that range stay as they are, generated ones
-    are between 0 and 1 too, and rows to be scored are clipped; other rows are standardised
+    are between 0 and 1 too, and rows to be scored are clipped; other rows are standardized
     inside.
 
     References
@@ -276,7 +276,7 @@ class GANEstimator(NetworkEstimator):
         """Train for one more pass over these rows.
 
         The first rows decide whether values are between 0 and 1, and otherwise what features
-        are standardised by: they should be like those that follow.
+        are standardized by: they should be like those that follow.
 
         Parameters
         ----------
@@ -307,7 +307,7 @@ class GANEstimator(NetworkEstimator):
                 )
         else:
             inside = 0 <= seen.low < seen.high - MIN_RANGE and seen.high <= 1
-            scaling = scaling_of(seen, np.sum(rows.weight), not inside)
+            scaling = scaling_of(seen, float(np.sum(rows.weight)), not inside)
             gain = scaling.gain(seen, SPREAD)
         design = Design(
             **self._sizes(rows.shape[1]),

@@ -1,8 +1,8 @@
 """The generative adversarial network: two networks, their losses and the gradients.
 
     x = G(z),  D(x) = sigmoid(d(x))
-    d maximises     V = E_x log D(x) + E_z log(1 - D(G(z)))
-    G minimises     -E_z log D(G(z))       (non-saturating)
+    d maximizes     V = E_x log D(x) + E_z log(1 - D(G(z)))
+    G minimizes     -E_z log D(G(z))       (non-saturating)
                     or E_z log(1 - D(G(z))) (minimax)
 
 For a given G the best d is log p(x) - log p_G(x). With ``spectral``, every weight W of d is
@@ -38,8 +38,8 @@ class Design(layers.Design):
 class Networks:
     """Generator and discriminator.
 
-    The discriminator computes with ``used``; what is learnt is ``free``, of which ``used``
-    is a copy with normalized weights, or, without spectral normalisation, the same.
+    The discriminator computes with ``used``; what is learned is ``free``, of which ``used``
+    is a copy with normalized weights, or, without spectral normalization, the same.
     """
 
     design: Design

@@ -1,8 +1,9 @@
 """BayesianGMM_MAP: a Gaussian mixture at the mode of its posterior.
 
-``fit`` takes four rooms: ``_starts`` (the sample and the starts), ``_model`` (E and M step), the
-hot loop in ``_sums`` (NumPy) or ``_kernel`` (numba), and ``_base`` (the loop of EM). Missing
-values are in ``_missing``, priors in ``_prior``, the spatial prior in ``_potts``.
+A fit takes four rooms: ``_base`` (the frame and the loop of EM), ``_starts`` (the sample and
+the starts), ``_model`` (E and M step), and the hot loop in ``_sums`` (NumPy) or ``_kernel``
+(numba). Missing values are in ``_missing``, priors in ``_prior``, and the spatial prior is in
+``_potts``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import softmax, xlogy
 from sklearn.utils import check_array, check_random_state
 
 from skem._base.em import EMEstimator, Trained
@@ -37,18 +37,20 @@ from skem._rows.parts import Rows
 from skem._threads import one_blas_thread
 from skem._typing import Array, Indices
 from skem.mixture._covariances import Layout, inverse_cholesky
-from skem.mixture._missing import Group, conditional_means
-from skem.mixture._model import CollapseError, Mixture, Params, Prior, Stats, fast_pays
+from skem.mixture._missing import Group
+from skem.mixture._model import Mixture, Params, Prior, Stats, fast_pays, params_of
 from skem.mixture._pixels import merge_equal_pixels
 from skem.mixture._potts import PottsMixture, PottsPasses, neighbors
-from skem.mixture._prior import (
-    check_covariances,
-    empirical_prior,
-    flat_prior,
-    given_prior,
-    scale_of,
+from skem.mixture._prior import empirical_prior, flat_prior, given_prior, scale_of
+from skem.mixture._starts import (
+    Given,
+    Sample,
+    first_to_hold,
+    given_of,
+    sample_of,
+    start,
+    starts_of,
 )
-from skem.mixture._starts import Given, Sample, first_to_hold, sample_of, start, starts_of
 
 # BLAS is limited to one thread above this number of values: setting the limit takes about as
 # long as an iteration on fewer.
@@ -95,7 +97,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         Number of starts, of which the best goes on. On more than 5000 rows (or 50 for
         each component) the starts are run on a sample of so many.
     init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default="kmeans"
-        Where EM starts: from the clusters of k-means, from the rows nearest to centres
+        Where EM starts: from the clusters of k-means, from the rows nearest to centers
         that k-means++ or chance picked, or from random responsibilities. Clusters are
         found on the sample. Each component gets the mean and the covariance of its rows.
     weights_init : array-like of shape (n_components,), default=None
@@ -137,14 +139,14 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         Number of threads for the passes over the rows, on dask of each block, and for the
         starts. The results do not depend on it.
     connectivity : sparse matrix of shape (n_samples, n_samples), default=None
-        Which rows are neighbours, as ``sklearn.feature_extraction.image.grid_to_graph``
-        says of pixels. Neighbours are drawn to the same component by a Potts prior, in
+        Which rows are neighbors, as ``sklearn.feature_extraction.image.grid_to_graph``
+        says of pixels. Neighbors are drawn to the same component by a Potts prior, in
         mean field, which takes the place of the weights and their prior: ``weights_`` only
         tells how many rows each component has. ``predict``, ``predict_proba`` and
         ``transform`` then need the rows of the graph. All other methods see each row
         alone, as the mixture does.
     coupling : float, default=1.0
-        What a pair of neighbours in the same component adds to the log-density, in nats.
+        What a pair of neighbors in the same component adds to the log-density, in nats.
     learning_offset : float, default=10.0
         Damps the first steps of ``partial_fit``.
     learning_decay : float, default=0.7
@@ -168,7 +170,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     lower_bound_ : float
         The objective of the fitted parameters, in nats per row: log-likelihood plus log
         prior density, or its mean-field bound with ``connectivity``. After
-        ``partial_fit`` it is that of the last batch, before it was learnt.
+        ``partial_fit`` it is that of the last batch, before it was learned.
     lower_bounds_ : list of float
         The objective after each iteration. It never decreases beyond rounding, unless
         ``reg_covar`` is added or a component is switched off.
@@ -447,7 +449,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         self, model: Mixture, sample: Sample, resume: bool, rng: np.random.RandomState
     ) -> Iterator[Params]:
         """Yield the parameters to start from; each one replaces a start that collapsed."""
-        given = self._given(model.layout)
+        given = given_of(model.layout, self.weights_init, self.means_init, self.precisions_init)
         if resume:
             given = Given.all_of(self._params(model))
         return starts_of(
@@ -502,25 +504,6 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         fast = fast_pays(layout, rows.n_positive) and find_spec("numba") is not None
         single = rows.dtype == np.float32
         return Mixture(layout, prior, scale, float(reg_covar), single, fast)
-
-    def _given(self, layout: Layout) -> Given:
-        """Return the given starting values, checked."""
-        K, D = layout.n_components, layout.n_features
-        weights = means = covariances = None
-        if self.weights_init is not None:
-            weights = _checked("weights_init", self.weights_init, (K,))
-            if (weights < 0).any() or abs(weights.sum() - 1) > 1e-6:
-                raise ValueError(
-                    "weights_init must be at least 0 and sum to 1, but its sum is "
-                    f"{weights.sum()} and its least value {weights.min()}."
-                )
-        if self.means_init is not None:
-            means = _checked("means_init", self.means_init, (K, D))
-        if self.precisions_init is not None:
-            precisions = _checked("precisions_init", self.precisions_init, layout.public_shape)
-            blocks = check_covariances("precisions_init", layout.to_blocks(precisions))
-            covariances = np.linalg.inv(blocks)
-        return Given(weights, means, covariances)
 
     def _check_same_model(self, n_features: int) -> None:
         """Refuse to continue a fit of other sizes."""
@@ -582,23 +565,9 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
 
         They come from the factors of the precisions: rounding leaves these positive definite.
         """
-        layout = model.layout
-        if hasattr(self, "precisions_cholesky_"):
-            factors = layout.to_blocks(self.precisions_cholesky_).swapaxes(2, 3)
-            cholesky = inverse_cholesky(factors)
-            covariances: Array = cholesky @ cholesky.swapaxes(2, 3)
-        else:
-            cholesky, covariances = None, layout.to_blocks(self.covariances_)
-        weights: Array = np.asarray(self.weights_, dtype=float)
-        means: Array = np.asarray(self.means_, dtype=float)
-        params = Params(layout, weights / weights.sum(), means, covariances)
-        try:
-            params.cholesky  # noqa: B018
-        except CollapseError:
-            if cholesky is None:
-                raise
-            vars(params)["cholesky"] = cholesky  # the product has none, by rounding
-        return params
+        factors = getattr(self, "precisions_cholesky_", None)
+        covariances = self.covariances_ if factors is None else None
+        return params_of(model.layout, self.weights_, self.means_, factors, covariances)
 
     def _n_parameters(self) -> int:
         layout = self._fitted_model().layout
@@ -696,7 +665,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         ndarray of shape (n_samples, n_features)
             The rows, complete: sum_k P(k | x_o) E[x | x_o, k] given what is observed.
         """
-        return self._map_rows(X, _filled)
+        return self._map_rows(X, Mixture.impute)
 
     def icl(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the integrated completed likelihood criterion on X; lower is better.
@@ -725,7 +694,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
 
     def _entropies(self, X: ArrayLike) -> Array:
         """Return the entropy of the responsibilities of each row, in nats."""
-        return self._map_rows(X, _entropy, np.float64)
+        return self._map_rows(X, Mixture.entropy, np.float64)
 
     def sample(
         self,
@@ -753,49 +722,9 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         rng = check_random_state(random_state)
         model = self._fitted_model()
         params = self._params(model)
-        components = rng.choice(len(params.weights), size=n_samples, p=params.weights)
-        noise = rng.normal(size=(n_samples, model.layout.n_features))
-        X = params.means[components]
-        cholesky = model.layout.of_groups(params.cholesky)
-        for k in np.unique(components):
-            own, factor = components == k, cholesky[k if len(cholesky) > 1 else 0]
-            X[own] += noise[own] @ factor.T if factor.ndim == 2 else noise[own] * factor
+        X, components = model.sample(params, n_samples, rng)
         return X.astype(np.float32 if model.single else np.float64, copy=False), components
 
 
 def _most_probable(model: Mixture, params: Params, groups: list[Group]) -> Indices:
     return model.log_joint(params, groups).argmax(1)
-
-
-def _entropy(model: Mixture, params: Params, groups: list[Group]) -> Array:
-    posterior = softmax(model.log_joint(params, groups), axis=1)
-    return -xlogy(posterior, posterior).sum(1)
-
-
-def _filled(model: Mixture, params: Params, groups: list[Group]) -> Array:
-    """Return rows whose missing values have their conditional expectation."""
-    posterior = softmax(model.log_joint(params, groups), axis=1)[:, params.active]
-    out = np.empty((len(posterior), model.layout.n_features))
-    for group in groups:
-        place = group.index(len(out))
-        if group.observed is None:
-            out[place] = group.values
-            continue
-        means = conditional_means(params.whitening, group)
-        out[place] = np.einsum("nk,knd->nd", posterior[place], means)
-        out[np.ix_(place, group.observed)] = group.values
-    return out
-
-
-def _checked(name: str, values: Any, shape: tuple[int, ...]) -> Array:
-    try:
-        array = np.asarray(values, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must hold numbers in the shape {shape}: {error}") from error
-    if array.shape != shape:
-        raise ValueError(
-            f"{name} must hold numbers in the shape {shape}, but its shape is {array.shape}."
-        )
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} must hold finite numbers, but has NaN or infinity.")
-    return array

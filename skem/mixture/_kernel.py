@@ -177,13 +177,53 @@ def _add_tiled(z, r, n, rz, first, second, tiles):
             second[a + 3, b + 3] += s33
 
 
+@njit(inline="always")
+def _load(X, weight, center, start, n, x, w, unrolled):
+    """Fill a block with centered rows, transposed, and their weights; pad with zeros."""
+    zero = x.dtype.type(0)
+    if len(unrolled) > 0:
+        for i in range(n):
+            for j in range(len(unrolled)):
+                x[j, i] = X[(start + i) * len(unrolled) + j] - center[j]
+    else:
+        for i in range(n):
+            for j in range(len(center)):
+                x[j, i] = X[(start + i) * len(center) + j] - center[j]
+    for i in range(n):
+        w[i] = weight[start + i]
+    for i in range(n, BLOCK):
+        for j in range(len(center)):
+            x[j, i] = zero
+        w[i] = zero
+
+
+@njit(inline="always")
+def _normalize(r, top, total, w, K):
+    """Turn log p(x, k) in r into exp(r - top); return the log-likelihood of the block.
+
+    ``total`` then holds what makes responsibilities, times weights, of r.
+    """
+    zero = r.dtype.type(0)
+    for i in range(BLOCK):
+        total[i] = zero
+    for k in range(K):
+        for i in range(BLOCK):
+            e = exp(r[k, i] - top[i])
+            r[k, i] = e
+            total[i] += e
+    log_lik = zero
+    for i in range(BLOCK):
+        log_lik += w[i] * (top[i] + log(total[i]))
+        total[i] = w[i] / total[i]
+    return log_lik
+
+
 @njit(**OPTIONS)
 def _pass(
-    X, weight, centre, factors, shifts, constants, least, unrolled, tiles, counts, first, second
+    X, weight, center, factors, shifts, constants, floor, unrolled, tiles, counts, first, second
 ):
     K = len(shifts)
     P = len(unrolled) + 4 * len(tiles)
-    n_features = len(centre)
     dtype = X.dtype
     zero, half = dtype.type(0), dtype.type(0.5)
     x, z = np.zeros((P, BLOCK), dtype), np.empty((K, P, BLOCK), dtype)
@@ -192,21 +232,7 @@ def _pass(
     top, total, w = np.empty(BLOCK, dtype), np.empty(BLOCK, dtype), np.empty(BLOCK, dtype)
     log_lik = 0.0
     for start in range(0, len(weight), BLOCK):
-        n = min(BLOCK, len(weight) - start)
-        if len(unrolled) > 0:
-            for i in range(n):
-                for j in range(len(unrolled)):
-                    x[j, i] = X[(start + i) * len(unrolled) + j] - centre[j]
-        else:
-            for i in range(n):
-                for j in range(n_features):
-                    x[j, i] = X[(start + i) * n_features + j] - centre[j]
-        for i in range(n):
-            w[i] = weight[start + i]
-        for i in range(n, BLOCK):
-            for j in range(n_features):
-                x[j, i] = zero
-            w[i] = zero
+        _load(X, weight, center, start, min(BLOCK, len(weight) - start), x, w, unrolled)
         for k in range(K):
             if len(unrolled) > 0:
                 _distances_unrolled(x, factors, shifts, k, z, r, unrolled)
@@ -217,23 +243,12 @@ def _pass(
                 r[k, i] = constant - half * r[k, i]
             for i in range(BLOCK):
                 top[i] = r[k, i] if k == 0 else max(top[i], r[k, i])
-        for i in range(BLOCK):
-            total[i] = zero
-        for k in range(K):
-            for i in range(BLOCK):
-                e = exp(r[k, i] - top[i])
-                r[k, i] = e
-                total[i] += e
-        u = zero
-        for i in range(BLOCK):
-            u += w[i] * (top[i] + log(total[i]))
-            total[i] = w[i] / total[i]
-        log_lik += u
+        log_lik += _normalize(r, top, total, w, K)
         for k in range(K):
             u = zero
             n_large = 0
             for i in range(BLOCK):
-                n_large += r[k, i] > least
+                n_large += r[k, i] > floor
                 r[k, i] *= total[i]
                 u += r[k, i]
             counts[k] += u
@@ -244,7 +259,7 @@ def _pass(
             elif n_large > 0:
                 m = 0
                 for i in range(BLOCK):
-                    if r[k, i] > least * total[i]:
+                    if r[k, i] > floor * total[i]:
                         few_r[m] = r[k, i]
                         for a in range(P):
                             few_z[a, m] = z[k, a, i]
@@ -268,8 +283,8 @@ def _prepared(whitening: Whitening, dtype: np.dtype) -> tuple[Any, ...]:
         factors[:, :D, :D] = rounded.factors
     shifts[:, :D] = rounded.shifts
     # responsibilities that are left out are below the digits of the sums
-    least = dtype.type(1e-18 if dtype == np.float64 else 1e-10)
-    return rounded.centre, factors, shifts, rounded.constants, least, unrolled, tiles
+    floor = dtype.type(1e-18 if dtype == np.float64 else 1e-10)
+    return rounded.center, factors, shifts, rounded.constants, floor, unrolled, tiles
 
 
 def sums(whitening: Whitening, X: Array, weight: Array) -> tuple[float, Array, Array, Array]:

@@ -59,11 +59,11 @@ def marginal(
     if whitening.factors.ndim == 2:
         return _diagonal_marginal(whitening, observed)
     factors, covariance = _dense_marginal(whitening, observed)
-    n_missing = len(whitening.centre) - len(observed)
+    n_missing = len(whitening.center) - len(observed)
     constants = whitening.constants + n_missing / 2 * math.log(2 * math.pi)
     constants = constants + _log_det(factors) - _log_det(whitening.factors)
     back = whitening.factors @ covariance[:, :, observed] @ factors.transpose(0, 2, 1)
-    left = np.eye(len(whitening.centre)) - back @ back.transpose(0, 2, 1)
+    left = np.eye(len(whitening.center)) - back @ back.transpose(0, 2, 1)
 
     def expand(log_lik: float, counts: Array, first: Array, second: Array) -> tuple[Any, ...]:
         n = counts if len(second) == len(counts) else counts.sum(keepdims=True)
@@ -71,21 +71,21 @@ def marginal(
         return log_lik, counts, np.matmul(back, first[:, :, None])[:, :, 0], second
 
     part = Whitening(
-        whitening.centre[observed], factors, whitening.means[:, observed], constants
+        whitening.center[observed], factors, whitening.means[:, observed], constants
     )
     return part, expand
 
 
 def conditional_means(whitening: Whitening, group: Group) -> Array:
     """E[x | x_o, k] of the rows of a group that lacks features, (K, n, D)."""
-    centre, means, observed = whitening.centre, whitening.means, group.observed
-    K, n, D = len(means), len(group.values), len(centre)
-    out = np.broadcast_to((centre + means)[:, None], (K, n, D)).copy()
+    center, means, observed = whitening.center, whitening.means, group.observed
+    K, n, D = len(means), len(group.values), len(center)
+    out = np.broadcast_to((center + means)[:, None], (K, n, D)).copy()
     assert observed is not None
     if whitening.factors.ndim == 3:
         factors, covariance = _dense_marginal(whitening, observed)
         slopes = covariance[:, :, observed] @ factors.transpose(0, 2, 1) @ factors
-        gaps = (group.values - centre[observed])[None] - means[:, None, observed]
+        gaps = (group.values - center[observed])[None] - means[:, None, observed]
         out += gaps @ slopes.transpose(0, 2, 1)
     out[:, :, observed] = group.values
     return out
@@ -102,7 +102,7 @@ def _dense_marginal(whitening: Whitening, observed: Indices) -> tuple[Array, Arr
 def _diagonal_marginal(
     whitening: Whitening, observed: Indices
 ) -> tuple[Whitening, Callable[..., tuple[Any, ...]]]:
-    D = len(whitening.centre)
+    D = len(whitening.center)
     missing = np.setdiff1d(np.arange(D), observed)
     constants = whitening.constants + len(missing) / 2 * math.log(2 * math.pi)
     constants = constants - np.log(whitening.factors[:, missing]).sum(1)
@@ -114,7 +114,7 @@ def _diagonal_marginal(
         return log_lik, counts, firsts, seconds
 
     part = Whitening(
-        whitening.centre[observed],
+        whitening.center[observed],
         whitening.factors[:, observed],
         whitening.means[:, observed],
         constants,

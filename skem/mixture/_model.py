@@ -17,16 +17,17 @@ for blocks of size d of which a row gives m observations, in a group of c compon
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
-from scipy.special import gammaln, multigammaln, xlogy
+from numpy.typing import ArrayLike, DTypeLike
+from scipy.special import gammaln, multigammaln, softmax, xlogy
 
 from skem._stats import Additive
 from skem._typing import Array, Indices
 from skem.mixture import _sums
 from skem.mixture._covariances import Layout, inverse_cholesky
-from skem.mixture._missing import Group, group_rows, marginal
+from skem.mixture._missing import Group, conditional_means, group_rows, marginal
 from skem.mixture._sums import Whitening
 
 # A component has collapsed whose standard deviation, relative to that of the data, or to
@@ -81,10 +82,35 @@ class Params:
         elif factors.ndim == 2:
             factors = np.broadcast_to(factors, means.shape)
         log_norm = layout.n_features * math.log(2 * math.pi) + layout.log_det(self.cholesky)
-        centre = weights @ means
+        center = weights @ means
         return Whitening(
-            centre, factors, means - centre, np.log(weights) - log_norm[active] / 2
+            center, factors, means - center, np.log(weights) - log_norm[active] / 2
         )
+
+
+def params_of(
+    layout: Layout, weights: ArrayLike, means: ArrayLike, factors: Any, covariances: Any
+) -> Params:
+    """Return parameters of fitted attributes.
+
+    The factors of the precisions come before the covariances, since rounding leaves them
+    positive definite.
+    """
+    cholesky = None
+    if factors is not None:
+        cholesky = inverse_cholesky(layout.to_blocks(factors).swapaxes(2, 3))
+        blocks: Array = cholesky @ cholesky.swapaxes(2, 3)
+    else:
+        blocks = layout.to_blocks(covariances)
+    weights, means = np.asarray(weights, dtype=float), np.asarray(means, dtype=float)
+    params = Params(layout, weights / weights.sum(), means, blocks)
+    try:
+        params.cholesky  # noqa: B018
+    except CollapseError:
+        if cholesky is None:
+            raise
+        vars(params)["cholesky"] = cholesky  # the product has none, by rounding
+    return params
 
 
 @dataclass(frozen=True)
@@ -105,7 +131,7 @@ class Prior:
 
 @dataclass(frozen=True)
 class Stats(Additive):
-    """Sums over rows, centred at and whitened by the parameters that they were made with."""
+    """Sums over rows, centered at and whitened by the parameters that they were made with."""
 
     weight: float  # sum of the sample weights
     log_lik: float  # nats
@@ -137,7 +163,7 @@ class Mixture:
         if dtype == np.float64:
             return np.dtype(float)
         smallest = 1 / np.abs(params.factors).max(initial=0)
-        spread = np.abs(params.means - params.whitening.centre).max(initial=0)
+        spread = np.abs(params.means - params.whitening.center).max(initial=0)
         spread = max(spread, float(self.scale.max(initial=0)))
         return np.dtype(float if smallest < MIN_SINGLE_SCALE * spread else dtype)
 
@@ -167,7 +193,7 @@ class Mixture:
         if responsibilities is not None:
             given = group.of(responsibilities).T[active]
             sums = _sums.sums(whitening, group.values, weight, given)
-        elif self.fast and len(whitening.centre) > 0:
+        elif self.fast and len(whitening.center) > 0:
             from skem.mixture import _kernel
 
             sums = _kernel.sums(whitening, group.values, weight)
@@ -195,10 +221,41 @@ class Mixture:
             out[np.ix_(params.active, group.index(n))] = values
         return out.T
 
+    def entropy(self, params: Params, groups: list[Group]) -> Array:
+        """Return the entropy of the responsibilities of each row, in nats."""
+        posterior = softmax(self.log_joint(params, groups), axis=1)
+        return -xlogy(posterior, posterior).sum(1)
+
+    def impute(self, params: Params, groups: list[Group]) -> Array:
+        """Return the rows; missing values have their conditional expectation."""
+        posterior = softmax(self.log_joint(params, groups), axis=1)[:, params.active]
+        out = np.empty((len(posterior), self.layout.n_features))
+        for group in groups:
+            place = group.index(len(out))
+            if group.observed is None:
+                out[place] = group.values
+                continue
+            means = conditional_means(params.whitening, group)
+            out[place] = np.einsum("nk,knd->nd", posterior[place], means)
+            out[np.ix_(place, group.observed)] = group.values
+        return out
+
+    def sample(
+        self, params: Params, n_samples: int, rng: np.random.RandomState
+    ) -> tuple[Array, Indices]:
+        """Draw rows and their components."""
+        components = rng.choice(len(params.weights), size=n_samples, p=params.weights)
+        noise = rng.normal(size=(n_samples, self.layout.n_features))
+        X, cholesky = params.means[components], self.layout.of_groups(params.cholesky)
+        for k in np.unique(components):
+            own, factor = components == k, cholesky[k if len(cholesky) > 1 else 0]
+            X[own] += noise[own] @ factor.T if factor.ndim == 2 else noise[own] * factor
+        return X, components
+
     # -- M step -----------------------------------------------------------------------
 
     def m_step(self, params: Params, stats: Stats) -> Params:
-        """The parameters that maximise the expected log-posterior."""
+        """The parameters that maximize the expected log-posterior."""
         return self.mode(stats.counts, *self.moments(params, stats), params)
 
     def mode(
@@ -231,7 +288,7 @@ class Mixture:
                 covariances[off] = before.covariances[off]
         return self._checked(Params(layout, weights, means, covariances))
 
-    def recentre(self, stats: Stats, params: Params, new: Params) -> Stats:
+    def recenter(self, stats: Stats, params: Params, new: Params) -> Stats:
         """Statistics made with ``params``, expressed in those of ``new``."""
         averages, scatter = self.moments(params, stats)
         factors, gaps = new.factors, averages - new.means
@@ -306,7 +363,7 @@ class Mixture:
         )
 
     def log_prior(self, params: Params) -> float:
-        """log p(parameters), normalised where it is proper; 0 if it is flat.
+        """log p(parameters), normalized where it is proper; 0 if it is flat.
 
         Components that are switched off are no longer part of the model.
         """

@@ -4,11 +4,11 @@
     F(q, theta) = sum_nk q_nk (log N(x_n | k) - log q_nk)
                   + beta sum_{n ~ m} sum_k q_nk q_mk + log p(mu, Sigma)
 
-Given its neighbors, q_n = softmax_k(log N(x_n | k) + beta sum_{m ~ n} q_mk) maximises F.
+Given its neighbors, q_n = softmax_k(log N(x_n | k) + beta sum_{m ~ n} q_mk) maximizes F.
 Rows that are not neighbors are updated together, class by class, so that F never
 decreases. The M step of means and covariances is that of the mixture. The weights of the
-mixture have no part in it: next to the coupling, a field log pi learnt from q feeds itself
-until one component has all rows. F bounds the log-density up to the constant log-normaliser
+mixture have no part in it: next to the coupling, a field log pi learned from q feeds itself
+until one component has all rows. F bounds the log-density up to the constant log-normalizer
 of the Potts prior.
 """
 

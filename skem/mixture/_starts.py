@@ -25,6 +25,7 @@ from skem._rows.sampling import representative_rows, rows_unlike
 from skem._typing import Array, Indices, Mask
 from skem.mixture._covariances import Layout
 from skem.mixture._model import CollapseError, Mixture, Params
+from skem.mixture._prior import check_covariances
 
 # Rows of the sample: at least so many, and so many for each component.
 SAMPLE_ROWS, SAMPLE_ROWS_PER_COMPONENT = 5000, 50
@@ -63,6 +64,38 @@ class Given:
         """Return the start, if it is complete."""
         values: Any = (self.weights, self.means, self.covariances)
         return Params(layout, *values)
+
+
+def given_of(layout: Layout, weights: Any, means: Any, precisions: Any) -> Given:
+    """Return the starting values of a user, checked; None stays None."""
+    K, D = layout.n_components, layout.n_features
+    if weights is not None:
+        weights = _checked("weights_init", weights, (K,))
+        if (weights < 0).any() or abs(weights.sum() - 1) > 1e-6:
+            raise ValueError(
+                "weights_init must be at least 0 and sum to 1, but its sum is "
+                f"{weights.sum()} and its smallest value {weights.min()}."
+            )
+    if means is not None:
+        means = _checked("means_init", means, (K, D))
+    if precisions is None:
+        return Given(weights, means)
+    blocks = layout.to_blocks(_checked("precisions_init", precisions, layout.public_shape))
+    return Given(weights, means, np.linalg.inv(check_covariances("precisions_init", blocks)))
+
+
+def _checked(name: str, values: Any, shape: tuple[int, ...]) -> Array:
+    try:
+        array = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must hold numbers in the shape {shape}: {error}") from error
+    if array.shape != shape:
+        raise ValueError(
+            f"{name} must hold numbers in the shape {shape}, but its shape is {array.shape}."
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} must hold finite numbers, but has NaN or infinity.")
+    return array
 
 
 @dataclass(frozen=True)

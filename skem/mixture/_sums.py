@@ -33,10 +33,10 @@ MAX_EXPANSION = 2.0**18
 class Whitening:
     """Maps a row to its whitened coordinates in each of K components."""
 
-    centre: Array  # (D,), near the data
+    center: Array  # (D,), near the data
     factors: Array  # (K, D, D) lower triangular, (1, D, D) if shared, or (K, D) diagonal
-    means: Array  # (K, D), minus the centre
-    constants: Array  # (K,), log weight and log normaliser
+    means: Array  # (K, D), minus the center
+    constants: Array  # (K,), log weight and log normalizer
 
     @property
     def shifts(self) -> Array:
@@ -46,11 +46,11 @@ class Whitening:
         return -np.matmul(self.factors, self.means[:, :, None])[:, :, 0]
 
     def astype(self, dtype: np.dtype) -> "Whitening":
-        """In ``dtype``; the means make good for the centre's rounding."""
-        centre = self.centre.astype(dtype)
-        means = self.means + (self.centre - centre)
+        """In ``dtype``; the means make good for the center's rounding."""
+        center = self.center.astype(dtype)
+        means = self.means + (self.center - center)
         return Whitening(
-            centre,
+            center,
             self.factors.astype(dtype),
             means.astype(dtype),
             self.constants.astype(dtype),
@@ -229,7 +229,7 @@ def _blocks(whitening: Whitening, X: Array) -> Iterator[tuple[slice, Any, Array]
     for start in range(0, len(X), size):
         part = slice(start, min(start + size, len(X)))
         x = _view(rows, D + 1, part.stop - start)
-        np.subtract(X[part].T, whitening.centre[:, None], out=x[:D])
+        np.subtract(X[part].T, whitening.center[:, None], out=x[:D])
         x[D] = 1
         log_joint = projection.distances(x)
         log_joint *= -0.5

@@ -52,6 +52,7 @@ from skem.rbm._training import (
     State,
     Training,
     Workspace,
+    compiled_workspaces,
     epoch,
     generator,
     initial_state,
@@ -277,7 +278,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            The rows. The blocks of a dask array or data frame are learnt from in their
+            The rows. The blocks of a dask array or data frame are learned from in their
             order, one at a time.
         y : None
             Ignored.
@@ -330,15 +331,8 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         work = n_iter * rows.shape[0] * state.params.weights.size * n_products
         if work < MIN_FAST or find_spec("numba") is None:
             return cache(lambda n_rows: Workspace(state, n_rows, options, seed))
-        from skem.rbm._kernel import KernelWorkspace  # numba takes time to import
-
         sparse = self.n_components >= MIN_SPARSE and density(rows) <= MAX_DENSITY
-        n_threads = own_threads(self.n_jobs)
-        return cache(
-            lambda n_rows: KernelWorkspace(
-                state, n_rows, options, seed, sparse=sparse, n_threads=n_threads
-            )
-        )
+        return compiled_workspaces(state, options, seed, sparse, own_threads(self.n_jobs))
 
     def _pass(
         self, training: Training, rows: LocalRows, chosen: Indices, i: int | None
@@ -402,7 +396,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
     def _check_rows(
         self, X: Any, sample_weight: Any = None, *, reset: bool, quiet: bool = False
     ) -> LocalRows:
-        rows = check_rows(
+        rows: Any = check_rows(
             self, X, sample_weight, reset=reset, random_order=True, accept_sparse="csr"
         )
         low, high = span(rows)

@@ -13,6 +13,7 @@ The arithmetic is in float32: its rounding is far below the noise of a minibatch
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,19 @@ class Workspace:
         self.h *= weight[:, None]
         keep, W = 1 - rate * self.options.decay, self.params.weights
         sgemm(rate, self.h.T, self.v.T, beta=keep, c=W.T, trans_b=1, overwrite_c=1)
+
+
+def compiled_workspaces(
+    state: State, options: Options, seed: int, sparse: bool, n_threads: int
+) -> Callable[[int], Workspace]:
+    """Return the compiled workspace for each size of a batch."""
+    from skem.rbm._kernel import KernelWorkspace  # numba takes time to import
+
+    return cache(
+        lambda n_rows: KernelWorkspace(
+            state, n_rows, options, seed, sparse=sparse, n_threads=n_threads
+        )
+    )
 
 
 @np.errstate(over="ignore", invalid="ignore")

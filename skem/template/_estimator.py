@@ -7,14 +7,12 @@ leaves an optimum) and ``_windows`` (correlations); this file is the estimator.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import softmax
 from sklearn.utils import Tags, check_array, check_random_state
 
 from skem._base.em import EMEstimator, Trained
@@ -31,26 +29,23 @@ from skem._typing import Array, Indices
 from skem.template._model import (
     SEEN,
     Params,
-    Rows,
     ShiftedTemplate,
     Smoothness,
     Stats,
 )
-from skem.template._moves import N_ITER_TRY, try_moves
+from skem.template._moves import follow_moves
 from skem.template._starts import (
+    check_schedule,
+    follow_schedule,
     given_params,
     mean_params,
     model_of,
     prior_at,
     random_params,
-    run_em,
     search,
     shrink_all,
 )
-from skem.template._windows import Windows
-
-# Shift moves in a row: each costs a short run, and more have not been seen to help.
-MAX_MOVES = 4
+from skem.template._windows import Windows, check_image_shape, new_windows
 
 
 class ShiftedTemplateEM(EMEstimator):
@@ -88,7 +83,7 @@ class ShiftedTemplateEM(EMEstimator):
         more category, the last, and ``predict`` gives -1 for it.
     init : {"auto", "mean", "random"}, default="auto"
         Where EM starts. "auto" tries several starts on ``init_size`` images, goes on from
-        the best with all images, and tries to move an off-centre template into place.
+        the best with all images, and tries to move an off-center template into place.
         "mean" starts from every shift being equally probable. "random" starts from
         random pixels within the range of the data and a random noise.
     n_init : int, default=2
@@ -97,7 +92,7 @@ class ShiftedTemplateEM(EMEstimator):
         Number of images on which starts are compared.
     shrinkage : {"start", "map"} or None, default="start"
         "start" adds to "auto" a start whose template and background are shrunk, so that
-        images recognise the template and not their own noise; the fit itself is
+        images recognize the template and not their own noise; the fit itself is
         maximum likelihood. "map" keeps the shrunk estimate, for very noisy images: the
         mode under Gaussian priors on the DCT coefficients, whose variances are estimated
         from the data for each radial frequency. None does without.
@@ -162,7 +157,7 @@ class ShiftedTemplateEM(EMEstimator):
         The objective of the fitted parameters: log-likelihood plus log prior density,
         in nats per image. Without a prior it is ``score`` of the training images; in hard
         EM it is the bound at the most probable shifts, which is lower. After
-        ``partial_fit`` it is that of the last batch, before it was learnt.
+        ``partial_fit`` it is that of the last batch, before it was learned.
     lower_bounds_ : list of float
         The objective after each iteration on all images; within a fit it never decreases.
     n_iter_ : int
@@ -186,7 +181,7 @@ class ShiftedTemplateEM(EMEstimator):
 
     Notes
     -----
-    NaN marks a missing pixel; missing pixels are marginalised exactly, at about twice the
+    NaN marks a missing pixel; missing pixels are marginalized exactly, at about twice the
     time and memory. float32 data are kept and computed in float32, except while the noise
     is below 1% of the size of the pixels, where squares would cancel: such passes compute
     in float64, as do all methods but fit. The transform of X, as large as X,
@@ -358,7 +353,7 @@ class ShiftedTemplateEM(EMEstimator):
         return int(self.max_iter)
 
     def _train(self, rows: AllRows, resume: bool) -> Trained:
-        self._check_schedule()
+        check_schedule(self.subset_schedule)
         image_shape = self._image_shape_of(rows.row_shape) or (1, rows.shape[1])
         windows = self._new_windows(image_shape, rows.shape[1])
         if resume:
@@ -383,6 +378,10 @@ class ShiftedTemplateEM(EMEstimator):
     ) -> Trained:
         """Start, sharpen, run EM, and move a template that is off its place."""
         kinds, run, params = self._starts_to_compare(), None, None
+
+        def run_from(params: Params, max_iter: int) -> Run:
+            return self._run_em(model, passes, params, rows, max_iter)
+
         try:
             if kinds:
                 sample = representative_rows(rows, self.init_size, rng)
@@ -391,14 +390,19 @@ class ShiftedTemplateEM(EMEstimator):
             passes = Passes(model, rows, self.n_jobs)
             if params is None:
                 params, best = self._single_start(model, span, passes, rng), "given"
-            params = self._follow_schedule(model, rows, params)
+            params = follow_schedule(
+                model, rows, params, self.subset_schedule or (), self.n_jobs
+            )
             if best == "shrunk" or self.shrinkage == "map":
                 params, smoothness = self._shrink(model, passes, params)
                 if self.shrinkage == "map":
                     model = replace(model, smoothness=smoothness)
-            run = self._run_em(model, passes, params, rows, self.max_iter)
+            run = run_from(params, self.max_iter)
             if kinds and self.init == "auto":
-                for better in self._moves(model, passes, run, rows):
+                moves = follow_moves(
+                    model, passes, run, rows, self.tol, self.max_iter, run_from
+                )
+                for better in moves:  # one by one, so that Ctrl-C keeps the last
                     run = better
         except FloatingPointError as error:
             raise ValueError(
@@ -412,14 +416,6 @@ class ShiftedTemplateEM(EMEstimator):
             run = replace(run, interrupted=True)
         return model, run
 
-    def _follow_schedule(self, model: ShiftedTemplate, rows: AllRows, params: Params) -> Params:
-        """Run EM on the first images, in turn, as ``subset_schedule`` says."""
-        for n_images, n_iter in self.subset_schedule or ():
-            first = rows.head(n_images)
-            if first.n_positive:
-                _, params = run_em(model, Passes(model, first, self.n_jobs), params, n_iter)
-        return params
-
     def _shrink(
         self, model: ShiftedTemplate, passes: Passes, params: Params
     ) -> tuple[Params, Smoothness | None]:
@@ -429,31 +425,6 @@ class ShiftedTemplateEM(EMEstimator):
         if self._resumes() or self._is_given():
             return params, prior_at(model, passes, params)
         return shrink_all(model, passes, params)
-
-    def _moves(
-        self, model: ShiftedTemplate, passes: Passes, run: Run, rows: AllRows
-    ) -> Iterator[Run]:
-        """Yield the run continued from each move that helps; Ctrl-C keeps the last."""
-        for _ in range(MAX_MOVES):
-            left = self.max_iter - run.n_iter - N_ITER_TRY
-            if run.stopped or run.interrupted or left < 0:
-                break
-            trial = try_moves(model, passes, run, rows, self.tol)
-            if trial is None:
-                break
-            run = run.then(trial)
-            run = run.then(self._run_em(model, passes, trial.state[0], rows, left))
-            yield run
-
-    def _check_schedule(self) -> None:
-        for stage in self.subset_schedule or ():
-            sizes = stage if isinstance(stage, (tuple, list)) else ()
-            integers = all(isinstance(size, Integral) and int(size) > 0 for size in sizes)
-            if len(sizes) != 2 or not integers:
-                raise ValueError(
-                    "subset_schedule must hold pairs (n_images, n_iter) of positive "
-                    f"integers, but one of them is {stage!r}."
-                )
 
     def _starts_to_compare(self) -> list[str]:
         """Return the kinds of starts to compare on a sample; none if there is only one."""
@@ -494,26 +465,8 @@ class ShiftedTemplateEM(EMEstimator):
         return given_params(model, params, **self._given())
 
     def _new_windows(self, image_shape: tuple[int, ...], n_features: int) -> Windows:
-        if math.prod(image_shape) != n_features:
-            raise ValueError(
-                f"image_shape={image_shape} holds {math.prod(image_shape)} pixels, but X "
-                f"has {n_features} features."
-            )
-        height, width = image_shape[:2]
-        window = (
-            height if self.template_height is None else int(self.template_height),
-            max(1, width // 2) if self.template_width is None else int(self.template_width),
-        )
-        for name, size, limit in (
-            ("template_height", window[0], height),
-            ("template_width", window[1], width),
-        ):
-            if size > limit:
-                raise ValueError(
-                    f"{name}={size} is larger than the image, whose shape (height, width) "
-                    f"is {(height, width)}."
-                )
-        return Windows(image_shape, window)
+        height, width = self.template_height, self.template_width
+        return new_windows(image_shape, n_features, height, width)
 
     def _check_same_model(self, n_features: int) -> None:
         self._check_same_windows(self._new_windows(self.image_shape_, n_features))
@@ -542,14 +495,7 @@ class ShiftedTemplateEM(EMEstimator):
         """Return the shape of an image, from the parameter or from a stack of images."""
         if self.image_shape is None:
             return row_shape if len(row_shape) in (2, 3) else None
-        shape = tuple(self.image_shape)
-        sizes_fit = all(isinstance(size, Integral) and int(size) > 0 for size in shape)
-        if len(shape) not in (2, 3) or not sizes_fit:
-            raise ValueError(
-                "image_shape must be (height, width) or (height, width, channels), all "
-                f"positive integers, but it is {self.image_shape!r}."
-            )
-        return tuple(int(size) for size in shape)
+        return check_image_shape(self.image_shape)
 
     def _check_rows(self, X: Any, sample_weight: Any = None, *, reset: bool) -> AllRows:
         X = np.asarray(X) if isinstance(X, list | tuple) else X
@@ -580,7 +526,7 @@ class ShiftedTemplateEM(EMEstimator):
             "shift_prior_": params.shift_prior,
             "shift_shape_": (rows, columns),
             "image_shape_": windows.image_shape,
-            "_centre": model.centre,
+            "_center": model.center,
             "_variance": model.variance,
             "_smoothness": smoothness and (smoothness.template, smoothness.background),
         }
@@ -589,7 +535,7 @@ class ShiftedTemplateEM(EMEstimator):
         windows = Windows(self.image_shape_, self.template_.shape[:2])
         return ShiftedTemplate(
             windows,
-            self._centre,
+            self._center,
             self._variance,
             absent=len(self.shift_prior_) > windows.n_shifts,
             single=self.template_.dtype == np.float32,
@@ -603,8 +549,8 @@ class ShiftedTemplateEM(EMEstimator):
         template = self.template_.reshape(*model.windows.window_shape, channels)
         background = self.background_.reshape(model.windows.full_shape)
         return Params(
-            model.to_centred(template),
-            model.to_centred(background),
+            model.to_centered(template),
+            model.to_centered(background),
             self.noise_std_**2,
             self.shift_prior_,
         )
@@ -688,15 +634,7 @@ class ShiftedTemplateEM(EMEstimator):
         ndarray of shape (n_samples, n_features)
             The images, complete.
         """
-
-        def fill(model: ShiftedTemplate, params: Params, rows: Rows) -> Array:
-            pixels = rows.pixels.copy()
-            missing = np.isnan(pixels)
-            code = softmax(model.log_joint(params, rows), axis=1)
-            pixels[missing] = model.expected(params, code)[missing]
-            return pixels
-
-        return self._map_rows(X, fill)
+        return self._map_rows(X, ShiftedTemplate.impute)
 
     @rowwise
     def align(self, X: ArrayLike) -> Array:
@@ -713,12 +651,7 @@ class ShiftedTemplateEM(EMEstimator):
             The posterior mean of the window's pixels, given that the template is
             present. Missing pixels are taken from the template.
         """
-
-        def windows(model: ShiftedTemplate, params: Params, rows: Rows) -> Array:
-            log_joint = model.log_joint(params, rows)[:, : model.windows.n_shifts]
-            return model.aligned(params, rows, softmax(log_joint, axis=1))
-
-        return self._map_rows(X, windows)
+        return self._map_rows(X, ShiftedTemplate.align)
 
     def sample(
         self,

@@ -8,7 +8,7 @@ In the layout of ``_windows`` (lines R, space S, window w, shifts N):
     log p(x, d) = [2 (C_d - X_d) - (|F|^2 - b_d)] / 2s^2 + log a_d + log N(x | B, s^2)
     C = F correlated with x,  X = window sums of sum_r xB,  b = window sums of sum_r B^2
 
-Missing pixels drop out of every sum. Each line is centred at its mean over the data, which
+Missing pixels drop out of every sum. Each line is centered at its mean over the data, which
 no shift can see: squares then cancel far less, in float32 above all.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from scipy.fft import dctn, idctn
 from scipy.sparse.linalg import LinearOperator, cg
-from scipy.special import gammaln, xlogy
+from scipy.special import gammaln, softmax, xlogy
 
 from skem._stats import Additive
 from skem._typing import AnyArray, Array, Mask
@@ -34,7 +34,7 @@ BLOCK = 16
 
 @dataclass(frozen=True)
 class Params:
-    """The parameters, template and background centred."""
+    """The parameters, template and background centered."""
 
     template: Array  # (R, *w)
     background: Array  # (R, *S)
@@ -49,7 +49,7 @@ class Stats(Additive):
     weight: float  # sum of the sample weights
     log_lik: float  # the bound, nats
     n_pixels: float  # observed pixels
-    sum_sq: float  # of the observed pixels, centred
+    sum_sq: float  # of the observed pixels, centered
     shift_counts: Array
     template_num: Array  # (R, *w)
     template_den: Array  # (1, 1...), or (R, *w) where pixels are missing
@@ -62,14 +62,14 @@ class Rows:
     """A chunk of k images, with all that does not change from pass to pass."""
 
     pixels: Array  # (k, n_features), the caller's own memory
-    spectrum: AnyArray  # (Q, k, R) complex, of the centred lines
+    spectrum: AnyArray  # (Q, k, R) complex, of the centered lines
     observed_spectrum: AnyArray | None  # of the 0/1 mask; None if nothing is missing
     sum_sq: Array  # (k,)
     n_pixels: Array  # (k,)
 
 
 class View(NamedTuple):
-    """The lines (k, R, *S) of a chunk for one pass; ``lines - offset`` is centred."""
+    """The lines (k, R, *S) of a chunk for one pass; ``lines - offset`` is centered."""
 
     lines: Array
     offset: Array  # (R,)
@@ -89,8 +89,8 @@ class ShiftedTemplate:
     """Options and constants of the model. It holds no parameter and no data."""
 
     windows: Windows
-    centre: Array  # (R,), subtracted from the pixels of each line
-    variance: float  # of the centred pixels: the scale of the data
+    center: Array  # (R,), subtracted from the pixels of each line
+    variance: float  # of the centered pixels: the scale of the data
     single: bool = False  # whether the data are float32
     absent: bool = False
     hard: bool = False
@@ -108,7 +108,7 @@ class ShiftedTemplate:
 
     @property
     def mean_square(self) -> float:
-        return self.variance + float(np.mean(self.centre**2))
+        return self.variance + float(np.mean(self.center**2))
 
     @property
     def min_noise_var(self) -> float:
@@ -124,13 +124,13 @@ class ShiftedTemplate:
     def rows(self, pixels: Array, dtype: DTypeLike) -> Rows:
         """Prepare a chunk (k, n_features) in which NaN marks a missing pixel."""
         k, n_features = pixels.shape
-        spectrum = self.windows.empty_spectrum(k, len(self.centre), dtype)
+        spectrum = self.windows.empty_spectrum(k, len(self.center), dtype)
         missing = bool(np.isnan(pixels).any())
         observed_spectrum = np.empty_like(spectrum) if missing else None
         sum_sq, n_pixels = np.empty(k), np.full(k, float(n_features))
         for start in range(0, k, BLOCK):
             block = slice(start, start + BLOCK)
-            lines = self.centred(pixels[block], dtype, missing)
+            lines = self.centered(pixels[block], dtype, missing)
             spectrum[:, block] = self.windows.spectrum(lines)
             lines = lines.reshape(len(lines), -1)
             sum_sq[block] = np.einsum("kp,kp->k", lines, lines, dtype=float)
@@ -140,12 +140,12 @@ class ShiftedTemplate:
                 n_pixels[block] = observed.reshape(len(observed), -1).sum(1)
         return Rows(pixels, spectrum, observed_spectrum, sum_sq, n_pixels)
 
-    def centred(self, pixels: Array, dtype: DTypeLike, missing: bool) -> Array:
-        """Centred lines (k, R, *S), zero where a pixel is missing."""
+    def centered(self, pixels: Array, dtype: DTypeLike, missing: bool) -> Array:
+        """Centered lines (k, R, *S), zero where a pixel is missing."""
         lines = self._lines(pixels)
         out = np.empty(lines.shape, dtype)
-        centre = self.windows.broadcast(self.centre)
-        np.subtract(lines, centre, out=out, casting="same_kind")
+        center = self.windows.broadcast(self.center)
+        np.subtract(lines, center, out=out, casting="same_kind")
         return np.nan_to_num(out, copy=False) if missing else out
 
     def _observed(self, pixels: Array) -> Mask:
@@ -157,14 +157,14 @@ class ShiftedTemplate:
         return self.windows.to_lines(images)
 
     def _view(self, rows: Rows) -> View:
-        """The chunk's lines: as they are where that is exact, else a centred copy."""
+        """The chunk's lines: as they are where that is exact, else a centered copy."""
         dtype, missing = rows.spectrum.real.dtype, rows.observed_spectrum is not None
         as_is = rows.pixels.dtype == dtype and self.windows.full_shape[2] == 1
         if as_is and not missing:
-            return View(self._lines(rows.pixels), self.centre, None)
-        lines = self.centred(rows.pixels, dtype, missing)
+            return View(self._lines(rows.pixels), self.center, None)
+        lines = self.centered(rows.pixels, dtype, missing)
         observed = self._observed(rows.pixels) if missing else None
-        return View(lines, 0 * self.centre, observed)
+        return View(lines, 0 * self.center, observed)
 
     # -- E step -----------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ class ShiftedTemplate:
 
     # -- M step -----------------------------------------------------------------------
 
-    def recentre(self, stats: Stats, params: Params, new: Params) -> Stats:
+    def recenter(self, stats: Stats, params: Params, new: Params) -> Stats:
         """The statistics as ``new`` parameters see them: they depend on none."""
         return stats
 
@@ -351,15 +351,15 @@ class ShiftedTemplate:
                 log_prior -= (terms + np.log(2 * np.pi * variances)).sum() / 2
         return float(log_prior)
 
-    # -- between images in the user's units and centred lines ---------------------------
+    # -- between images in the user's units and centered lines ---------------------------
 
-    def to_centred(self, image: Array) -> Array:
-        """An image or template (h, w, C) as centred lines."""
-        return self.windows.to_lines(image) - self.windows.broadcast(self.centre)
+    def to_centered(self, image: Array) -> Array:
+        """An image or template (h, w, C) as centered lines."""
+        return self.windows.to_lines(image) - self.windows.broadcast(self.center)
 
     def to_image(self, lines: Array) -> Array:
-        """Centred lines (..., R, *S) or (..., R, *w) as images (..., h, w, C)."""
-        return self.windows.to_images(lines + self.windows.broadcast(self.centre))
+        """Centered lines (..., R, *S) or (..., R, *w) as images (..., h, w, C)."""
+        return self.windows.to_images(lines + self.windows.broadcast(self.center))
 
     # -- what the parameters predict ---------------------------------------------------
 
@@ -371,8 +371,21 @@ class ShiftedTemplate:
         behind = windows.broadcast(total) - windows.coverage(present)
         lines = windows.paste(present, params.template)
         lines += behind[:, None] * params.background
-        lines += windows.broadcast(np.multiply.outer(total, self.centre))
+        lines += windows.broadcast(np.multiply.outer(total, self.center))
         return windows.to_images(lines).reshape(len(code), -1)
+
+    def impute(self, params: Params, rows: Rows) -> Array:
+        """Return the images; missing pixels have their conditional expectation."""
+        pixels = rows.pixels.copy()
+        missing = np.isnan(pixels)
+        posterior = softmax(self.log_joint(params, rows), axis=1)
+        pixels[missing] = self.expected(params, posterior)[missing]
+        return pixels
+
+    def align(self, params: Params, rows: Rows) -> Array:
+        """Return the posterior mean of each image's window, given that it is present."""
+        log_joint = self.log_joint(params, rows)[:, : self.windows.n_shifts]
+        return self.aligned(params, rows, softmax(log_joint, axis=1))
 
     def aligned(self, params: Params, rows: Rows, posterior: Array) -> Array:
         """Posterior mean of the window, if present, in the user's units: (k, h*w*C)."""

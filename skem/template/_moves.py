@@ -10,6 +10,8 @@ shift m, what template and background explain of the sum of squares after the M 
 for every m at once; A reaches beyond the window on both sides.
 """
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 from scipy.fft import irfftn, next_fast_len, rfftn
 
@@ -25,8 +27,32 @@ from skem.template._windows import Windows
 REACH, REACH_2D = 256, 8
 # Pixels of the sample that is looked at, moves that are tried, iterations of a try.
 SAMPLE_SIZE, N_MOVES, N_ITER_TRY = 1_500_000, 2, 5
+# Moves in a row: each costs a short run, and more have not been seen to help.
+MAX_MOVES = 4
 # Weight, in images, below which a pixel counts as not seen.
 MIN_SEEN = 1e-2
+
+
+def follow_moves(
+    model: ShiftedTemplate,
+    passes: Passes,
+    run: Run,
+    rows: AllRows,
+    tol: float,
+    max_iter: int,
+    run_from: Callable[[Params, int], Run],
+) -> Iterator[Run]:
+    """Yield the run continued from each move that helps."""
+    for _ in range(MAX_MOVES):
+        left = max_iter - run.n_iter - N_ITER_TRY
+        if run.stopped or run.interrupted or left < 0:
+            break
+        trial = try_moves(model, passes, run, rows, tol)
+        if trial is None:
+            break
+        run = run.then(trial)
+        run = run.then(run_from(trial.state[0], left))
+        yield run
 
 
 def try_moves(
@@ -58,12 +84,12 @@ def best_moves(
     rows = model.rows(X, dtype)
     posterior = model.posterior(model.log_joint(params, rows)) * weight[:, None]
     present = posterior[:, : windows.n_shifts].reshape(-1, *windows.shifts)
-    lines = model.centred(X, dtype, rows.observed_spectrum is not None)
+    lines = model.centered(X, dtype, rows.observed_spectrum is not None)
     limit = REACH if len(windows.space) == 1 else REACH_2D
     reach = tuple(min(limit, n - 1) for n in windows.shifts)
     explained = _by_background(windows, lines, weight, present, reach)
-    centre = [slice(n - 1 - r, n + r) for n, r in zip(windows.shifts, reach, strict=True)]
-    explained += _by_template(windows, lines, present.astype(dtype))[tuple(centre)]
+    center = [slice(n - 1 - r, n + r) for n, r in zip(windows.shifts, reach, strict=True)]
+    explained += _by_template(windows, lines, present.astype(dtype))[tuple(center)]
     explained[reach] = -np.inf  # no move
     best = np.argsort(explained, axis=None)[: -N_MOVES - 1 : -1]
     moves = np.stack(np.unravel_index(best, explained.shape), axis=1) - reach

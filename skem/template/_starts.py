@@ -1,8 +1,8 @@
 """Where EM for the shifted template starts.
 
-Image k is part of the template's mean, so its present shift is favoured by about
+Image k is part of the template's mean, so its present shift is favored by about
 h*w/n nats: from a poor start, few or noisy images freeze where they are. *Wiener-EM*
-removes the noise that images recognise themselves by: before each E step the template
+removes the noise that images recognize themselves by: before each E step the template
 and background are shrunk under Gaussian priors on their DCT coefficients, whose
 variances are estimated from the data, one for each radial frequency.
 """
@@ -10,6 +10,7 @@ variances are estimated from the data, one for each radial frequency.
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -63,18 +64,18 @@ def model_of(
         raise ValueError(
             f"X has values up to {largest:g} only, too small to be squared: rescale it."
         )
-    centre = ((counts * mean).sum(1) / counts.sum(1)).astype(dtype).astype(float)
-    square = square + counts * (mean - centre[:, None]) ** 2
+    center = ((counts * mean).sum(1) / counts.sum(1)).astype(dtype).astype(float)
+    square = square + counts * (mean - center[:, None]) ** 2
     variance = float(square.sum() / counts.sum())
     single = dtype == np.float32
-    model = ShiftedTemplate(windows, centre, variance, single, **options)
+    model = ShiftedTemplate(windows, center, variance, single, **options)
     return model, (found.low, found.high)
 
 
 def uniform_params(model: ShiftedTemplate) -> Params:
     """Return each pixel at the mean of its line, and equally probable shifts."""
     windows = model.windows
-    lines = len(model.centre)
+    lines = len(model.center)
     return Params(
         np.zeros((lines, *windows.window)),
         np.zeros((lines, *windows.space)),
@@ -119,7 +120,7 @@ def window_params(
 ) -> Params:
     """Return the mean start, with the window of one image that differs most from the mean."""
     windows, image = model.windows, X[[rng.randint(len(X))]]
-    lines = model.centred(image, float, missing=False)[0]
+    lines = model.centered(image, float, missing=False)[0]
     lines = np.where(np.isnan(lines), params.background, lines)
     energy = windows.sums(((lines - params.background) ** 2).sum(0))
     corner = np.unravel_index(energy.argmax(), windows.shifts)
@@ -132,9 +133,9 @@ def random_params(
 ) -> Params:
     """Return random pixels within the data's range and a noise of up to 16 ranges."""
     start = uniform_params(model)
-    centre = model.windows.broadcast(model.centre)
-    template = rng.uniform(low, high, start.template.shape) - centre
-    background = rng.uniform(low, high, start.background.shape) - centre
+    center = model.windows.broadcast(model.center)
+    template = rng.uniform(low, high, start.template.shape) - center
+    background = rng.uniform(low, high, start.background.shape) - center
     noise_std = 16 * rng.uniform() * (high - low)
     noise_var = max(noise_std**2, model.min_noise_var)
     return replace(start, template=template, background=background, noise_var=noise_var)
@@ -173,10 +174,10 @@ def given_params(
         template = check(
             "template_init", template_init, *_shapes(windows.window_shape, channels)
         )
-        params = replace(params, template=model.to_centred(template))
+        params = replace(params, template=model.to_centered(template))
     if background_init is not None:
         background = check("background_init", background_init, *_shapes(tuple(outer), channels))
-        params = replace(params, background=model.to_centred(background))
+        params = replace(params, background=model.to_centered(background))
     if noise_std_init is not None:
         noise_var = max(float(noise_std_init) ** 2, model.min_noise_var)
         params = replace(params, noise_var=noise_var)
@@ -202,6 +203,33 @@ def _shapes(size: tuple[int, ...], channels: int) -> list[tuple[int, ...]]:
 def plain(model: ShiftedTemplate) -> ShiftedTemplate:
     """Return the model without its smoothness prior."""
     return replace(model, smoothness=None)
+
+
+def check_schedule(schedule: Any) -> None:
+    """Refuse a schedule that does not hold pairs of positive integers."""
+    for stage in schedule or ():
+        sizes = stage if isinstance(stage, (tuple, list)) else ()
+        integers = all(isinstance(size, Integral) and int(size) > 0 for size in sizes)
+        if len(sizes) != 2 or not integers:
+            raise ValueError(
+                "subset_schedule must hold pairs (n_images, n_iter) of positive integers, but "
+                f"one of them is {stage!r}."
+            )
+
+
+def follow_schedule(
+    model: ShiftedTemplate,
+    rows: AllRows,
+    params: Params,
+    schedule: Sequence[tuple[int, int]],
+    n_jobs: int | None,
+) -> Params:
+    """Run EM on the first images, for each stage (n_images, n_iter) in turn."""
+    for n_images, n_iter in schedule:
+        first = rows.head(n_images)
+        if first.n_positive:
+            _, params = run_em(model, Passes(model, first, n_jobs), params, n_iter)
+    return params
 
 
 # -- Wiener-EM --------------------------------------------------------------------------

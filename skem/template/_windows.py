@@ -13,6 +13,8 @@ a running sum. No padding is needed, because the window never leaves the image.
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -141,6 +143,47 @@ class Windows:
         spectrum = spectrum.reshape(len(spectrum), *rest, last // 2 + 1)
         values = irfftn(spectrum, s=self.space, axes=self.axes)
         return values[(slice(None), *map(slice, shape))]
+
+
+def check_image_shape(image_shape: Any) -> tuple[int, ...]:
+    """Return a given shape of images, checked."""
+    shape = tuple(image_shape)
+    sizes_fit = all(isinstance(size, Integral) and int(size) > 0 for size in shape)
+    if len(shape) not in (2, 3) or not sizes_fit:
+        raise ValueError(
+            "image_shape must be (height, width) or (height, width, channels), all positive "
+            f"integers, but it is {image_shape!r}."
+        )
+    return tuple(int(size) for size in shape)
+
+
+def new_windows(
+    image_shape: tuple[int, ...],
+    n_features: int,
+    template_height: int | None,
+    template_width: int | None,
+) -> Windows:
+    """Return the windows of a template; by default it is as high and half as wide."""
+    if math.prod(image_shape) != n_features:
+        raise ValueError(
+            f"image_shape={image_shape} holds {math.prod(image_shape)} pixels, but X has "
+            f"{n_features} features."
+        )
+    height, width = image_shape[:2]
+    window = (
+        height if template_height is None else int(template_height),
+        max(1, width // 2) if template_width is None else int(template_width),
+    )
+    for name, size, limit in (
+        ("template_height", window[0], height),
+        ("template_width", window[1], width),
+    ):
+        if size > limit:
+            raise ValueError(
+                f"{name}={size} is larger than the image, whose shape (height, width) is "
+                f"{(height, width)}."
+            )
+    return Windows(image_shape, window)
 
 
 def _running_sums(values: Array, width: int, axis: int, origin: int) -> Array:

@@ -1,7 +1,7 @@
 """VAEEstimator: a variational autoencoder that behaves like a scikit-learn estimator.
 
-The networks, the bound and its gradient are in ``_model``, and training is in ``_training``; this
-file is the estimator.
+The networks, the bound and its gradient are in ``_model``, and training is in ``_training``;
+this file is the estimator.
 """
 
 from __future__ import annotations
@@ -303,7 +303,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         """Train for one more pass over these rows, at a constant step size.
 
         The first rows decide between "bernoulli" and "gaussian", and, for the latter, what
-        features are standardised by: they should be like those that follow.
+        features are standardized by: they should be like those that follow.
 
         Parameters
         ----------
@@ -340,7 +340,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         self._check_same_design(design, resume)
         if resume:
             return design, Scaling(**self._scaling)
-        return design, scaling_of(seen, np.sum(rows.weight), gaussian)
+        return design, scaling_of(seen, float(np.sum(rows.weight)), gaussian)
 
     def _build(
         self,
@@ -502,7 +502,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
             The ELBO, or with ``n_importance_samples`` above 1 the importance-weighted bound,
             in nats. For Gaussian features it bounds a density in the units of X.
         """
-        self._validate_params()
+        self._check_parameters()
         rows = self._in_memory(X)
         dtype, n = rows.dtype, int(self.n_importance_samples)
         return self._bounds(self._fitted(dtype), rows, np.arange(len(rows)), n, dtype)

@@ -5,7 +5,7 @@
     log p(x|z) = sum_i x_i l_i - softplus(l_i)                              (Bernoulli)
                = -1/2 sum_i (x_i - m_i)^2 / s_i + log(2 pi s_i)             (Gaussian)
 
-The decoder returns the logits l or the means m; the noise variances s are learnt. Features
+The decoder returns the logits l or the means m; the noise variances s are learned. Features
 that are missing are left out of the sums.
 """
 

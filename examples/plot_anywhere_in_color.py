@@ -1,5 +1,5 @@
 """
-Anywhere, in colour, with pixels missing, and not always there
+Anywhere, in color, with pixels missing, and not always there
 ==============================================================
 
 The template of :class:`~skem.ShiftedTemplateEM` may be lower than the image: it then moves
@@ -28,7 +28,7 @@ rng = np.random.default_rng(0)
 X = np.where(rng.uniform(size=data.X.shape) < 1 / 3, np.nan, data.X)
 
 # %%
-# Missing pixels are marginalised, not guessed. ``predict`` gives -1 where it finds no template.
+# Missing pixels are marginalized, not guessed. ``predict`` gives -1 where it finds no template.
 
 model = ShiftedTemplateEM(
     16, template_height=16, image_shape=background.shape, absent=True, random_state=0

@@ -3,6 +3,8 @@
 import copy
 import math
 import pickle
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -19,7 +21,7 @@ from sklearn.preprocessing import MinMaxScaler
 from torch import nn
 
 from skem import VAEEstimator
-from skem._network.layers import DoubleToGrey
+from skem._network.layers import DoubleToGray
 from skem._network.training import Adam, flatten
 from skem.vae import _model as vae
 
@@ -67,10 +69,10 @@ def test_the_written_gradient_is_that_of_autograd(gaussian, activation, image_sh
     seen = (torch.rand((7, D), generator=random) < 0.6).double() if missing else None
     weight = torch.rand(7, generator=random, dtype=torch.float64)
     noise = torch.randn((7, 2), generator=random, dtype=torch.float64)
-    assert net.by_hand
+    assert net.manual_gradient
     written = vae.gradient(net, x, seen, weight, noise, 0.7)
     own = net.flat.gradient.clone()
-    net.by_hand = False
+    net.manual_gradient = False
     expected = vae.gradient(net, x, seen, weight, noise, 0.7)
     np.testing.assert_allclose(written, expected, rtol=1e-10)
     np.testing.assert_allclose(own, net.flat.gradient, rtol=1e-9, atol=1e-11)
@@ -78,7 +80,7 @@ def test_the_written_gradient_is_that_of_autograd(gaussian, activation, image_sh
 
 
 def test_the_grey_deconvolution_is_that_of_torch():
-    ours = DoubleToGrey(5, 1, 4, 2, 1, output_padding=(1, 0)).double()
+    ours = DoubleToGray(5, 1, 4, 2, 1, output_padding=(1, 0)).double()
     torchs = torch.nn.ConvTranspose2d(5, 1, 4, 2, 1, output_padding=(1, 0)).double()
     torchs.load_state_dict(ours.state_dict())
     x = torch.rand(3, 5, 4, 6, dtype=torch.float64)
@@ -295,14 +297,14 @@ def test_early_stopping_restores_the_best(digits):
 
 def test_an_interrupted_fit_keeps_what_it_has(digits, monkeypatch):
     passes = iter(range(2))
-    original = VAEEstimator._step
+    original = VAEEstimator._pass
 
     def stop(self, *args):
         if next(passes, None) is None:
             raise KeyboardInterrupt
         return original(self, *args)
 
-    monkeypatch.setattr(VAEEstimator, "_step", stop)
+    monkeypatch.setattr(VAEEstimator, "_pass", stop)
     with pytest.warns(ConvergenceWarning, match="interrupted after 2 iterations"):
         model = VAEEstimator(2, random_state=0).fit(digits[:300])
     assert model.n_iter_ == 2
@@ -390,10 +392,24 @@ def test_wrong_codes_are_refused(fitted):
         fitted.sample(0)
 
 
-def test_torch_is_asked_for(digits, monkeypatch):
-    monkeypatch.setattr("skem._network.estimator.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"skem\[torch\]"):
-        VAEEstimator().fit(digits)
+def test_torch_is_asked_for():
+    code = """
+import sys
+class WithoutTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, WithoutTorch())
+import skem
+skem.BayesianGMM_MAP, skem.LatentImputer
+try:
+    skem.VAEEstimator
+except ImportError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", code]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "pip install 'skem[torch]'" in out
 
 
 # -- what a review found -------------------------------------------------------------------

@@ -20,8 +20,8 @@ KINDS = {
         {"image_shape": (12, 14), "template_width": 6, "template_height": 5},
         {"template_height": 5},
     ),
-    "colour": ({"image_shape": (6, 20, 3), "template_width": 7}, {}),
-    "2d, colour, absent": (
+    "color": ({"image_shape": (6, 20, 3), "template_width": 7}, {}),
+    "2d, color, absent": (
         {
             "image_shape": (10, 12, 3),
             "template_width": 5,
@@ -228,7 +228,7 @@ def test_stacks_of_images_are_rows(fitted):
         model.predict(stack[:, 1:])
 
 
-@pytest.mark.parametrize("kind", ["columns", "2d", "colour"])
+@pytest.mark.parametrize("kind", ["columns", "2d", "color"])
 def test_missing_pixels(kind):
     data, estimator = simulate(kind)
     X = data.X.copy()

@@ -20,6 +20,7 @@ from sklearn.preprocessing import MinMaxScaler
 from skem import GANEstimator
 from skem._network.layers import forward
 from skem._network.training import flatten
+from skem._rows.parts import InMemory
 from skem.gan import _model as gan
 from skem.gan._training import coverage, rows_to_compare
 
@@ -41,7 +42,7 @@ def networks(exact=True, **changes):
     design = {
         "n_features": 6, "n_components": 3, "hidden_layer_sizes": (5, 4),
         "activation": "gelu", "architecture": "dense", "image_shape": None,
-        "standardised": True, "spectral": True, "gain": 1.7, "noise": "normal",
+        "standardized": True, "spectral": True, "gain": 1.7, "noise": "normal",
         "loss": "non_saturating",
     }  # fmt: skip
     design = gan.Design(**{**design, **changes})
@@ -63,8 +64,8 @@ def networks(exact=True, **changes):
         nets.left = [torch.linalg.svd(w.detach().flatten(1))[0][:, 0] for _, w in nets.weights]
     else:
         for _ in range(200):
-            gan.normalise(nets)
-    gan.normalise(nets)
+            gan.normalize(nets)
+    gan.normalize(nets)
     return nets
 
 
@@ -73,7 +74,7 @@ def networks(exact=True, **changes):
 KINDS = [
     {},
     {"spectral": False},
-    {"standardised": False},
+    {"standardized": False},
     {"activation": "relu", "loss": "minimax"},
     {"activation": "tanh"},
     {"architecture": "conv", "image_shape": (8, 9), "n_features": 72},
@@ -81,7 +82,7 @@ KINDS = [
 ]
 
 
-def normalised(nets, free):
+def normalized(nets, free):
     """The discriminator's weights as used, by singular values that torch differentiates."""
     parts, start = [], 0
     first = True
@@ -111,7 +112,7 @@ def test_the_gradient_of_the_discriminator_is_that_of_autograd(changes):
     share = torch.rand(7, generator=random, dtype=torch.float64)
     loss = gan.discriminator_gradient(nets, x, share, fake)
     free = nets.free.values.detach().clone().requires_grad_()
-    parts = normalised(nets, free)
+    parts = normalized(nets, free)
     real = torch.log(torch.sigmoid(logits_of(nets, parts, x)))
     generated = torch.log(1 - torch.sigmoid(logits_of(nets, parts, fake)))
     expected = -(share @ real) - generated.mean()
@@ -154,7 +155,7 @@ def test_the_discriminator_finds_the_log_density_ratio():
     model = GANEstimator(
         1, hidden_layer_sizes=(16,), activation="tanh", spectral_norm=False, max_iter=1
     )
-    training = model._start(X, np.ones(len(X)), False, 1)
+    training = model._start(InMemory(X), np.arange(len(X)), 0, False, 1)
     nets, scaling = training.networks, training.scaling
     torch_random = torch.Generator().manual_seed(0)
     for i in range(1500):
@@ -162,10 +163,10 @@ def test_the_discriminator_finds_the_log_density_ratio():
         fake = torch.randn((512, 1), generator=torch_random) - 0.5
         gan.discriminator_gradient(nets, x, torch.full((512,), 1 / 512), fake)
         training.adams[0].step(0.01 * (1 - i / 1500))
-        gan.normalise(nets)
+        gan.normalize(nets)
     grid = torch.linspace(-1.5, 1.5, 7)[:, None]
     with torch.no_grad():
-        found = gan.judged(nets, grid)[1]
+        found = gan.discriminated(nets, grid)[1]
     exact = grid[:, 0] * 0.5 + 0.125  # log N(x|0, 1) - log N(x|-1/2, 1)
     np.testing.assert_allclose(found, exact, atol=0.15)
 
@@ -217,12 +218,12 @@ def test_collapse_is_told(digits):
     assert model.coverage_ < 0.1
 
 
-def test_coverage_is_that_of_neighbours():
-    """Draws of a generator that gives one point cover the rows whose neighbours are far."""
+def test_coverage_is_that_of_neighbors():
+    """Draws of a generator that gives one point cover the rows whose neighbors are far."""
     rng = np.random.default_rng(0)
     X = np.r_[rng.random((50, 2)) * 0.1, [[0.95, 0.95]]]
     model = GANEstimator(2, max_iter=1, random_state=0)
-    training = model._start(X, np.ones(51), False, 1)
+    training = model._start(InMemory(X), np.arange(51), 0, False, 1)
     with torch.no_grad():
         training.average.zero_()  # sigmoid(0) = 1/2 whatever the noise
     points = training.compared.numpy()
@@ -231,7 +232,7 @@ def test_coverage_is_that_of_neighbours():
     assert coverage(training) == pytest.approx(expected) == pytest.approx(1 / 51)
     training.compared = training.compared.repeat(10, 1)  # repeated rows are as near as before
     assert coverage(training) == pytest.approx(1 / 51)
-    weighted = rows_to_compare(X, np.r_[np.ones(50), 50], training.scaling, 0)
+    weighted = rows_to_compare(InMemory(X, np.r_[np.ones(50), 50]), training.scaling, 0)
     assert 0.2 < (weighted[:, 0] > 0.9).float().mean() < 0.8
 
 
@@ -305,14 +306,14 @@ def test_warm_start_goes_on(digits):
 
 @early
 def test_an_interrupted_fit_keeps_what_it_has(digits, monkeypatch):
-    passes, original = iter(range(2)), GANEstimator._step
+    passes, original = iter(range(2)), GANEstimator._pass
 
     def stop(self, *args):
         if next(passes, None) is None:
             raise KeyboardInterrupt
         return original(self, *args)
 
-    monkeypatch.setattr(GANEstimator, "_step", stop)
+    monkeypatch.setattr(GANEstimator, "_pass", stop)
     with pytest.warns(ConvergenceWarning, match="interrupted after 2 iterations"):
         model = GANEstimator(5, random_state=0).fit(digits)
     assert model.n_iter_ == 2

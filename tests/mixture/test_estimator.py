@@ -17,6 +17,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
 
 from skem import BayesianGMM_MAP
+from skem._rows.parts import InMemory
 from skem.mixture._covariances import Layout
 from skem.mixture._model import fast_pays
 from skem.mixture._pixels import merge_equal_pixels
@@ -156,8 +157,8 @@ def test_kmeans_start_is_that_of_k_means():
     X, _ = draw(separation=8.0)
     with pytest.warns(ConvergenceWarning):
         model = BayesianGMM_MAP(3, max_iter=1, tol=0, random_state=0).fit(X)
-    centres = KMeans(3, random_state=0, n_init=1).fit(X).cluster_centers_
-    np.testing.assert_allclose(np.sort(model.means_[:, 0]), np.sort(centres[:, 0]), atol=0.05)
+    centers = KMeans(3, random_state=0, n_init=1).fit(X).cluster_centers_
+    np.testing.assert_allclose(np.sort(model.means_[:, 0]), np.sort(centers[:, 0]), atol=0.05)
 
 
 def test_more_starts_are_no_worse():
@@ -289,7 +290,7 @@ def test_rounding_does_not_choose_among_starts(data):
     new_start = {0: start, 1: mirrored}.__getitem__
     options = {"n_jobs": None, "max_iter": 5, "tol": 0}
     for seeds in ([0, 1], [1, 0]):
-        first = search(maths, X, np.ones(len(X)), new_start, seeds, **options)[0]
+        first = search(maths, InMemory(X), new_start, seeds, **options)[0]
         assert first.start is new_start(seeds[0])
 
 
@@ -534,7 +535,7 @@ def test_switched_off_for_certain():
 
 
 def test_collapsing_starts_are_replaced():
-    """On 280 rows without regularisation many starts end on a single row."""
+    """On 280 rows without regularization many starts end on a single row."""
     X = np.concatenate([draw(270, 2, 2, 3.0)[0], np.tile([[9.0, 9.0]], (10, 1))])
     for seed in range(10):
         model = BayesianGMM_MAP(3, reg_covar=0, random_state=seed, init_params="random")
@@ -734,13 +735,14 @@ def test_bytes_are_fitted_on_unique_rows():
     assert bytes_.n_iter_ == floats.n_iter_
     for dtype in (np.float64, np.float32):  # bytes / 255 are found as well
         values = image / dtype(255)
-        rows, counts = merge_equal_pixels(values, np.broadcast_to(1.0, len(image)))
+        merged = merge_equal_pixels(InMemory(values))
+        rows = merged.values
         assert len(rows) < 0.8 * len(image)
-        assert counts.sum() == len(image)
+        assert merged.weight.sum() == len(image)
         assert rows.dtype == dtype
         assert set(map(tuple, rows)) == set(map(tuple, values))
-    other = np.random.default_rng(0).random((100, 3))
-    assert merge_equal_pixels(other, np.ones(100))[0] is other
+    other = InMemory(np.random.default_rng(0).random((100, 3)))
+    assert merge_equal_pixels(other) is other
     np.testing.assert_allclose(bytes_.lower_bound_, floats.lower_bound_)
     weight = np.random.default_rng(0).integers(0, 3, len(image))
     bytes_.fit(image, sample_weight=weight)
@@ -758,7 +760,7 @@ def noisy_image():
     return X.reshape(-1, 3), truth.ravel(), grid_to_graph(40, 50)
 
 
-def test_neighbours_help_in_segmentation(noisy_image):
+def test_neighbors_help_in_segmentation(noisy_image):
     X, truth, graph = noisy_image
     plain = BayesianGMM_MAP(2, random_state=0, covariance_type="tied").fit(X)
     model = BayesianGMM_MAP(

@@ -11,6 +11,7 @@ from scipy.stats import dirichlet
 
 from skem._base.passes import Passes
 from skem._loop import em
+from skem._rows.parts import InMemory
 from skem.datasets import make_shifted_templates
 from skem.template._model import (
     Params,
@@ -33,13 +34,13 @@ CASES = {
     "columns": ((3, 7), (3, 3), {}, 0.0),
     "narrow": ((1, 8), (1, 1), {}, 0.0),
     "full": ((2, 5), (2, 5), {}, 0.0),
-    "colour": ((3, 6, 3), (3, 2), {}, 0.0),
+    "color": ((3, 6, 3), (3, 2), {}, 0.0),
     "2d": ((5, 6), (2, 3), {}, 0.0),
-    "2d, colour": ((4, 5, 2), (2, 2), {}, 0.0),
+    "2d, color": ((4, 5, 2), (2, 2), {}, 0.0),
     "absent": ((3, 7), (3, 3), {"absent": True}, 0.0),
     "2d, absent": ((4, 5), (2, 3), {"absent": True}, 0.0),
     "missing": ((3, 7), (3, 3), {}, 0.2),
-    "2d, colour, absent, missing": ((4, 5, 2), (2, 3), {"absent": True}, 0.2),
+    "2d, color, absent, missing": ((4, 5, 2), (2, 3), {"absent": True}, 0.2),
     "hard": ((3, 7), (3, 3), {"hard": True}, 0.0),
     "concentration": ((3, 7), (3, 3), {"concentration": 1.7}, 0.0),
 }
@@ -61,14 +62,14 @@ class Problem:
         self.images[rng.uniform(size=self.images.shape) < missing] = np.nan
         self.X = self.images.reshape(n, -1).astype(dtype)
         self.weight = rng.uniform(0.5, 2, size=n)
-        self.model, _ = model_of(windows, self.X, self.weight, **options)
+        self.model, _ = model_of(windows, InMemory(self.X, self.weight), **options)
         self.noise_std = 0.8
         self.prior = rng.dirichlet(np.full(self.model.n_categories, 5.0))
-        self.params = self.centred(self.template, self.background)
-        self.passes = Passes(self.model, self.X, self.weight)
+        self.params = self.centered(self.template, self.background)
+        self.passes = Passes(self.model, InMemory(self.X, self.weight))
 
-    def centred(self, template, background) -> Params:
-        to = self.model.to_centred
+    def centered(self, template, background) -> Params:
+        to = self.model.to_centered
         return Params(to(template), to(background), self.noise_std**2, self.prior)
 
     def user(self, params: Params):
@@ -112,8 +113,8 @@ def test_published_check_values():
     np.testing.assert_allclose(bound, -12761.1875, rtol=1e-9)
     np.testing.assert_allclose(model.posterior(joint), [[1, 0, 0], [1, 0, 0]], atol=1e-12)
     new = model.m_step(params, model.given_posterior(rows, np.ones(2), posterior))
-    template = new.template + model.centre[:, None]
-    background = new.background + model.centre[:, None]
+    template = new.template + model.center[:, None]
+    background = new.background + model.center[:, None]
     np.testing.assert_allclose(template, [[3.27777778], [9.27777778]], rtol=1e-8)
     np.testing.assert_allclose(
         background,
@@ -194,7 +195,7 @@ def test_gradient_vanishes_at_the_fixed_point(case, smooth):
     if smooth:
         model = replace(model, smoothness=smoothness_for(problem, np.random.default_rng(1)))
     run = em(model, problem.passes.total, problem.params, max_iter=20_000, tol=1e-15)
-    passes = Passes(model, problem.X, problem.weight)
+    passes = Passes(model, InMemory(problem.X, problem.weight))
     run = em(model, passes.total, run.state[0], max_iter=20_000, tol=1e-15)
     params = run.state[0]
     free = params.shift_prior > 1e-6
@@ -237,13 +238,13 @@ def test_gradient_vanishes_at_the_fixed_point(case, smooth):
     assert off < density(theta) - 0.05
 
 
-def test_dirichlet_prior_is_normalised():
+def test_dirichlet_prior_is_normalized():
     problem = Problem("concentration")
     expected = dirichlet.logpdf(problem.prior, np.full(len(problem.prior), 1.7))
     np.testing.assert_allclose(problem.model.log_prior(problem.params), expected)
 
 
-def test_smoothness_prior_is_normalised():
+def test_smoothness_prior_is_normalized():
     """In one pixel of template and background the prior is two normal densities."""
     windows = Windows((1, 1), (1, 1))
     smoothness = Smoothness(np.full((1, 1, 1), 0.7), np.full((1, 1, 1), 2.0))
@@ -254,7 +255,7 @@ def test_smoothness_prior_is_normalised():
     np.testing.assert_allclose(model.log_prior(params), expected)
 
 
-@pytest.mark.parametrize("case", ["columns", "2d, colour", "missing", "absent"])
+@pytest.mark.parametrize("case", ["columns", "2d, color", "missing", "absent"])
 def test_float32_agrees_with_float64(case):
     exact, single = Problem(case), Problem(case, dtype=np.float32)
     a = exact.passes.total(exact.params)
@@ -289,11 +290,11 @@ def test_shift_move_undoes_a_common_shift(shape, window, step):
         random_state=0,
     )
     weight = np.ones(200)
-    model, _ = model_of(Windows(shape, window), data.X, weight)
-    passes = Passes(model, data.X, weight)
+    model, _ = model_of(Windows(shape, window), InMemory(data.X, weight))
+    passes = Passes(model, InMemory(data.X, weight))
     truth = Params(
-        model.to_centred(data.template[..., None]),
-        model.to_centred(data.background[..., None]),
+        model.to_centered(data.template[..., None]),
+        model.to_centered(data.background[..., None]),
         0.25,
         np.full(model.n_categories, 1 / model.n_categories),
     )
@@ -303,7 +304,7 @@ def test_shift_move_undoes_a_common_shift(shape, window, step):
     assert stuck.objectives[-1] < best.objectives[-1] - 1
     if len(step) == 1:  # two-dimensional posteriors are no longer at one common shift
         assert (-step[0],) in best_moves(model, off, data.X, weight)
-    trial = try_moves(model, passes, stuck, data.X, weight, tol=1e-4)
+    trial = try_moves(model, passes, stuck, InMemory(data.X, weight), tol=1e-4)
     freed = em(model, passes.total, trial.state[0], max_iter=100, tol=1e-6)
     np.testing.assert_allclose(freed.objectives[-1], best.objectives[-1], atol=1e-2)
 
@@ -314,13 +315,13 @@ def test_moves_are_ranked_by_the_sum_of_squares_they_leave():
         windows = Windows(shape, window)
         rng = np.random.default_rng(0)
         X = rng.normal(size=(30, shape[0] * shape[1]))
-        model, _ = model_of(windows, X, np.ones(30))
+        model, _ = model_of(windows, InMemory(X))
         present = np.zeros((30, *windows.shifts))
         middle = tuple(n // 2 for n in windows.shifts)
         for k in range(30):
             jitter = rng.integers(-1, 2, size=len(middle))
             present[(k, *(m + j for m, j in zip(middle, jitter, strict=True)))] = 1
-        lines = model.centred(X, float, missing=False)
+        lines = model.centered(X, float, missing=False)
         reach = tuple(min(2, m - 2) for m in middle)
         found = _by_background(windows, lines, np.ones(30), present, reach)
         by_template = _by_template(windows, lines, present)
@@ -340,10 +341,10 @@ def test_moves_are_ranked_by_the_sum_of_squares_they_leave():
 def test_no_start_rules_out_a_shift():
     """Images beyond the sample may have shifts that no image of the sample has."""
     data = make_shifted_templates(20, image_shape=(4, 60), template_width=6, random_state=0)
-    weight = np.ones(20)
-    model, span = model_of(Windows((4, 60), (4, 6)), data.X, weight)
+    sample = InMemory(data.X)
+    model, span = model_of(Windows((4, 60), (4, 6)), sample)
     rng = np.random.RandomState(0)
     for kind in ("mean", "shrunk", "posterior", "window", "random"):
-        params, _ = search(model, data.X, weight, [kind], span, rng, None)
+        params, _ = search(model, sample, [kind], span, rng, None)
         assert params.shift_prior.min() > 1e-3
         np.testing.assert_allclose(params.shift_prior.sum(), 1)

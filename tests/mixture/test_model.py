@@ -11,10 +11,11 @@ from scipy.stats import dirichlet, invgamma, invwishart, multivariate_normal
 
 from skem._base.passes import Passes
 from skem._loop import em
+from skem._rows.parts import InMemory
 from skem.mixture import _sums
 from skem.mixture._covariances import Layout
 from skem.mixture._model import CollapseError, Mixture, Params, Prior
-from skem.mixture._potts import PottsMixture, PottsPasses, independent_classes, neighbours
+from skem.mixture._potts import PottsMixture, PottsPasses, independent_classes, neighbors
 from skem.mixture._prior import empirical_prior, flat_prior
 
 TYPES = ["full", "tied", "diag", "spherical"]
@@ -104,7 +105,7 @@ def slow_log_prior(params, prior):
 
 def total(model, X, params, weight=None):
     weight = np.ones(len(X)) if weight is None else weight
-    return Passes(model, X, weight).total(params)
+    return Passes(model, InMemory(X, weight)).total(params)
 
 
 # -- E step ---------------------------------------------------------------------------------
@@ -165,18 +166,18 @@ def test_statistics_add_over_chunks_and_do_not_depend_on_threads(kind, holes, mo
     whole = total(model, holes, params)
     monkeypatch.setattr("skem._rows.parts.CHUNK_SIZE", 16 * D * 20)
     parts = total(model, holes, params)
-    threads = Passes(model, holes, np.ones(len(holes)), 3).total(params)
+    threads = Passes(model, InMemory(holes), 3).total(params)
     for name in vars(whole):
         np.testing.assert_allclose(getattr(parts, name), getattr(whole, name), rtol=1e-9)
         np.testing.assert_array_equal(getattr(threads, name), getattr(parts, name))
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_recentred_statistics_give_the_same_m_step(kind, data):
+def test_recentered_statistics_give_the_same_m_step(kind, data):
     model, params = make(kind)
     other = random_params(model.layout, np.random.default_rng(9))
     stats = total(model, data, params)
-    moved = model.recentre(stats, params, other)
+    moved = model.recenter(stats, params, other)
     one, two = model.m_step(params, stats), model.m_step(other, moved)
     np.testing.assert_allclose(one.means, two.means, rtol=1e-9)
     np.testing.assert_allclose(one.covariances, two.covariances, rtol=1e-8, atol=1e-9)
@@ -241,7 +242,7 @@ def test_expanded_squares_and_plain_ones_agree(spread, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_log_prior_is_normalised(kind):
+def test_log_prior_is_normalized(kind):
     model, params = make(kind)
     np.testing.assert_allclose(
         model.log_prior(params), slow_log_prior(params, model.prior), rtol=1e-11
@@ -295,7 +296,7 @@ def test_fixed_point_is_stationary(kind, prior, missing, data, holes):
     weight = np.random.default_rng(6).uniform(0.5, 2, len(X))
     if prior == "empirical":
         chosen = empirical_prior(
-            model.layout, X, weight, np.nanmean(X, axis=0), np.nanstd(X, axis=0)
+            model.layout, InMemory(X, weight), np.nanmean(X, axis=0), np.nanstd(X, axis=0)
         )
         model = replace(model, prior=chosen)
     start = Params(
@@ -314,7 +315,7 @@ def test_fixed_point_is_stationary(kind, prior, missing, data, holes):
             (model.layout.n_groups, model.layout.n_blocks, *[model.layout.block_size] * 2),
         ),
     )
-    run = em(model, Passes(model, X, weight).total, start, max_iter=4000, tol=1e-15)
+    run = em(model, Passes(model, InMemory(X, weight)).total, start, max_iter=4000, tol=1e-15)
     assert (np.diff(run.objectives) > -1e-11).all()
     params = run.state[0]
 
@@ -370,10 +371,9 @@ def test_weights_are_the_mode_of_the_dirichlet(data):
 
 
 def test_empirical_prior_is_that_of_fraley_and_raftery(data):
-    weight = np.ones(len(data))
     for kind in TYPES:
         layout = Layout(kind, K, D)
-        prior = empirical_prior(layout, data, weight, data.mean(0), data.std(0))
+        prior = empirical_prior(layout, InMemory(data), data.mean(0), data.std(0))
         covariance = np.cov(data.T, bias=True) / K ** (2 / D)
         expected = {
             "full": covariance,
@@ -411,7 +411,7 @@ def ring():
     i = np.arange(n)
     graph = coo_array((np.ones(n), (i, (i + 1) % n)), shape=(n, n))
     rng = np.random.default_rng(10)
-    return rng.normal(size=(n, D)), neighbours(graph, n)
+    return rng.normal(size=(n, D)), neighbors(graph, n)
 
 
 def test_classes_are_independent_and_cover_all_rows(ring):
@@ -455,7 +455,7 @@ def test_mean_field_fixed_point_is_stationary(ring):
 def test_em_with_potts_prior_never_decreases(kind, data):
     n = len(data)
     i = np.arange(n - 1)
-    graph = neighbours(coo_array((np.ones(n - 1), (i, i + 1)), shape=(n, n)), n)
+    graph = neighbors(coo_array((np.ones(n - 1), (i, i + 1)), shape=(n, n)), n)
     model, params = make(kind)
     model = PottsMixture(**vars(model))
     run = em(model, PottsPasses(model, data, graph, 1.0).total, params, max_iter=60)

@@ -244,7 +244,7 @@ def test_warm_start_goes_on(name, X):
     model.set_params(warm_start=True).fit(X)
     before = model.score(X)
     model.fit(X)
-    if name != "gan":  # whose score is not what is maximised
+    if name != "gan":  # whose score is not what is maximized
         assert model.score(X) > before - 1e-6
 
 

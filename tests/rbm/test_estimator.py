@@ -150,9 +150,9 @@ def workspace(kind, *args):
 
 
 @pytest.mark.parametrize("kind", ["numpy", "compiled", "gathered"])
-@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("centered", [False, True])
 @pytest.mark.parametrize("persistent", [False, True])
-def test_expected_update_is_the_gradient(persistent, centred, kind):
+def test_expected_update_is_the_gradient(persistent, centered, kind):
     """Many Gibbs steps are exact: the mean update is that of enumeration."""
     rng = np.random.default_rng(2)
     params = machine(scale=0.5)
@@ -165,13 +165,13 @@ def test_expected_update_is_the_gradient(persistent, centred, kind):
     dW = (data * weight[:, None]).T @ h_data - model_pairs
     dv, dh = weight @ data - v, weight @ h_data - h
     mu, lam = weight @ data, weight @ h_data
-    if centred:
+    if centered:
         dW -= np.outer(mu, dh) + np.outer(dv, lam)
         db, dc = dv - dW @ lam, dh - dW.T @ mu
     else:
         db, dc = dv, dh
     state = initial_state(data.mean(0), H, 50, 0)
-    options = Options(persistent, 12, centred, 0.0)
+    options = Options(persistent, 12, centered, 0.0)
     space = workspace(kind, state, 50, options, 3)
     total = [0.0, 0.0, 0.0]
     repeats = 1500
@@ -450,10 +450,10 @@ def test_early_stopping_returns_to_the_best_weights(digits):
 
 
 def test_an_interrupted_fit_keeps_what_it_has(digits, monkeypatch):
-    def stop(self, state):
+    def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("skem.rbm._training.Validation.follow", stop)
+    monkeypatch.setattr("skem.rbm._estimator.validation_score", stop)
     with pytest.warns(ConvergenceWarning, match="interrupted after 1 iteration"):
         model = BernoulliRBMCD(4, n_iter=3, early_stopping=True, random_state=0).fit(digits)
     assert np.isfinite(model.score(digits))
