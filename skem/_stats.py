@@ -1,7 +1,8 @@
 """Sufficient statistics are values: they add, and they scale."""
 
+from collections.abc import Callable
 from dataclasses import fields
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -26,7 +27,7 @@ class Additive:
         values = (getattr(self, field.name) for field in fields(self))  # type: ignore[arg-type]
         return all(bool(np.isfinite(value).all()) for value in values if value is not None)
 
-    def _map(self, function, *others: Self) -> Self:
+    def _map(self, function: Callable[..., Any], *others: Self) -> Self:
         values = (
             [getattr(part, field.name) for part in (self, *others)]
             for field in fields(self)  # type: ignore[arg-type]

@@ -129,7 +129,7 @@ class LatentImputer(
         routed = self._routed("fit", params)
         values = rows.given
         if not get_tags(estimator).input_tags.allow_nan and isinstance(values, np.ndarray):
-            complete = ~np.isnan(values).any(1)
+            complete: Mask = np.logical_not(np.isnan(values).any(1))
             if not complete.any():
                 raise ValueError(
                     f"no row of X is complete, and {type(estimator).__name__} does not take "

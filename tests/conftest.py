@@ -16,3 +16,10 @@ def _close_figures():
     import matplotlib.pyplot as plt
 
     plt.close("all")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    """Let ``-n`` keep the tests of a group in one process."""
+    if config.getoption("dist", "no") == "load":
+        config.option.dist = "loadgroup"

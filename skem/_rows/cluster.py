@@ -76,7 +76,7 @@ class Blocks(Rows):
     def all_tasks(self) -> list[Any]:
         """A task for each block, empty ones among them."""
         if self.array.ndim > 2:
-            return _tasks(partial(_flat, *self._inner), self._given_tasks)
+            return _tasks(partial(_flat, self._inner[0]), self._given_tasks)
         return self._given_tasks
 
     @cached_property
@@ -94,7 +94,7 @@ class Blocks(Rows):
         return [task for task, n in both if n]
 
     @cached_property
-    def lengths(self) -> list[int]:  # type: ignore[override]
+    def lengths(self) -> list[int]:
         return [n for n in self.all_lengths if n]
 
     @property

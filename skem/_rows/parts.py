@@ -21,15 +21,10 @@ from skem._typing import AnyArray, Array, Indices
 
 Result = TypeVar("Result")
 Function = Callable[[Any], Any]
+Map = Callable[..., Iterable[Any]]  # the built-in ``map``, or that of threads
 
 # Elements of a chunk: few chunks, so that threads seldom wait for the interpreter's lock.
 CHUNK_SIZE = 5_000_000
-
-
-class Map(Protocol):
-    """The built-in ``map``, or that of a pool of threads."""
-
-    def __call__(self, function: Callable[..., Result], /, *items: Iterable[Any]) -> Any: ...
 
 
 class Folded(Protocol):
@@ -98,7 +93,7 @@ class Rows(ABC):
     is_weighted: bool = False
 
     def __len__(self) -> int:
-        return int(self.shape[0])
+        return self.shape[0]
 
     @property
     def size(self) -> int:
@@ -338,7 +333,7 @@ class InMemory(LocalRows):
         return np.empty((0, prod(shape[1:]))) if len(shape) > 2 else self.values
 
     def checked(self, checks: Checks, *, images: bool) -> "InMemory":
-        shape = getattr(self.values, "shape", ())
+        shape: tuple[int, ...] = getattr(self.values, "shape", ())
         if images and len(shape) in (3, 4):
             rows = InMemory(checks.whole(self.values.reshape(shape[0], prod(shape[1:]))))
             rows.row_shape = shape[1:]

@@ -1,11 +1,14 @@
 """A sample of the rows to start from."""
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
 from skem._rows.parts import InMemory, Rows, Weights
 from skem._typing import AnyArray, Array, Indices
+
+Unlike = Callable[[AnyArray, Array], Indices]
 
 # Rows beyond which a sample depends on their order, since sorting them takes too long.
 SORT_ROWS = 50_000
@@ -104,12 +107,12 @@ def _unlike(column: int, value: float, X: AnyArray, weight: Array) -> Indices:
     return np.flatnonzero((weight > 0) & ~np.isnan(values) & (values != value))
 
 
-def _count(unlike: partial, X: AnyArray, weight: Weights) -> int:
+def _count(unlike: Unlike, X: AnyArray, weight: Weights) -> int:
     return len(unlike(X, np.asarray(weight)))
 
 
 def _some(
-    unlike: partial, X: AnyArray, weight: Weights, chosen: slice
+    unlike: Unlike, X: AnyArray, weight: Weights, chosen: slice
 ) -> tuple[AnyArray, Array]:
     weight = np.asarray(weight)
     index = unlike(X, weight)[chosen]

@@ -175,7 +175,7 @@ class GANEstimator(NetworkEstimator):
 
     _allow_nan = False
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "hidden_layer_sizes": ["array-like"],
         "activation": [StrOptions({"gelu", "relu", "tanh"})],

@@ -1,9 +1,9 @@
 """BayesianGMM_MAP: a Gaussian mixture at the mode of its posterior.
 
-A fit takes four rooms: ``_base`` (the frame and the loop of EM), ``_starts`` (the sample and
-the starts), ``_model`` (E and M step), and the hot loop in ``_sums`` (NumPy) or ``_kernel``
-(numba). Missing values are in ``_missing``, priors in ``_prior``, and the spatial prior is in
-``_potts``.
+A fit uses four parts: ``_base`` (the frame and the loop of EM), ``_starts`` (the sample and
+the starts), ``_model`` (E and M step), and the inner loop in ``_sums`` (NumPy) or ``_kernel``
+(numba). ``_missing`` handles missing values, ``_prior`` the priors, and ``_potts`` the spatial
+prior.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ from skem.mixture._starts import (
     starts_of,
 )
 
-# BLAS is limited to one thread above this number of values: setting the limit takes about as
-# long as an iteration on fewer.
+# Number of values above which BLAS is limited to one thread. On smaller data, setting the
+# limit takes about as long as an iteration.
 MIN_LIMITED = 100_000
 
 
@@ -71,106 +71,113 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         \\mu_k \\mid \\Sigma_k \\sim \\mathcal N(\\mu_0, \\Sigma_k / \\kappa_0), \\quad
         \\Sigma_k \\sim \\mathcal W^{-1}(\\Sigma_0, \\nu_0).
 
-    The default prior is flat, so that a changed import changes no result: the fit is
-    maximum likelihood, with the ``reg_covar`` of scikit-learn, and gives the same numbers
-    from the same start, after the same number of iterations. ``prior="empirical"`` is the
-    choice for few rows per component.
+    The default prior is flat. The fit is then maximum likelihood with the ``reg_covar`` of
+    scikit-learn: from the same start it gives the same numbers after the same number of
+    iterations as ``GaussianMixture``. ``prior="empirical"`` is recommended if there are few
+    rows per component.
 
     Parameters
     ----------
     n_components : int, default=1
         The number of components K.
     covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
-        Each component has its own covariance matrix ("full"), all share one ("tied"),
-        each has its own diagonal matrix ("diag") or its own variance ("spherical").
+        The form of the covariances. "full": each component has its own covariance matrix.
+        "tied": all components share one matrix. "diag": each component has its own diagonal
+        matrix. "spherical": each component has one variance.
     tol : float, default=1e-3
-        EM stops one iteration after one that changes the objective by less than this, in
-        nats per row, as scikit-learn does. Components that overlap much need 1e-6 or
-        less: the likelihood is then all but flat along their weights.
+        Smallest change of the objective that counts, in nats (units of natural logarithm)
+        per row. After a smaller change, EM runs one more iteration and stops, as in
+        scikit-learn. Components that overlap strongly need 1e-6 or less, because the
+        likelihood hardly depends on their weights.
     reg_covar : float, default=None
-        Added to the diagonal of every covariance after each M step. None is 1e-6, as in
-        scikit-learn, where the prior does not keep covariances away from 0, and 0 where
-        it does: there it would only stop the objective from being monotone.
+        Number added to the diagonal of every covariance after each M step. None means 0 if
+        the prior keeps covariances away from 0, and 1e-6 otherwise, as in scikit-learn. With
+        a value above 0, the objective may decrease slightly.
     max_iter : int, default=100
         The largest number of EM iterations on all rows.
     n_init : int, default=1
-        Number of starts, of which the best goes on. On more than 5000 rows (or 50 for
-        each component) the starts are run on a sample of so many.
+        Number of starts; the best is kept. With more than 5000 rows (or 50 per component),
+        every start runs on a sample of that size, and the best continues on all rows.
     init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default="kmeans"
-        Where EM starts: from the clusters of k-means, from the rows nearest to centers
-        that k-means++ or chance picked, or from random responsibilities. Clusters are
-        found on the sample. Each component gets the mean and the covariance of its rows.
+        How EM starts. "kmeans": from the clusters of k-means. "k-means++": from the rows
+        nearest to centers chosen by k-means++. "random_from_data": from the rows nearest to
+        randomly chosen rows. "random": from random responsibilities. Clusters are computed on
+        the sample. Each component gets the mean and the covariance of its rows.
     weights_init : array-like of shape (n_components,), default=None
-        Weights to start from; they sum to 1.
+        Weights to start from; they must sum to 1.
     means_init : array-like of shape (n_components, n_features), default=None
-        Means to start from. What else is not given comes from the rows nearest to each.
+        Means to start from. Weights and covariances that are not given are computed from
+        the rows nearest to each mean.
     precisions_init : array-like, default=None
-        Inverse covariances to start from, of the shape of ``precisions_``.
+        Inverse covariances to start from, with the shape of ``precisions_``.
     random_state : int, RandomState or None, default=None
-        Draws the sample and the starts.
+        Seed of the sample and of the starts.
     warm_start : bool, default=False
-        Whether to start from the last fit.
+        Whether ``fit`` starts from the parameters of the last fit.
     verbose : int, default=0
-        1 prints a line every ``verbose_interval`` iterations.
+        If positive, a line is printed every ``verbose_interval`` iterations.
     verbose_interval : int, default=10
-        Iterations between lines.
+        Number of iterations between printed lines.
     prior : {"flat", "empirical"}, default="flat"
-        The priors that are not given below. "flat" has no effect: alpha = 1,
-        kappa_0 = 0, Sigma_0 = 0 and nu_0 = -(D + 2) with full or spherical covariances,
-        -(D + 1 + K) with tied and -3 with diagonal ones. "empirical" is weak and follows
-        the units of X, after [1]_: mu_0 is the mean of X, kappa_0 = 0.01, nu_0 = D + 2 and
-        Sigma_0 = cov(X) / K^(2/D), of which diagonal covariances take the diagonal and
-        spherical ones its mean. A singular cov(X) is drawn to its diagonal.
+        Source of the hyperparameters that are not given below. "flat" has no effect:
+        alpha = 1, kappa_0 = 0, Sigma_0 = 0 and nu_0 = -(D + 2) with full or spherical
+        covariances, -(D + 1 + K) with tied and -3 with diagonal ones. "empirical" is a weak
+        prior that follows the units of X [1]_: mu_0 is the mean of X, kappa_0 = 0.01,
+        nu_0 = D + 2 and Sigma_0 = cov(X) / K^(2/D). Diagonal covariances use the diagonal
+        of this matrix, and spherical ones the mean of the diagonal. A singular cov(X) is
+        shrunk toward its diagonal.
     weight_concentration_prior : float, default=None
-        The concentration alpha. Below 1 it switches components off: their weight becomes 0.
+        The concentration alpha. A value below 1 can switch components off: their weight
+        becomes 0.
     mean_precision_prior : float, default=None
-        The precision kappa_0: the prior mean counts as so many rows.
+        The precision kappa_0: the number of rows that the prior mean counts as.
     mean_prior : array-like of shape (n_features,) or float, default=None
-        The prior mean mu_0; a number stands for every feature. None, where kappa_0 > 0, is
-        the mean of X.
+        The prior mean mu_0; a single number is used for every feature. None means the mean
+        of X if kappa_0 > 0.
     degrees_of_freedom_prior : float, default=None
-        The degrees of freedom nu_0. The prior is proper if Sigma_0 is given and they are
+        The degrees of freedom nu_0. The prior is proper if Sigma_0 is given and nu_0 is
         above D - 1, or above 0 with diagonal and spherical covariances.
     covariance_prior : array-like, default=None
-        The scale matrix Sigma_0 itself: of shape (n_features, n_features) with full and
-        tied covariances, (n_features,) with diagonal ones, a number with spherical ones.
+        The scale matrix Sigma_0. Its shape is (n_features, n_features) with full and tied
+        covariances and (n_features,) with diagonal ones; it is a number with spherical ones.
         The mode of the prior is Sigma_0 / (nu_0 + D + 2) with full covariances.
     n_jobs : int, default=None
-        Number of threads for the passes over the rows, on dask of each block, and for the
-        starts. The results do not depend on it.
+        Number of threads for the passes over the rows and for the starts. On dask, the
+        threads serve the passes over each block. The results do not depend on it.
     connectivity : sparse matrix of shape (n_samples, n_samples), default=None
-        Which rows are neighbors, as ``sklearn.feature_extraction.image.grid_to_graph``
-        says of pixels. Neighbors are drawn to the same component by a Potts prior, in
-        mean field, which takes the place of the weights and their prior: ``weights_`` only
-        tells how many rows each component has. ``predict``, ``predict_proba`` and
-        ``transform`` then need the rows of the graph. All other methods see each row
-        alone, as the mixture does.
+        Graph of neighboring rows, such as the pixel graph from
+        ``sklearn.feature_extraction.image.grid_to_graph``. A Potts prior favors the same
+        component for neighbors; it is fitted by mean field. It replaces the weights and
+        their prior: ``weights_`` then only reports the share of rows of each component.
+        ``predict``, ``predict_proba`` and ``transform`` need the rows of the graph. All
+        other methods ignore the graph and treat each row as the mixture does.
     coupling : float, default=1.0
-        What a pair of neighbors in the same component adds to the log-density, in nats.
+        Amount that a pair of neighbors in the same component adds to the log-density, in
+        nats.
     learning_offset : float, default=10.0
-        Damps the first steps of ``partial_fit``.
+        Number that makes the first steps of ``partial_fit`` smaller.
     learning_decay : float, default=0.7
         Step t of ``partial_fit`` has size (t + learning_offset) ** -learning_decay.
 
     Attributes
     ----------
     weights_ : ndarray of shape (n_components,)
-        The weights pi. Exactly 0 for a component that was switched off; its mean and
-        covariance keep their last values.
+        The weights pi. The weight of a component that was switched off is exactly 0; its
+        mean and covariance keep their last values.
     means_ : ndarray of shape (n_components, n_features)
-        The means.
+        The means of the components.
     covariances_ : ndarray
-        The covariances: of shape (n_components, n_features, n_features) if full,
-        (n_features, n_features) if tied, (n_components, n_features) if diagonal,
-        (n_components,) if spherical.
+        The covariances of the components. The shape is
+        (n_components, n_features, n_features) if full, (n_features, n_features) if tied,
+        (n_components, n_features) if diagonal, (n_components,) if spherical.
     precisions_ : ndarray, of the shape of ``covariances_``
-        Their inverses.
+        The inverses of the covariances.
     precisions_cholesky_ : ndarray, of the shape of ``covariances_``
         Upper triangular factors U of the precisions U U^T.
     lower_bound_ : float
-        The objective of the fitted parameters, in nats per row: log-likelihood plus log
-        prior density, or its mean-field bound with ``connectivity``. After
-        ``partial_fit`` it is that of the last batch, before it was learned.
+        The objective at the fitted parameters, in nats per row: log-likelihood plus log
+        prior density. With ``connectivity`` it is the mean-field bound. After
+        ``partial_fit`` it is the objective on the last batch before the update.
     lower_bounds_ : list of float
         The objective after each iteration. It never decreases beyond rounding, unless
         ``reg_covar`` is added or a component is switched off.
@@ -181,31 +188,31 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     n_features_in_ : int
         Number of features seen in fit.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X had them.
+        Names of the features, if X had names.
 
     Raises
     ------
     ValueError
-        In ``fit``, for data or parameters that do not fit together, naming them.
+        If the data or the parameters are inconsistent; the message names them.
 
     See Also
     --------
-    sklearn.mixture.GaussianMixture : Maximum likelihood.
-    sklearn.mixture.BayesianGaussianMixture : A variational posterior.
+    sklearn.mixture.GaussianMixture : Mixture fitted by maximum likelihood.
+    sklearn.mixture.BayesianGaussianMixture : Mixture with a variational posterior.
 
     Notes
     -----
-    Rows with NaN are fitted and scored by what they have, exactly, under the assumption
-    that values are missing at random. A start in which a component collapses onto a point
-    or loses all rows is replaced by another; after ten, the parameters before the collapse
-    are kept, with a warning. X of bytes, or of bytes / 255, with few different rows, such
-    as the pixels of an image, is fitted on these and their counts, with the same result.
-    float32 data are computed in float32 as long as it resolves the components. On large
-    data the hot loop is compiled, where numba is installed.
+    Rows with NaN are fitted and scored by their observed values. This is exact if values are
+    missing at random. If a component collapses onto a point or loses all rows, EM restarts
+    from another start. After ten such starts, the parameters before the first collapse are
+    kept, with a warning. If X holds bytes, or bytes / 255, and few rows are different, the
+    fit uses the different rows and their counts, with the same result; the pixels of an image
+    are an example. float32 data are computed in float32 as long as its precision resolves the
+    components. On large data the inner loop is compiled, if numba is installed.
 
-    X may also be a memory map, an array of zarr or a dataset of h5py, which are read part by
-    part at each pass, or a dask array or data frame, which is fitted on its workers. Of dask,
-    methods that look at each row alone return lazy arrays.
+    X may also be a memory map, a zarr array or an h5py dataset; each pass reads it part by
+    part. A dask array or data frame is fitted on its workers, and row-wise methods then
+    return lazy arrays.
 
     References
     ----------
@@ -231,7 +238,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     """
 
     _fitted_name = "weights_"
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "covariance_type": [StrOptions({"full", "tied", "diag", "spherical"})],
         "tol": [Interval(Real, 0, None, closed="left")],
@@ -320,7 +327,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     def fit(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
     ) -> Self:
-        """Find the weights, means and covariances of the components.
+        """Fit the weights, means and covariances of the components.
 
         Parameters
         ----------
@@ -329,7 +336,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         y : None
             Ignored.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows; weight 2 is the same as the row twice.
+            Weights of the rows; a row of weight 2 counts like two equal rows.
 
         Returns
         -------
@@ -356,7 +363,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         Returns
         -------
         ndarray of shape (n_samples,)
-            ``fit(X).predict(X)``.
+            The result of ``fit(X).predict(X)``.
         """
         return self.fit(X, sample_weight=sample_weight).predict(X)
 
@@ -365,10 +372,10 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     ) -> Self:
         """Update the fit with a batch of rows, by online EM [1]_.
 
-        The first batch is fitted as by ``fit``. A later one is seen once: its statistics
-        are mixed into those kept so far with weight (t + learning_offset) **
-        -learning_decay, and an M step follows. Prior and ``reg_covar`` are those of the
-        first batch; the prior weighs as against all rows seen so far.
+        The first batch is fitted as by ``fit``. Each later batch is used once: its statistics
+        are averaged into the earlier ones with weight (t + learning_offset) **
+        -learning_decay, and an M step follows. The prior and ``reg_covar`` are those of the
+        first batch. The prior is weighed against all rows seen so far.
 
         Parameters
         ----------
@@ -391,8 +398,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         """
         if self.connectivity is not None:
             raise ValueError(
-                "partial_fit cannot be combined with connectivity, a graph of all rows: "
-                "set connectivity=None, or use fit."
+                "partial_fit cannot be combined with connectivity, which is a graph of all "
+                "rows: set connectivity=None, or use fit."
             )
         return self._partial_fit(X, sample_weight)
 
@@ -402,14 +409,14 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             self._check_same_model(rows.shape[1])
         rng, shown = check_random_state(self.random_state), rows
         rows = rows.positive()
-        # products of few rows have one thread anyway
+        # BLAS uses one thread for small products anyway
         with one_blas_thread() if rows.size > MIN_LIMITED else nullcontext():
             if self.connectivity is None:
                 rows = merge_equal_pixels(rows).positive()
             sample = sample_of(rows, self.n_components, rng)
             model = self._new_model(rows, sample)
             model, passes = self._passes(model, rows)
-            # scikit-learn compares objectives before the M step, and so takes one step more
+            # scikit-learn compares objectives before the M step: it runs one step more
             delay = 0 if resume else 1
             starts = self._starts(model, sample, resume, rng)
             try:
@@ -433,12 +440,12 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             )
         if self.connectivity is not None and rows.is_weighted:
             raise ValueError(
-                "sample_weight cannot be combined with connectivity: a row of a graph "
-                "cannot be repeated. Leave one of them out."
+                "sample_weight cannot be combined with connectivity, because a row of a graph "
+                "cannot be repeated: omit one of them."
             )
 
     def _passes(self, model: Mixture, rows: Rows) -> tuple[Mixture, Any]:
-        """Return the model that is fitted, and its passes over the rows."""
+        """Return the model to fit, and its passes over the rows."""
         if self.connectivity is None:
             return model, Passes(model, rows, self.n_jobs)
         graph = neighbors(self.connectivity, len(rows))
@@ -448,7 +455,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     def _starts(
         self, model: Mixture, sample: Sample, resume: bool, rng: np.random.RandomState
     ) -> Iterator[Params]:
-        """Yield the parameters to start from; each one replaces a start that collapsed."""
+        """Yield starting parameters; EM takes the next ones after a collapse."""
         given = given_of(model.layout, self.weights_init, self.means_init, self.precisions_init)
         if resume:
             given = Given.all_of(self._params(model))
@@ -465,12 +472,12 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         )
 
     def _collapsed(self, before: Run | None) -> Run:
-        """Return what a collapse left, with a warning; raise if it left nothing."""
+        """Warn and return the run before a collapse; raise an error if there is none."""
         remedy = "reg_covar" if self.prior == "empirical" else "reg_covar or prior='empirical'"
         if before is None or not before.objectives:
             raise ValueError(
                 "the likelihood of X is not finite at any start: X has constant or collinear "
-                f"features, or values that are too large or too small. Use {remedy}, or "
+                f"features, or its values are too large or too small. Use {remedy}, or "
                 "rescale X."
             )
         warn(
@@ -506,7 +513,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         return Mixture(layout, prior, scale, float(reg_covar), single, fast)
 
     def _check_same_model(self, n_features: int) -> None:
-        """Refuse to continue a fit of other sizes."""
+        """Raise an error if the last fit has other sizes."""
         for name, old, new in (
             ("the number of features", self.means_.shape[1], n_features),
             ("n_components", len(self.weights_), self.n_components),
@@ -514,8 +521,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         ):
             if old != new:
                 raise ValueError(
-                    f"{name} was {old!r} in the last fit, but is {new!r} now: set "
-                    "it back, or fit anew with warm_start=False."
+                    f"{name} was {old!r} in the last fit, but is {new!r} now: restore the "
+                    "old value, or fit from scratch with warm_start=False."
                 )
 
     # -- input and fitted attributes ----------------------------------------------------
@@ -523,7 +530,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     def _check_rows(self, X: Any, sample_weight: Any = None, *, reset: bool) -> Rows:
         if self.connectivity is not None:
             X = open_rows(X).in_memory("connectivity").given
-        # bytes stay bytes: equal pixels are found sooner
+        # bytes are not converted: equal pixels are then found faster
         is_bytes = getattr(X, "dtype", None) == np.uint8
         dtype = None if is_bytes else [np.float64, np.float32]
         minimum = 2 if reset else 1
@@ -552,7 +559,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         }
 
     def _fitted_model(self) -> Mixture:
-        """Return the fitted model; its prior is flat if the parameters were set by hand."""
+        """Return the fitted model, with a flat prior if the user set the parameters."""
         means = np.asarray(self.means_)
         kind = getattr(self, "_covariance_type", self.covariance_type)
         layout, single = Layout(kind, *means.shape), means.dtype == np.float32
@@ -563,7 +570,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     def _params(self, model: Mixture) -> Params:
         """Return the fitted parameters.
 
-        They come from the factors of the precisions: rounding leaves these positive definite.
+        They are computed from the factors of the precisions, because these remain positive
+        definite under rounding.
         """
         factors = getattr(self, "precisions_cholesky_", None)
         covariances = self.covariances_ if factors is None else None
@@ -593,7 +601,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         Returns
         -------
         ndarray of shape (n_samples,)
-            Numbers of components.
+            The index of the most probable component.
         """
         if self.connectivity is not None:
             return self.predict_proba(X).argmax(1)
@@ -609,8 +617,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            The rows; NaN marks a missing value. With ``connectivity``, the rows of the
-            graph, in its order.
+            The rows; NaN marks a missing value. With ``connectivity``, X must hold the rows
+            of the graph in the same order.
 
         Returns
         -------
@@ -647,13 +655,13 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         if code.shape[1] != len(self.weights_):
             raise ValueError(
                 f"X has {code.shape[1]} columns, but the model has {len(self.weights_)} "
-                "components."
+                "components: pass one column for each component."
             )
         return (code @ self.means_).astype(code.dtype, copy=False)
 
     @rowwise
     def impute(self, X: ArrayLike) -> Array:
-        """Return X with missing values filled by their conditional expectation.
+        """Return X with missing values replaced by their conditional expectation.
 
         Parameters
         ----------
@@ -663,7 +671,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            The rows, complete: sum_k P(k | x_o) E[x | x_o, k] given what is observed.
+            The complete rows: sum_k P(k | x_o) E[x | x_o, k], where x_o are the observed
+            values of a row.
         """
         return self._map_rows(X, Mixture.impute)
 
@@ -680,8 +689,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         Returns
         -------
         float
-            ``bic(X)`` plus twice the entropy of the responsibilities in nats: components
-            that overlap cost more [1]_.
+            ``bic(X)`` plus twice the entropy of the responsibilities in nats. The entropy
+            penalizes components that overlap [1]_.
 
         References
         ----------
@@ -706,16 +715,16 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         Parameters
         ----------
         n_samples : int, default=1
-            How many.
+            The number of rows to draw.
         random_state : int, RandomState or None, default=None
-            Seed of this call; None draws anew each time.
+            Seed of this call; None gives new draws at each call.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
             The rows.
         components : ndarray of shape (n_samples,)
-            Their components.
+            The component of each row.
         """
         check_is_fitted(self)
         check_count("n_samples", n_samples)

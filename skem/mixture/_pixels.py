@@ -23,7 +23,7 @@ class Colors:
 
     limit: float
     keys: AnyArray | None = None
-    counts: Array | None = None
+    counts: AnyArray | None = None
 
     def __add__(self, other: "Colors") -> "Colors":
         if self.keys is None or other.keys is None:

@@ -1,7 +1,7 @@
-"""BernoulliRBMCD: a restricted Boltzmann machine with a real likelihood.
+"""BernoulliRBMCD: a restricted Boltzmann machine with a normalized likelihood.
 
-The maths are in ``_model`` (conditionals, free energy, log Z) and ``_training`` (contrastive
-divergence), whose loops ``_kernel`` compiles; this file is the estimator.
+This file is the estimator. ``_model`` holds the conditionals, the free energy and log Z,
+``_training`` contrastive divergence, and ``_kernel`` the compiled loops of training.
 """
 
 from __future__ import annotations
@@ -60,105 +60,108 @@ from skem.rbm._training import (
     validation_score,
 )
 
-# Machines with at most this number of hidden units stay stable at four times the rate.
+# Machines with at most this number of hidden units stay stable at four times the step size.
 FEW_HIDDEN = 32
-ROWS = 2000  # rows of a block, where all at once would take too much memory
-# Multiplications of a fit from which compiling its loops pays. Skipping visible units that
-# are 0 does if few are set and there are many hidden ones.
+ROWS = 2000  # rows per block: processing all rows at once would take too much memory
+# Compiled loops are used if a fit needs more multiplications than MIN_FAST. They skip visible
+# units that are 0 if the density is at most MAX_DENSITY and there are at least MIN_SPARSE
+# hidden units.
 MIN_FAST, MAX_DENSITY, MIN_SPARSE = 1e11, 0.25, 128
-MAX_REVERSE = 400  # rows from which to anneal
+MAX_REVERSE = 400  # largest number of rows to anneal from
 N_BURN = 10  # Gibbs steps from given rows to samples of the model
 N_FILL = 20  # mean-field steps that fill missing values for transform
 
 
 class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
-    """A restricted Boltzmann machine of binary units, with its likelihood in nats.
+    """A restricted Boltzmann machine of binary units, with a normalized likelihood.
 
-    Hidden and visible units are connected, but not among themselves:
+    Each hidden unit is connected to each visible unit. Units of one layer are not connected:
 
     .. math::
 
         p(v, h) = \\exp(b^\\top v + c^\\top h + v^\\top W h) / Z,
         \\quad v \\in \\{0, 1\\}^D, \\; h \\in \\{0, 1\\}^H.
 
-    It is fitted by contrastive divergence [1]_, by default with persistent chains [2]_,
-    the centered gradient [3]_, a step size that falls to 0 and averaged weights, which
-    reach a higher likelihood sooner.
+    The machine is fitted by contrastive divergence [1]_. The defaults reach a higher
+    likelihood sooner: persistent chains [2]_, the centered gradient [3]_, a step size that
+    falls to 0, and averaged weights.
 
     Parameters
     ----------
     n_components : int, default=256
         The number of hidden units H.
     learning_rate : "auto" or float, default="auto"
-        The step size at the beginning. "auto" is 0.4 for up to 32 hidden units and 0.1 for
-        more.
+        The initial step size. "auto" is 0.4 for up to 32 hidden units and 0.1 for more.
     batch_size : "auto" or int, default="auto"
-        Rows in a minibatch, and the number of persistent chains. "auto" is a
-        six-hundredth of the rows, at least 10 and at most 100: few rows need many small
-        steps.
+        Number of rows in a minibatch, and number of persistent chains. "auto" is the number
+        of rows divided by 600, at least 10 and at most 100. Small data need many small steps.
     n_iter : int, default=10
-        Passes over the rows.
+        Number of passes over the rows.
     verbose : int, default=0
-        1 prints a line after each pass, 10 after every tenth.
+        1 prints a line after each pass, 10 after every tenth pass.
     random_state : int, RandomState or None, default=None
-        Draws the initial weights, the order of the rows and the states of the units.
+        Seed of the initial weights, the order of the rows and the states of the units.
     algorithm : {"pcd", "cd"}, default="pcd"
-        Whether Gibbs chains go on from update to update ("pcd"), or start from the data
-        in each ("cd").
+        Whether Gibbs chains continue from update to update ("pcd"), or start from the data
+        in each update ("cd").
     n_gibbs_steps : int, default=1
-        Gibbs steps in an update: CD-k and PCD-k.
+        Number k of Gibbs steps in an update of CD-k or PCD-k.
     centered : bool, default=True
         Whether the gradient is centered at the means of the units.
     schedule : {"linear", "constant"}, default="linear"
-        Whether the step size falls to 0 during ``fit``. ``partial_fit`` keeps it constant.
+        The step size during ``fit``: "linear" falls to 0, "constant" does not change.
+        ``partial_fit`` always uses a constant step size.
     weight_decay : float, default=0.0
-        Shrinks the weights by ``learning_rate * weight_decay`` in each update.
+        Strength of weight decay: each update shrinks the weights by the share
+        ``learning_rate * weight_decay``.
     early_stopping : bool, default=False
-        Whether ``fit`` keeps some rows aside, follows their pseudo-log-likelihood from pass
-        to pass, stops when it no longer rises, and returns to the best weights.
+        Whether ``fit`` holds out validation rows and scores their pseudo-log-likelihood after
+        each pass. It stops when the score no longer rises, and restores the best weights.
     validation_fraction : float, default=0.1
-        The share of the rows kept aside for that.
+        The share of the rows that ``early_stopping`` holds out.
     n_iter_no_change : int, default=5
-        Passes without a rise of ``tol`` after which to stop.
+        Number of passes without a rise of at least ``tol`` after which ``fit`` stops.
     tol : float, default=0.01
-        The least rise, in nats per row.
+        The smallest rise of the validation score that counts, in nats (units of natural
+        logarithm) per row.
     n_jobs : int or None, default=None
-        Threads; more than 2 are not used. They help with batches of 50 rows or more, and
-        need the extra ``fast``. None means 1 unless in a ``joblib.parallel_config``.
+        Number of threads; at most 2 are used. A second thread helps with batches of 50 rows
+        or more, and needs the extra ``fast``. None means 1, except inside a
+        ``joblib.parallel_config``.
 
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features)
-        The weights W', averaged over the last updates, as are the biases.
+        The weights W'. The weights and the biases are averages over the last updates.
     intercept_hidden_ : ndarray of shape (n_components,)
         The biases c of the hidden units.
     intercept_visible_ : ndarray of shape (n_features,)
         The biases b of the visible units.
     h_samples_ : ndarray of shape (n_chains, n_components)
-        The hidden units of the persistent chains.
+        The states of the hidden units in the persistent chains.
     n_iter_ : int
         Number of passes over the rows.
     validation_scores_ : list of float
-        With ``early_stopping``, an estimate of the mean pseudo-log-likelihood of the rows
-        kept aside, in nats, after each pass; else empty.
+        With ``early_stopping``, an estimate of the mean pseudo-log-likelihood of the
+        validation rows after each pass, in nats. Otherwise the list is empty.
     n_features_in_ : int
         Number of features seen in fit.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X had them.
+        Names of the features, if X had names.
 
     Raises
     ------
     ValueError
-        In ``fit``, for data or parameters that do not fit together, naming them.
+        If the data or the parameters are inconsistent; the message names them.
 
     See Also
     --------
-    sklearn.neural_network.BernoulliRBM : Persistent contrastive divergence, one step.
+    sklearn.neural_network.BernoulliRBM : RBM fitted by one-step persistent CD.
 
     Notes
     -----
-    X holds probabilities: values outside [0, 1] are clipped, with a warning. NaN marks a
-    missing value, which the machine fills in as it learns.
+    X must hold probabilities; values outside [0, 1] are clipped, with a warning. NaN marks a
+    missing value. During training, the machine fills missing values by mean field.
 
     References
     ----------
@@ -186,7 +189,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
     _fitted_name = "components_"
     _log_partition: dict[str, LogPartition]
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -248,7 +251,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
     def fit(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
     ) -> Self:
-        """Learn weights and biases.
+        """Fit the weights and the biases.
 
         Parameters
         ----------
@@ -273,13 +276,13 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
     def partial_fit(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
     ) -> Self:
-        """Go on learning from these rows, in one pass at a constant step size.
+        """Continue training with one pass over these rows, at a constant step size.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            The rows. The blocks of a dask array or data frame are learned from in their
-            order, one at a time.
+            The rows. The blocks of a dask array or data frame are used in their order, one at
+            a time.
         y : None
             Ignored.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -307,7 +310,8 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         if resume:
             state, dtype = self._resumed_state(), working_dtype(self.components_)
         else:
-            if n_passes is not None:  # the next rows of partial_fit may be more
+            # later batches of partial_fit may have more rows, and keep the full size
+            if n_passes is not None:
                 n_chains = min(n_chains, len(chosen))
             state = initial_state(mean_of(rows), self.n_components, n_chains, seed)
             dtype = rows.working_dtype
@@ -323,7 +327,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
     def _workspaces(
         self, state: State, rows: LocalRows, seed: int, n_iter: int
     ) -> Callable[[int], Workspace]:
-        """Return the workspace for each size of a batch; compiled, if that pays."""
+        """Return a function from batch size to workspace; large fits use compiled ones."""
         options = Options(
             self.algorithm == "pcd", self.n_gibbs_steps, self.centered, self.weight_decay
         )
@@ -347,7 +351,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
             return first * (1 - step / n_updates) if falls else first
 
         epoch(training, rows, chosen, size, rate)
-        return 0.0  # the likelihood would take longer than the pass
+        return 0.0  # computing the likelihood would take longer than the pass
 
     def _validation_score(self, training: Training, rows: LocalRows, chosen: Indices) -> float:
         return validation_score(training, rows, chosen)
@@ -360,7 +364,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
     def _diverged(self, error: Exception) -> ValueError:
         return ValueError(
             f"learning_rate={self.learning_rate!r} or weight_decay={self.weight_decay!r} "
-            f"is too large: {error}. Lower it."
+            f"is too large: {error}. Use a smaller value."
         )
 
     def _attributes(self, training: Training, resume: bool) -> dict[str, Any]:
@@ -381,11 +385,12 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         }
 
     def _resumed_state(self) -> State:
-        """Return a copy of what training changes."""
+        """Return a copy of the state of training."""
         if self.n_components != len(self.components_):
             raise ValueError(
                 f"n_components={self.n_components}, but the fitted machine has "
-                f"{len(self.components_)} hidden units: call fit to begin anew."
+                f"{len(self.components_)} hidden units: restore n_components, or call fit to "
+                "start from scratch."
             )
         others = self.h_samples_.astype(np.float32), self._visible_mean, self._hidden_mean
         average = self._params().astype(np.float32)
@@ -404,8 +409,8 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
             return rows
         if not quiet:
             warn(
-                f"X has values between {low:.3g} and {high:.3g}; those outside [0, 1] are "
-                "clipped. Scale X, by MinMaxScaler for example.",
+                f"X has values between {low:.3g} and {high:.3g}; values outside [0, 1] are "
+                "clipped. Scale X to [0, 1], for example with MinMaxScaler.",
                 UserWarning,
             )
         return rows.clip(0, 1)
@@ -444,12 +449,12 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            The rows; missing values are filled by mean field.
+            The rows; missing values are filled by mean field first.
 
         Returns
         -------
         ndarray of shape (n_samples, n_components)
-            P(h = 1 | v).
+            The probabilities P(h = 1 | v).
         """
         blocks = [
             hidden_probabilities(self._params().astype(v.dtype), v) for v in self._blocks(X)
@@ -468,14 +473,14 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            P(v = 1 | h).
+            The probabilities P(v = 1 | h).
         """
         check_is_fitted(self)
         h = check_array(X, dtype=[np.float64, np.float32])
         if h.shape[1] != len(self.components_):
             raise ValueError(
                 f"X has shape {h.shape}, but the model has {len(self.components_)} hidden "
-                "units: one column for each is needed."
+                "units: pass one column for each hidden unit."
             )
         return visible_probabilities(self._params().astype(h.dtype), h)
 
@@ -491,7 +496,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
-            F(v) = -log sum_h exp(b'v + c'h + v'W h), in nats.
+            The free energies F(v) = -log sum_h exp(b'v + c'h + v'W h), in nats.
         """
         check_is_fitted(self)
         params = self._params().astype(float)
@@ -500,21 +505,22 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         )
 
     def log_partition(self, X: ArrayLike | None = None) -> LogPartition:
-        """Return log Z, which turns free energies into likelihoods.
+        """Return the log-partition function log Z, which normalizes the likelihood.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features), default=None
-            If given, log Z is estimated by annealing from these rows, which should be like
-            samples of the model: training rows, for example. Such reverse annealing tends to
-            find too much, where the default tends to find too little.
+            Rows for reverse annealing, such as training rows. They should resemble samples of
+            the model. Reverse annealing tends to overestimate log Z; the default annealing
+            tends to underestimate it.
 
         Returns
         -------
         LogPartition
-            ``value`` in nats, ``standard_error`` and ``method``: "exact", by enumeration of
-            the smaller layer, if that has up to 20 units; else "ais", annealed importance
-            sampling from 400 chains over 1000 temperatures; "reverse ais" from X.
+            The ``value`` in nats, its ``standard_error`` and the ``method``. The method is
+            "exact" if the smaller layer has at most 20 units, which allows enumeration of
+            its states. Otherwise it is "ais": annealed importance sampling with 400 chains
+            over 1000 temperatures. If X is given, it is "reverse ais".
         """
         check_is_fitted(self)
         params, rng = self._params(), np.random.Generator(np.random.SFC64(0))
@@ -526,7 +532,8 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
                 start = start[:: -(-len(start) // MAX_REVERSE)]
                 if len(start) < 2:
                     raise ValueError(
-                        "X has one row: a standard error needs two, and better hundreds."
+                        "X has one row, but a standard error needs at least two: pass more "
+                        "rows, hundreds if possible."
                     )
                 return ais_log_partition(params, base, rng, start=start)
             kept = self._log_partition  # copies of the estimator share it
@@ -550,7 +557,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
-            The log-probabilities log p(v) = -F(v) - log Z, in nats; log Z is that of
+            The log-probabilities log p(v) = -F(v) - log Z, in nats, with log Z from
             :meth:`log_partition`.
         """
         return -self.free_energy(X) - self.log_partition().value
@@ -562,12 +569,12 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            The rows, rounded to 0 and 1.
+            The rows; their values are rounded to 0 and 1.
 
         Returns
         -------
         ndarray of shape (n_samples,)
-            The sums over the features of log p(v_i given all others), in nats.
+            The sums over the features i of log p(v_i | all other features), in nats.
         """
         check_is_fitted(self)
         params = self._params().astype(float)
@@ -581,14 +588,14 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         n_steps: int = 1,
         random_state: int | np.random.RandomState | None = None,
     ) -> Array:
-        """Return rows after Gibbs steps from those of X.
+        """Run Gibbs chains from the rows of X and return the final rows.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features)
-            Where the chains start.
+            The rows from which the chains start.
         n_steps : int, default=1
-            How many times hidden and visible units are drawn in turn.
+            Number of Gibbs steps. Each step draws the hidden and then the visible units.
         random_state : int, RandomState or None, default=None
             Seed of this call; None draws anew each time.
 
@@ -611,16 +618,17 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         *,
         n_steps: int = 1000,
     ) -> Array:
-        """Draw rows from the model, each by a Gibbs chain of its own.
+        """Draw rows from the model, with a separate Gibbs chain for each row.
 
         Parameters
         ----------
         n_samples : int, default=1
-            How many.
+            The number of rows to draw.
         random_state : int, RandomState or None, default=None
             Seed of this call; None draws anew each time.
         n_steps : int, default=1000
-            Gibbs steps from independent units with the means of the training data.
+            Number of Gibbs steps of each chain. Chains start from independent units with the
+            means of the training data.
 
         Returns
         -------
@@ -644,28 +652,28 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         n_steps: int = 100,
         random_state: int | np.random.RandomState | None = 0,
     ) -> Array:
-        """Return X with missing values filled by their conditional expectation.
+        """Return X with missing values replaced by their conditional expectation.
 
-        The expectation is an average over Gibbs chains in which what is observed stays, of
-        the probabilities of the visible units in the second half of their steps. The
-        chains start at the means of the training data. Rows that are streamed have the noise of
-        their part of the file or of their block.
+        Gibbs chains start from the means of the training data and keep observed values fixed.
+        The expectation is the average probability of the visible units over the second half
+        of the steps and over all chains. For files and dask collections, each part or block
+        draws the same stream of random numbers.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             The rows; NaN marks a missing value.
         n_chains : int, default=5
-            Chains for each row.
+            Number of chains for each row.
         n_steps : int, default=100
-            Gibbs steps of each chain.
+            Number of Gibbs steps of each chain.
         random_state : int, RandomState or None, default=0
             Seed of the chains.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            The rows, complete.
+            The complete rows.
         """
         check_is_fitted(self)
         check_count("n_chains", n_chains)

@@ -1,7 +1,7 @@
-"""ShiftedTemplateEM: find an image that is hidden at an unknown place in many others.
+"""ShiftedTemplateEM: find a template that is hidden at an unknown position in many images.
 
-The maths are in ``_model`` (E and M step), ``_starts`` (where EM starts), ``_moves`` (how it
-leaves an optimum) and ``_windows`` (correlations); this file is the estimator.
+This file is the estimator. ``_model`` holds the E and M step, ``_starts`` the starts of EM,
+``_moves`` the moves out of a local optimum, and ``_windows`` the correlations.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ from skem.template._windows import Windows, check_image_shape, new_windows
 
 
 class ShiftedTemplateEM(EMEstimator):
-    """A template hidden at an unknown shift in noisy images, found by EM.
+    """A template hidden at an unknown shift in noisy images, fitted by EM.
 
-    Each image is a fixed background, in which a template replaces the pixels of a
-    window at a hidden shift, plus white Gaussian noise:
+    Each image is a fixed background plus white Gaussian noise. A template replaces the
+    pixels of the background in a window at a hidden shift:
 
     .. math::
 
@@ -60,9 +60,9 @@ class ShiftedTemplateEM(EMEstimator):
         x \\mid d &\\sim \\mathcal N(M_d, s^2 I), \\quad
         M_d = \\text{background with the template pasted at } d.
 
-    One fit finds template, background, noise and the distribution of the shifts, by
-    maximum likelihood or, for very noisy images, with a smoothness prior. An EM iteration
-    over n images of H rows and W columns costs O(n H W), whatever the number of shifts.
+    A fit estimates template, background, noise and the distribution of the shifts. It uses
+    maximum likelihood or, for very noisy images, a smoothness prior. An EM iteration over n
+    images of H rows and W columns costs O(n H W) up to logarithms, for any number of shifts.
 
     Parameters
     ----------
@@ -72,65 +72,71 @@ class ShiftedTemplateEM(EMEstimator):
         Height of the template in pixels. None means the height of the image: the
         template then moves only sideways.
     image_shape : tuple of int, default=None
-        (height, width) or (height, width, channels) of the images that the rows of X
-        hold in C order. None takes it from X if X is a stack (n_samples, height, width)
-        or (n_samples, height, width, channels), and (1, n_features) otherwise.
+        Shape (height, width) or (height, width, channels) of the images that the rows of X
+        hold in C order. None means the shape of an image if X is a stack (n_samples, height,
+        width) or (n_samples, height, width, channels), and (1, n_features) otherwise.
     algorithm : {"soft", "hard"}, default="soft"
-        "soft" is EM. "hard" puts each image at its most probable shift, which is faster
-        to converge and worse in noise.
+        "soft" is EM. "hard" assigns each image to its most probable shift. It converges
+        faster, but is less accurate on noisy images.
     absent : bool, default=False
-        Whether the template may be absent from an image. If so the posterior has one
-        more category, the last, and ``predict`` gives -1 for it.
+        Whether the template may be absent from an image. If so, the posterior has one
+        more category, the last, and ``predict`` returns -1 for it.
     init : {"auto", "mean", "random"}, default="auto"
-        Where EM starts. "auto" tries several starts on ``init_size`` images, goes on from
-        the best with all images, and tries to move an off-center template into place.
-        "mean" starts from every shift being equally probable. "random" starts from
-        random pixels within the range of the data and a random noise.
+        How EM starts. "auto" compares several starts on ``init_size`` images, continues the
+        best on all images, and then tries to shift a template that is off its place.
+        "mean" starts with all shifts equally probable. "random" starts from random pixels
+        within the range of the data and a random noise level.
     n_init : int, default=2
-        Number of random starts: besides the others in "auto", the only ones in "random".
+        Number of random starts. "auto" compares them with its other starts; "random" uses
+        only them.
     init_size : int, default=256
         Number of images on which starts are compared.
     shrinkage : {"start", "map"} or None, default="start"
-        "start" adds to "auto" a start whose template and background are shrunk, so that
-        images recognize the template and not their own noise; the fit itself is
-        maximum likelihood. "map" keeps the shrunk estimate, for very noisy images: the
-        mode under Gaussian priors on the DCT coefficients, whose variances are estimated
-        from the data for each radial frequency. None does without.
+        "start" adds a start to "auto" in which template and background are shrunk. Shrinking
+        prevents each image from matching its own noise in the template. The fit itself is
+        maximum likelihood. "map" keeps the shrunk estimate, which is suited to very noisy
+        images: the mode under Gaussian priors on the DCT coefficients. The variances of these
+        priors are estimated from the data for each radial frequency. None disables shrinkage.
     subset_schedule : tuple of (n_images, n_iter), default=None
-        Iterations on the first ``n_images`` images, in turn, between the start and the
-        iterations on all images. With ``init="random"``, ``n_init=1`` and ``max_iter=1``,
-        ``((50, 5), (100, 1), (300, 1), (500, 1))`` is a schedule often used on 1000 images.
+        Pairs of numbers: EM runs ``n_iter`` iterations on the first ``n_images`` images, for
+        one pair after the other, before the iterations on all images. With
+        ``init="random"``, ``n_init=1`` and ``max_iter=1``,
+        ``((50, 5), (100, 1), (300, 1), (500, 1))`` is a common schedule for 1000 images.
     template_init : array-like of shape (template_height, template_width), default=None
-        Template to start from. With any of the four given starts, ``init="auto"`` becomes
-        "mean" for what is not given: a given start is never searched over or moved.
+        Template to start from. If any of the four ``*_init`` arrays or numbers is given,
+        ``init="auto"`` becomes "mean" for those that are not given. EM then runs from this
+        start only, without a search and without moves.
     background_init : array-like of shape (height, width), default=None
         Background to start from.
     noise_std_init : float, default=None
-        Noise to start from.
+        Standard deviation of the noise to start from.
     shift_prior_init : array-like of shape (n_shifts,), default=None
-        Shift probabilities to start from; they sum to 1. "absent", if allowed, comes last.
+        Shift probabilities to start from; they must sum to 1. With ``absent``, the last entry
+        is the probability of absence.
     shift_concentration_prior : float, default=1.0
         Concentration of the symmetric Dirichlet prior on the shift probabilities, at
-        least 1. At 1 it is flat. Above 1 it adds ``shift_concentration_prior - 1`` images
-        to each shift: worth having where new images may have shifts that the training
-        images do not, since those have probability 0 otherwise.
+        least 1. The prior is flat at 1. A larger value acts like
+        ``shift_concentration_prior - 1`` additional images at each shift. Use it if new
+        images may have shifts that do not occur in the training images; otherwise these
+        shifts have probability 0.
     max_iter : int, default=100
         The largest number of EM iterations on all images.
     tol : float, default=1e-4
-        EM stops when an iteration changes the objective by less than this, in nats per image.
+        EM stops when an iteration changes the objective by less than this, in nats (units of
+        natural logarithm) per image.
     random_state : int, RandomState or None, default=None
-        Draws the sample of images and the random starts.
+        Seed of the sample of images and of the random starts.
     n_jobs : int, default=None
-        Number of threads for the passes over the images, on dask of each block, and of
-        workers for the starts. The results do not depend on it.
+        Number of threads for the passes over the images and for the starts. On dask, the
+        threads serve the passes over each block. The results do not depend on it.
     warm_start : bool, default=False
-        Whether to start from the last fit.
+        Whether ``fit`` starts from the parameters of the last fit.
     verbose : int, default=0
-        1 prints a line every ``verbose_interval`` iterations.
+        If positive, a line is printed every ``verbose_interval`` iterations.
     verbose_interval : int, default=10
-        Iterations between lines.
+        Number of iterations between printed lines.
     learning_offset : float, default=10.0
-        Damps the first steps of ``partial_fit``.
+        Number that makes the first steps of ``partial_fit`` smaller.
     learning_decay : float, default=0.7
         Step t of ``partial_fit`` has size (t + learning_offset) ** -learning_decay.
 
@@ -141,25 +147,26 @@ class ShiftedTemplateEM(EMEstimator):
     background_ : ndarray of shape (height, width[, channels])
         The background.
     background_seen_ : ndarray of bool, of the shape of ``background_``
-        False where the template covers the background in every image. There the data
-        say nothing, and ``background_`` keeps the value it started from.
+        False where the template covers the background in every image. The data do not
+        determine these pixels, and ``background_`` keeps its starting value there.
     noise_std_ : float
         The standard deviation of the noise.
     shift_prior_ : ndarray of shape (n_shifts,) or (n_shifts + 1,)
         The probability of each shift, in C order if the template moves along two axes;
         with ``absent``, the last entry is the probability of absence.
     shift_shape_ : tuple of int
-        (n_row_shifts, n_column_shifts): ``np.unravel_index(d, shift_shape_)`` is the top
-        left corner of the template for shift ``d``.
+        The numbers (n_row_shifts, n_column_shifts) of shifts along both axes.
+        ``np.unravel_index(d, shift_shape_)`` is the top left corner of the template for
+        shift ``d``.
     image_shape_ : tuple of int
         The shape of an image.
     lower_bound_ : float
-        The objective of the fitted parameters: log-likelihood plus log prior density,
-        in nats per image. Without a prior it is ``score`` of the training images; in hard
+        The objective at the fitted parameters: log-likelihood plus log prior density, in
+        nats per image. Without a prior it equals ``score`` of the training images. In hard
         EM it is the bound at the most probable shifts, which is lower. After
-        ``partial_fit`` it is that of the last batch, before it was learned.
+        ``partial_fit`` it is the objective on the last batch before the update.
     lower_bounds_ : list of float
-        The objective after each iteration on all images; within a fit it never decreases.
+        The objective after each iteration on all images. It never decreases within a fit.
     n_iter_ : int
         Number of EM iterations on all images.
     converged_ : bool
@@ -167,12 +174,12 @@ class ShiftedTemplateEM(EMEstimator):
     n_features_in_ : int
         Number of features seen in fit.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X had them.
+        Names of the features, if X had names.
 
     Raises
     ------
     ValueError
-        In ``fit``, for data or parameters that do not fit together, naming them.
+        If the data or the parameters are inconsistent; the message names them.
 
     See Also
     --------
@@ -181,15 +188,15 @@ class ShiftedTemplateEM(EMEstimator):
 
     Notes
     -----
-    NaN marks a missing pixel; missing pixels are marginalized exactly, at about twice the
-    time and memory. float32 data are kept and computed in float32, except while the noise
-    is below 1% of the size of the pixels, where squares would cancel: such passes compute
-    in float64, as do all methods but fit. The transform of X, as large as X,
-    is kept during the fit.
+    NaN marks a missing pixel. Missing pixels are marginalized exactly, at about twice the
+    time and memory. float32 data are fitted in float32. If the noise is below 1% of the size
+    of the pixels, float32 would lose too many digits, and such passes are computed in float64.
+    All methods except ``fit`` compute in float64. During the fit, the Fourier transform of X
+    is kept in memory; it is as large as X.
 
-    X may also be a memory map, an array of zarr or a dataset of h5py, which are read part by
-    part at each pass, or a dask array or data frame, which is fitted on its workers. Of dask,
-    methods that look at each row alone return lazy arrays.
+    X may also be a memory map, a zarr array or an h5py dataset; each pass reads it part by
+    part. A dask array or data frame is fitted on its workers, and row-wise methods then
+    return lazy arrays.
 
     References
     ----------
@@ -213,7 +220,7 @@ class ShiftedTemplateEM(EMEstimator):
     """
 
     _fitted_name = "template_"
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         "template_width": [Interval(Integral, 1, None, closed="left"), None],
         "template_height": [Interval(Integral, 1, None, closed="left"), None],
         "image_shape": [tuple, list, None],
@@ -299,17 +306,17 @@ class ShiftedTemplateEM(EMEstimator):
     def fit(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
     ) -> Self:
-        """Find template, background, noise and shifts.
+        """Fit the template, the background, the noise and the distribution of the shifts.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or a stack of images
-            The images, NaN for missing pixels. A stack has shape (n_samples, height,
+            The images; NaN marks a missing pixel. A stack has shape (n_samples, height,
             width) or (n_samples, height, width, channels).
         y : None
             Ignored.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the images; weight 2 is the same as the image twice.
+            Weights of the images; an image of weight 2 counts like two equal images.
 
         Returns
         -------
@@ -324,8 +331,8 @@ class ShiftedTemplateEM(EMEstimator):
     ) -> Self:
         """Update the fit with a batch of images, by online EM [1]_.
 
-        The first batch is fitted as by ``fit``. A later one is seen once: its statistics
-        are mixed into those kept so far with weight (t + learning_offset) **
+        The first batch is fitted as by ``fit``. Each later batch is used once: its statistics
+        are averaged into the earlier ones with weight (t + learning_offset) **
         -learning_decay, and an M step follows.
 
         Parameters
@@ -376,7 +383,7 @@ class ShiftedTemplateEM(EMEstimator):
         span: tuple[float, float],
         rng: np.random.RandomState,
     ) -> Trained:
-        """Start, sharpen, run EM, and move a template that is off its place."""
+        """Find a start, shrink it, run EM, and move a template that is off its place."""
         kinds, run, params = self._starts_to_compare(), None, None
 
         def run_from(params: Params, max_iter: int) -> Run:
@@ -402,11 +409,12 @@ class ShiftedTemplateEM(EMEstimator):
                 moves = follow_moves(
                     model, passes, run, rows, self.tol, self.max_iter, run_from
                 )
-                for better in moves:  # one by one, so that Ctrl-C keeps the last
+                for better in moves:  # kept one by one, so that Ctrl-C returns the last
                     run = better
         except FloatingPointError as error:
             raise ValueError(
-                f"{error}: the starting values given are too far from X, or X is too large."
+                f"{error}: the given starting values are too far from X, or the values of X "
+                "are too large. Change the starting values, or rescale X."
             ) from error
         except KeyboardInterrupt:
             if run is None:
@@ -419,7 +427,7 @@ class ShiftedTemplateEM(EMEstimator):
     def _shrink(
         self, model: ShiftedTemplate, passes: Passes, params: Params
     ) -> tuple[Params, Smoothness | None]:
-        """Return shrunk parameters and their prior; a given start stays as it is."""
+        """Return shrunk parameters and their prior; a given start is not changed."""
         if self._resumes() and self._smoothness is not None:
             return params, Smoothness(*self._smoothness)
         if self._resumes() or self._is_given():
@@ -455,7 +463,7 @@ class ShiftedTemplateEM(EMEstimator):
         passes: Passes,
         rng: np.random.RandomState,
     ) -> Params:
-        """Return the last fit, or the given values and a random or mean start for the rest."""
+        """Return the last fit, or a random or mean start with the given values replaced."""
         if self._resumes():
             params = self._params(model)
         elif self.init == "random":
@@ -472,7 +480,7 @@ class ShiftedTemplateEM(EMEstimator):
         self._check_same_windows(self._new_windows(self.image_shape_, n_features))
 
     def _check_same_windows(self, windows: Windows) -> None:
-        """Refuse to continue a fit of other sizes and categories."""
+        """Raise an error if the last fit has other sizes or categories."""
         fitted = self._fitted_model()
         for name, old, new in (
             ("image_shape", self.image_shape_, windows.image_shape),
@@ -485,14 +493,14 @@ class ShiftedTemplateEM(EMEstimator):
         ):
             if old != new:
                 raise ValueError(
-                    f"{name} was {old} in the last fit, but is {new} now: set it "
-                    "back, or fit anew with warm_start=False."
+                    f"{name} was {old} in the last fit, but is {new} now: restore the old "
+                    "value, or fit from scratch with warm_start=False."
                 )
 
     # -- input and fitted attributes ----------------------------------------------------
 
     def _image_shape_of(self, row_shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        """Return the shape of an image, from the parameter or from a stack of images."""
+        """Return the shape of an image: the parameter, or the shape of a stacked image."""
         if self.image_shape is None:
             return row_shape if len(row_shape) in (2, 3) else None
         return check_image_shape(self.image_shape)
@@ -582,9 +590,9 @@ class ShiftedTemplateEM(EMEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
-            The column of the template's left edge or, if the template moves along two
-            axes, the flat index of its corner in ``shift_shape_``. -1 where absence is
-            more probable than any shift.
+            The column of the template's left edge. If the template moves along two axes, the
+            flat index of its top left corner in ``shift_shape_``. If absence is more probable
+            than any shift, -1.
         """
         posterior = self.predict_proba(X)
         best = posterior.argmax(1)
@@ -593,7 +601,7 @@ class ShiftedTemplateEM(EMEstimator):
 
     @rowwise
     def inverse_transform(self, X: ArrayLike) -> Array:
-        """Return the expected noise-free image given the probabilities of its shift.
+        """Return the expected noise-free images given the probabilities of their shifts.
 
         Parameters
         ----------
@@ -610,7 +618,7 @@ class ShiftedTemplateEM(EMEstimator):
         if code.shape[1] != len(self.shift_prior_):
             raise ValueError(
                 f"X has {code.shape[1]} columns, but the model has "
-                f"{len(self.shift_prior_)} categories of shifts."
+                f"{len(self.shift_prior_)} categories of shifts: pass one column for each."
             )
         model = self._fitted_model()
         params = self._params(model)
@@ -622,7 +630,7 @@ class ShiftedTemplateEM(EMEstimator):
 
     @rowwise
     def impute(self, X: ArrayLike) -> Array:
-        """Return X with missing pixels filled by their conditional expectation.
+        """Return X with missing pixels replaced by their conditional expectation.
 
         Parameters
         ----------
@@ -632,13 +640,13 @@ class ShiftedTemplateEM(EMEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            The images, complete.
+            The complete images.
         """
         return self._map_rows(X, ShiftedTemplate.impute)
 
     @rowwise
     def align(self, X: ArrayLike) -> Array:
-        """Return the window of each image that shows the template, averaged over shifts.
+        """Return the window of each image that contains the template, averaged over shifts.
 
         Parameters
         ----------
@@ -649,7 +657,7 @@ class ShiftedTemplateEM(EMEstimator):
         -------
         ndarray of shape (n_samples, template_height * template_width [* channels])
             The posterior mean of the window's pixels, given that the template is
-            present. Missing pixels are taken from the template.
+            present. Missing pixels are replaced by those of the template.
         """
         return self._map_rows(X, ShiftedTemplate.align)
 
@@ -663,16 +671,16 @@ class ShiftedTemplateEM(EMEstimator):
         Parameters
         ----------
         n_samples : int, default=1
-            How many.
+            The number of images to draw.
         random_state : int, RandomState or None, default=None
-            Seed of this call; None draws anew each time.
+            Seed of this call; None gives new draws at each call.
 
         Returns
         -------
         X : ndarray of shape (n_samples, n_features)
             The images.
         shifts : ndarray of shape (n_samples,)
-            Their shifts, numbered as by ``predict``; -1 where the template is absent.
+            The shift of each image, numbered as by ``predict``; -1 if the template is absent.
         """
         check_is_fitted(self)
         check_count("n_samples", n_samples)

@@ -190,7 +190,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     (3, 64)
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints: dict[str, Any] = {
         "n_components": [Interval(Integral, 1, qmc.Sobol.MAXDIM, closed="both")],
         "hidden_layer_sizes": ["array-like"],
         "activation": [StrOptions({"gelu", "relu", "tanh"})],

@@ -287,7 +287,7 @@ def test_memory_of_chunks_is_not_held(tmp_path, monkeypatch):
 def test_memory_of_others_is_below_that_of_the_file(tmp_path, monkeypatch, model, verb):
     monkeypatch.setattr("skem._rows.files.PART_SIZE", 2**20)
     monkeypatch.setattr("skem._rows.parts.CHUNK_SIZE", 2**19)
-    file = np.memmap(tmp_path / "X", np.float32, "w+", shape=(200_000, 40))
+    file = np.memmap(tmp_path / "X", np.float32, "w+", shape=(100_000, 40))
     file[:] = np.random.default_rng(0).random(file.shape, np.float32).round()
     model.fit(np.array(file[:1000]))
     tracemalloc.start()
