@@ -55,7 +55,7 @@ def folder_of_data(tmp_path_factory):
     """The files that the recipes name."""
     folder = tmp_path_factory.mktemp("recipes")
     rng = np.random.default_rng(0)
-    pixels = rng.normal(size=(200_000, 3)) + 3 * rng.integers(0, 3, size=(200_000, 1))
+    pixels = rng.normal(size=(60_000, 3)) + 3 * rng.integers(0, 3, size=(60_000, 1))
     pixels = pixels.astype(np.float32)
     np.save(folder / "pixels.npy", pixels)
     pixels.tofile(folder / "pixels.f32")

@@ -1,7 +1,7 @@
-"""GANEstimator: a generative adversarial network, as an estimator.
+"""GANEstimator: a generative adversarial network as a scikit-learn estimator.
 
-The networks, their losses and gradients are in ``_model``, and training is in ``_training``;
-this file is the estimator.
+This file is the estimator. ``_model`` holds the networks, their losses and gradients, and
+``_training`` holds the training.
 """
 
 from __future__ import annotations
@@ -41,17 +41,19 @@ from skem.gan._training import (
     start,
 )
 
-MIN_RANGE = 0.5  # of values between 0 and 1 that are left as they are
-SPREAD = 200.0  # the total variance of rows as the discriminator sees them
-ROWS = 2000  # rows of a block, where all at once would take too much memory
-MIN_COVERAGE, MIN_COMPARED = 0.4, 100  # collapse is told of below this, of so many rows
+MIN_RANGE = 0.5  # values between 0 and 1 are not scaled if their range is above this
+SPREAD = 200.0  # the total variance of the rows that enter the discriminator
+ROWS = 2000  # rows per block: processing all rows at once would take too much memory
+# Collapse is reported if coverage is below MIN_COVERAGE. Coverage measured on fewer than
+# MIN_COMPARED rows is too noisy for that.
+MIN_COVERAGE, MIN_COMPARED = 0.4, 100
 
 
 class GANEstimator(NetworkEstimator):
-    """A generative adversarial network: rows drawn by one network to deceive another.
+    """A generative adversarial network: a generator trained against a discriminator.
 
-    A generator G turns noise into rows, and a discriminator D tells how probable it is that
-    a row is one of the data rather than a generated one:
+    A generator G maps noise to rows. A discriminator D estimates the probability that a row
+    comes from the data and not from the generator:
 
     .. math::
 
@@ -61,97 +63,104 @@ class GANEstimator(NetworkEstimator):
 
         \\min_G \\; -\\mathbb E_z \\log D(G(z)).
 
-    They are trained in turn by Adam [1]_. At the best D for a given G, d(x) is the log-ratio of
-    the density of the data and that of the generator. Needs torch.
+    Adam trains them in turn [1]_. For the best D against a given G, d(x) is the log-ratio of
+    the data density to the generator density. The estimator needs torch.
 
     Parameters
     ----------
     n_components : int, default=100
-        Numbers of noise that make a row.
+        The dimension of the noise from which a row is generated.
     hidden_layer_sizes : tuple of int, default=(128,)
         Widths of the generator's hidden layers; the discriminator has them in reverse order.
-        For ``architecture="dense"``.
+        They are used by ``architecture="dense"`` only.
     activation : {"gelu", "relu", "tanh"}, default="gelu"
         The activation of the hidden layers.
     image_shape : tuple of int, default=None
-        (height, width) or (height, width, channels) of a row that is an image.
+        Shape (height, width) or (height, width, channels) of a row that is an image.
     architecture : {"dense", "conv"}, default="dense"
-        "conv" is two transposed convolutions, and the reverse; it needs ``image_shape``.
+        The layers of the networks. "conv" needs ``image_shape``. Its generator ends with two
+        transposed convolutions; its discriminator begins with two convolutions.
     loss : {"non_saturating", "minimax"}, default="non_saturating"
-        What the generator minimizes: minus the mean of log D, or the mean of log(1 - D), whose
-        gradient is small while the discriminator wins.
+        The loss of the generator. "non_saturating" is the negative mean of log D. "minimax" is
+        the mean of log(1 - D); its gradient is small while the discriminator wins.
     noise : {"normal", "uniform"}, default="normal"
-        The density of a number of noise: standard normal, or uniform between -1 and 1.
+        The distribution of each noise component: standard normal, or uniform between -1 and
+        1.
     spectral_norm : bool, default=True
         Whether each weight matrix of the discriminator is divided by its largest singular
-        value [2]_, and the first multiplied by a constant that makes up for the scale of the
-        rows. It then cannot be steep, and training is stable.
+        value [2]_. The first matrix is then multiplied by a constant that compensates for the
+        scale of the rows. This bounds the slope of the discriminator and stabilizes training.
     average : float, default=0.999
-        How much of the running average of the generator's weights is kept at each step. The
-        average is what draws rows; with 0 it is the last weights.
+        Decay of the running average of the generator's weights: the share of the average that
+        is kept at each step. The averaged weights are used to draw rows. With 0, the last
+        weights are used.
     batch_size : int, default=128
-        Rows in a minibatch.
+        Number of rows in a minibatch.
     learning_rate_init : float, default=8e-3
-        The step size, for both networks.
+        The step size of both networks.
     beta_1 : float, default=0.0
-        How much of the mean gradient Adam keeps at each step.
+        Decay of Adam's running mean of the gradient.
     beta_2 : float, default=0.99
-        How much of the mean squared gradient Adam keeps at each step.
+        Decay of Adam's running mean of the squared gradient.
     max_iter : int, default=50
-        Passes over the rows. Few rows need more passes: what counts is steps, of which there
-        should be some thousands.
+        Number of passes over the rows. Training needs some thousands of steps, so small data
+        need more passes.
     device : str, default="auto"
-        "cpu", "cuda", "cuda:1" and so on; "auto" is "cuda" where there is one.
+        Device of the networks: "cpu", "cuda", "cuda:1" and so on. "auto" is "cuda" if it is
+        available, and "cpu" otherwise.
     random_state : int, RandomState or None, default=None
-        Draws the first weights, the minibatches and the noise.
+        Seed of the initial weights, the minibatches and the noise.
     warm_start : bool, default=False
-        Whether ``fit`` starts from the weights of the fit before.
+        Whether ``fit`` starts from the weights of the last fit.
     verbose : int, default=0
-        1 prints a line after each pass, 10 after every tenth.
+        1 prints a line after each pass, 10 after every tenth pass.
 
     Attributes
     ----------
     discriminator_loss_curve_ : list of float
-        The discriminator's mean loss in each pass, in nats: 2 log 2 = 1.386 if it cannot tell
-        rows apart, 0 if it always can.
+        The discriminator's mean loss in each pass, in nats (units of natural logarithm). It is
+        2 log 2 = 1.386 if the discriminator cannot distinguish generated rows from the data,
+        and 0 if it always can.
     generator_loss_curve_ : list of float
         The generator's mean loss in each pass, in nats.
     coverage_ : float
-        The share of up to 1000 rows of X to which a generated row, of as many, is as near as
-        their fifth nearest neighbor among the different rows [3]_. Near 1 for draws from the
-        density of the data; 0 if all generated rows are alike. NaN if all rows of X are.
+        The share of rows of X that have a generated row nearby [3]_. It is computed from up
+        to 1000 rows of X and the same number of generated rows. Nearby means no farther than
+        the fifth nearest neighbor among the distinct rows. Coverage is near 1 for draws from
+        the data distribution, and near 0 if all generated rows are alike. It is NaN if all
+        rows of X are alike.
     n_iter_ : int
-        Passes over the rows.
+        Number of passes over the rows.
     t_ : int
-        Steps of each network.
+        Number of steps of each network.
     device_ : str
-        Where the networks were trained.
+        Device on which the networks were trained.
     n_features_in_ : int
         Number of features seen in fit.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X had them.
+        Names of the features, if X had names.
 
     Raises
     ------
     ValueError
-        In ``fit``, for data or parameters that do not fit together, naming them.
+        If the data or the parameters are inconsistent; the message names them.
     ImportError
-        In ``fit``, if torch is not installed.
+        If torch is not installed.
 
     Warns
     -----
     ConvergenceWarning
-        If generated rows come near few rows of X: the generator has collapsed.
+        If few rows of X have a generated row nearby: the generator has collapsed.
 
     See Also
     --------
-    VAEEstimator : Codes of rows, a bound of their likelihood, and missing values.
+    VAEEstimator : Codes of rows and a likelihood bound; supports missing values.
 
     Notes
     -----
-    Rows between 0 and 1 that use at least half of that range stay as they are, generated ones
-    are between 0 and 1 too, and rows to be scored are clipped; other rows are standardized
-    inside.
+    X is not scaled if its values are between 0 and 1 and span more than half of that range.
+    Generated values are then between 0 and 1 too, and rows to be scored are clipped to this
+    range. Otherwise the features are standardized internally.
 
     References
     ----------
@@ -243,7 +252,7 @@ class GANEstimator(NetworkEstimator):
     def fit(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
     ) -> Self:
-        """Train generator and discriminator in turn.
+        """Train the generator and the discriminator in turn.
 
         Parameters
         ----------
@@ -263,9 +272,9 @@ class GANEstimator(NetworkEstimator):
         few = len(training.compared) < MIN_COMPARED
         if self.coverage_ < MIN_COVERAGE and not few and not run.interrupted:
             warn(
-                f"mode collapse: generated rows come near {self.coverage_:.0%} of the rows of "
-                "X only (coverage_). Keep spectral_norm=True, lower learning_rate_init, or "
-                "raise max_iter if training has just begun."
+                f"mode collapse: only {self.coverage_:.0%} of the rows of X have a generated "
+                "row nearby (coverage_). Use spectral_norm=True, lower learning_rate_init, or "
+                "raise max_iter if training was short."
             )
         return self
 
@@ -275,14 +284,14 @@ class GANEstimator(NetworkEstimator):
     ) -> Self:
         """Train for one more pass over these rows.
 
-        The first rows decide whether values are between 0 and 1, and otherwise what features
-        are standardized by: they should be like those that follow.
+        The first batch determines whether and how features are standardized. It should
+        therefore be representative of the later ones.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or a stack of images
-            The rows. The blocks of a dask array or data frame are passed over in their
-            order, one at a time.
+            The rows. The blocks of a dask array or data frame are used in their order, one at
+            a time.
         y : None
             Ignored.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -302,8 +311,8 @@ class GANEstimator(NetworkEstimator):
             if not scaling.standardized and not 0 <= seen.low <= seen.high <= 1:
                 raise ValueError(
                     "the networks were built for values between 0 and 1, but X has values from "
-                    f"{seen.low:.3g} to {seen.high:.3g}: scale it as the first rows were, or "
-                    "call fit with warm_start=False."
+                    f"{seen.low:.3g} to {seen.high:.3g}: scale X like the first rows, or call "
+                    "fit with warm_start=False."
                 )
         else:
             inside = 0 <= seen.low < seen.high - MIN_RANGE and seen.high <= 1
@@ -367,7 +376,7 @@ class GANEstimator(NetworkEstimator):
         }
 
     def _fitted(self, dtype: Any) -> Networks:
-        """Return the networks in this dtype, on the device of the parameter."""
+        """Return the networks in this dtype, on the device that ``device`` names."""
         check_is_fitted(self)
         key = f"{np.dtype(dtype)} {self.device}"
         if key not in self._cache:
@@ -385,7 +394,7 @@ class GANEstimator(NetworkEstimator):
     # -- verbs ----------------------------------------------------------------------------
 
     def _discriminated(self, X: ArrayLike, which: int) -> Array:
-        """Return the features (0) or the logits (1) of the discriminator."""
+        """Return an output of the discriminator: its features (0) or its logits (1)."""
         rows = self._in_memory(X)
         networks, scaling = self._fitted(rows.dtype), Scaling(**self._scaling)
         return np.concatenate(
@@ -397,7 +406,7 @@ class GANEstimator(NetworkEstimator):
 
     @rowwise
     def transform(self, X: ArrayLike) -> Array:
-        """Return the discriminator's features: its last hidden layer.
+        """Return the features of each row: the last hidden layer of the discriminator.
 
         Parameters
         ----------
@@ -407,8 +416,8 @@ class GANEstimator(NetworkEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_hidden)
-            The features; ``n_hidden`` is the first of ``hidden_layer_sizes``, or 256 for
-            ``architecture="conv"``. Without hidden layers they are the rows.
+            The features. ``n_hidden`` is the first of ``hidden_layer_sizes``, or 256 for
+            ``architecture="conv"``. Without hidden layers the features are the rows.
         """
         return self._discriminated(X, 0)
 
@@ -416,9 +425,10 @@ class GANEstimator(NetworkEstimator):
     def score_samples(self, X: ArrayLike) -> Array:
         """Return log D(x) / (1 - D(x)), the discriminator's log-density ratio.
 
-        It estimates log p(x) - log p_G(x), data against generator, and with ``spectral_norm``
-        it stays near 0, since d cannot be steep. It is not a likelihood: a high value says that
-        a row is unlike generated rows, so a high ``score`` speaks against the generator.
+        It estimates log p(x) - log p_G(x), with the data density p and the generator density
+        p_G. With ``spectral_norm`` it stays near 0, because the slope of d is bounded. It is
+        not a likelihood: a high value means that a row is unlike generated rows. A high
+        ``score`` therefore indicates a poor generator.
 
         Parameters
         ----------
@@ -437,8 +447,8 @@ class GANEstimator(NetworkEstimator):
     ) -> float:
         """Return the mean log-density ratio of the rows.
 
-        It is near 0 where the discriminator cannot tell them from generated rows. It does not
-        compare fits: a higher score is no better generator.
+        It is near 0 if the discriminator cannot distinguish the rows from generated rows. It
+        cannot be used to compare fits: a higher score does not mean a better generator.
 
         Parameters
         ----------
@@ -458,9 +468,9 @@ class GANEstimator(NetworkEstimator):
 
     @rowwise
     def inverse_transform(self, X: ArrayLike) -> Array:
-        """Return the rows that the generator makes of noise.
+        """Return the rows that the generator makes from noise.
 
-        It is not the inverse of ``transform``, whose columns are features of rows.
+        This is not the inverse of ``transform``, which returns features of the discriminator.
 
         Parameters
         ----------
@@ -470,14 +480,14 @@ class GANEstimator(NetworkEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            G(z), in the units of the data.
+            The generated rows G(z), in the units of the data.
         """
         check_is_fitted(self)
         z = check_array(X, dtype=[np.float64, np.float32])
         if z.shape[1] != self._design["n_components"]:
             raise ValueError(
                 f"X has {z.shape[1]} columns, but the generator takes "
-                f"{self._design['n_components']}."
+                f"{self._design['n_components']}: pass one column for each noise component."
             )
         networks, scaling = self._fitted(z.dtype), Scaling(**self._scaling)
         return np.concatenate(
@@ -492,9 +502,9 @@ class GANEstimator(NetworkEstimator):
         Parameters
         ----------
         n_samples : int, default=1
-            How many.
+            The number of rows to draw.
         random_state : int, RandomState or None, default=None
-            Seed of this call; None draws anew each time.
+            Seed of this call; None gives new draws at each call.
 
         Returns
         -------

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from skem._rows.parts import InMemory, Rows, Weights, working_dtype
-from skem._typing import AnyArray, Array
+from skem._typing import AnyArray
 
 # Keys are integers of at most 8 bytes, one for each column.
 MAX_COLUMNS = 8

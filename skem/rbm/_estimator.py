@@ -310,7 +310,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         if resume:
             state, dtype = self._resumed_state(), working_dtype(self.components_)
         else:
-            # later batches of partial_fit may have more rows, and keep the full size
+            # partial_fit keeps the full number of chains: later batches may have more rows
             if n_passes is not None:
                 n_chains = min(n_chains, len(chosen))
             state = initial_state(mean_of(rows), self.n_components, n_chains, seed)
@@ -597,7 +597,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         n_steps : int, default=1
             Number of Gibbs steps. Each step draws the hidden and then the visible units.
         random_state : int, RandomState or None, default=None
-            Seed of this call; None draws anew each time.
+            Seed of this call; None gives new draws at each call.
 
         Returns
         -------
@@ -625,7 +625,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         n_samples : int, default=1
             The number of rows to draw.
         random_state : int, RandomState or None, default=None
-            Seed of this call; None draws anew each time.
+            Seed of this call; None gives new draws at each call.
         n_steps : int, default=1000
             Number of Gibbs steps of each chain. Chains start from independent units with the
             means of the training data.
@@ -656,8 +656,8 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
 
         Gibbs chains start from the means of the training data and keep observed values fixed.
         The expectation is the average probability of the visible units over the second half
-        of the steps and over all chains. For files and dask collections, each part or block
-        draws the same stream of random numbers.
+        of the steps and over all chains. For files and dask collections, the random numbers
+        start again from the seed in each part or block.
 
         Parameters
         ----------

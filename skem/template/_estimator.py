@@ -62,7 +62,7 @@ class ShiftedTemplateEM(EMEstimator):
 
     A fit estimates template, background, noise and the distribution of the shifts. It uses
     maximum likelihood or, for very noisy images, a smoothness prior. An EM iteration over n
-    images of H rows and W columns costs O(n H W) up to logarithms, for any number of shifts.
+    images of H rows and W columns costs O(n H W) for any number of shifts.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """VAEEstimator: a variational autoencoder that behaves like a scikit-learn estimator.
 
-The networks, the bound and its gradient are in ``_model``, and training is in ``_training``;
-this file is the estimator.
+This file is the estimator. ``_model`` holds the networks, the bound and its gradient, and
+``_training`` holds the training.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ from skem.vae._training import (
     start,
 )
 
-ROWS = 1000  # rows of a block, where all at once would take too much memory
+ROWS = 1000  # rows per block: processing all rows at once would take too much memory
 N_DRAWS = 64  # quasi-random draws of the code for the ELBO
-# Chains of imputation, their steps, and how many of the last are averaged.
+# Number of imputation chains, of steps per chain, and of final steps that are averaged.
 N_CHAINS, N_FILL, N_AVERAGE = 8, 30, 20
 
 
 class VAEEstimator(ReconstructMixin, NetworkEstimator):
-    """A variational autoencoder: a few numbers that redraw a row, with a bound in nats.
+    """A variational autoencoder: low-dimensional codes of rows, and a likelihood bound.
 
-    A decoder turns a standard normal code into a distribution of rows, and an encoder
-    turns a row into an approximate posterior of its code:
+    A decoder maps a standard normal code to a distribution of rows. An encoder maps a row to
+    an approximate posterior of its code:
 
     .. math::
 
@@ -65,112 +65,118 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         \\log p(x) \\ge \\mathrm{ELBO}(x) = \\mathbb E_{q(z \\mid x)} \\log p(x \\mid z)
         - \\mathrm{KL}(q(z \\mid x) \\,\\|\\, p(z)).
 
-    Both are neural networks, trained together by Adam on the bound [1]_. Needs torch.
+    Both are neural networks. Adam trains them jointly by maximizing the bound [1]_. The
+    estimator needs torch.
 
     Parameters
     ----------
     n_components : int, default=2
-        Numbers in a code.
+        The dimension of the code.
     hidden_layer_sizes : tuple of int, default=(256, 256)
-        Widths of the encoder's hidden layers; the decoder has them in reverse order. For
-        ``architecture="dense"``.
+        Widths of the encoder's hidden layers; the decoder has them in reverse order. They
+        are used by ``architecture="dense"`` only.
     activation : {"gelu", "relu", "tanh"}, default="gelu"
         The activation of the hidden layers.
     likelihood : {"auto", "bernoulli", "gaussian"}, default="auto"
-        Of a feature given the code. "bernoulli" needs values between 0 and 1;
-        "gaussian" learns a noise variance for each feature. "auto" chooses by the values
-        of X at the first fit.
+        The distribution of each feature given the code. "bernoulli" needs values between 0
+        and 1. "gaussian" learns a noise variance for each feature. "auto" is "bernoulli" if
+        all values of X at the first fit are between 0 and 1, and "gaussian" otherwise.
     image_shape : tuple of int, default=None
-        (height, width) or (height, width, channels) of a row that is an image.
+        Shape (height, width) or (height, width, channels) of a row that is an image.
     architecture : {"dense", "conv"}, default="dense"
-        "conv" is two convolutions and a dense layer, and the reverse; it needs
-        ``image_shape``.
+        The layers of the networks. "conv" needs ``image_shape``. Its encoder has two
+        convolutions and a dense hidden layer; its decoder has them in reverse order.
     encoder : callable, default=None
-        Makes the encoder: ``encoder(n_features, 2 * n_components)`` returns a
+        Function that creates the encoder: ``encoder(n_features, 2 * n_components)`` returns a
         ``torch.nn.Module`` from rows to means and log-variances of codes.
     decoder : callable, default=None
-        Makes the decoder: ``decoder(n_components, n_features)`` returns a
-        ``torch.nn.Module`` from codes to logits, or means.
+        Function that creates the decoder: ``decoder(n_components, n_features)`` returns a
+        ``torch.nn.Module`` from codes to logits (Bernoulli) or means (Gaussian).
     beta : float, default=1.0
-        Weight of the KL divergence in training. Scores are bounds of log p(x) whatever it
-        is.
+        Weight of the KL divergence in training. Scores are bounds of log p(x) for any value.
     kl_warmup : float, default=0.3
-        The share of ``max_iter`` during which the KL divergence is phased in.
+        The share of ``max_iter`` during which the weight of the KL divergence rises to
+        ``beta``.
     n_importance_samples : int, default=1
-        With more than 1, ``score_samples`` is the importance-weighted bound [2]_ with that
-        many draws, which is tighter and slower. The draws are the same for every row, and at
-        least 64 in sets of that many, so that a mean score is right to a few hundredths.
+        Number of draws in the bound that ``score_samples`` returns. A number above 1 selects
+        the importance-weighted bound [2]_, which is tighter and slower. All rows use the same
+        draws. The bound is averaged over several sets of draws, at least 64 draws in total.
+        The error of a mean score is then a few hundredths of a nat.
     batch_size : "auto" or int, default="auto"
-        Rows in a minibatch. "auto" is a hundredth of the rows, at least 16 and at most 128.
+        Number of rows in a minibatch. "auto" is the number of rows divided by 100, at least
+        16 and at most 128.
     learning_rate : {"one_cycle", "constant"}, default="one_cycle"
-        Whether the step size rises for a tenth of the steps and then falls to 0, or stays;
-        it stays with ``early_stopping`` and in ``partial_fit``.
+        The schedule of the step size. "one_cycle" rises during the first tenth of the steps
+        and then falls to 0. "constant" does not change; ``early_stopping`` and
+        ``partial_fit`` always use it.
     learning_rate_init : float, default=3e-3
         The largest step size.
     max_iter : int, default=20
-        Passes over the rows.
+        Number of passes over the rows.
     tol : float, default=0.01
-        Least rise of the validation score, in nats per row, that counts.
+        Smallest rise of the validation score that counts, in nats (units of natural
+        logarithm) per row.
     early_stopping : bool, default=False
-        Whether to keep rows aside, stop when their ELBO no longer rises, and return to the
-        best weights.
+        Whether ``fit`` holds out validation rows and scores their ELBO after each pass. It
+        stops when the score no longer rises, and restores the best weights.
     validation_fraction : float, default=0.1
-        The share of the rows kept aside.
+        The share of the rows that ``early_stopping`` holds out.
     n_iter_no_change : int, default=10
-        Passes without a rise of ``tol`` after which to stop.
+        Number of passes without a rise of at least ``tol`` after which ``fit`` stops.
     precision : {"float32", "bfloat16"}, default="float32"
-        Of the products in training; all else is in float32. "bfloat16" is faster where the
-        processor multiplies it, and slower elsewhere.
+        Number format of the matrix products in training; all else is in float32. "bfloat16"
+        is faster on processors that support it, and slower on others.
     device : str, default="auto"
-        "cpu", "cuda", "cuda:1" and so on; "auto" is "cuda" where there is one.
+        Device of the networks: "cpu", "cuda", "cuda:1" and so on. "auto" is "cuda" if it is
+        available, and "cpu" otherwise.
     random_state : int, RandomState or None, default=None
-        Draws the first weights, the minibatches and the noise.
+        Seed of the initial weights, the minibatches and the noise.
     warm_start : bool, default=False
-        Whether ``fit`` starts from the weights of the fit before.
+        Whether ``fit`` starts from the weights of the last fit.
     verbose : int, default=0
-        1 prints a line after each pass, 10 after every tenth.
+        1 prints a line after each pass, 10 after every tenth pass.
 
     Attributes
     ----------
     loss_ : float
-        Minus the mean ELBO of the last pass, in nats per row, while training.
+        Negative mean ELBO during the last training pass, in nats per row.
     loss_curve_ : list of float
-        The same for every pass.
+        The loss of every pass.
     kl_curve_ : list of float
-        The part of it that is the KL divergence.
+        The KL divergence in the loss of every pass, in nats per row.
     validation_scores_ : list of float
-        With ``early_stopping``, the mean ELBO of the rows kept aside, after each pass of the
+        With ``early_stopping``, the mean ELBO of the validation rows after each pass of the
         last fit.
     likelihood_ : str
-        "bernoulli" or "gaussian".
+        The distribution of the features: "bernoulli" or "gaussian".
     n_iter_ : int
-        Passes over the rows.
+        Number of passes over the rows.
     t_ : int
-        Steps of Adam.
+        Number of Adam steps.
     device_ : str
-        Where the networks were trained.
+        Device on which the networks were trained.
     n_features_in_ : int
         Number of features seen in fit.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X had them.
+        Names of the features, if X had names.
 
     Raises
     ------
     ValueError
-        In ``fit``, for data or parameters that do not fit together, naming them.
+        If the data or the parameters are inconsistent; the message names them.
     ImportError
-        In ``fit``, if torch is not installed.
+        If torch is not installed.
 
     See Also
     --------
-    BayesianGMM_MAP : A mixture, with an exact likelihood.
-    BernoulliRBMCD : A model of binary rows.
+    BayesianGMM_MAP : Mixture with an exact likelihood.
+    BernoulliRBMCD : Model of binary rows.
 
     Notes
     -----
-    NaN marks a missing value: it is left out of the likelihood, and filled where the
-    encoder needs a number. Weights, Adam and seed are kept as NumPy arrays, so that a pickle
-    opens on any machine, and ``partial_fit`` goes on there.
+    NaN marks a missing value. It is omitted from the likelihood, and filled before the row
+    enters the encoder. The weights, the state of Adam and the seed are stored as NumPy data.
+    A pickle can therefore be loaded on any machine, and ``partial_fit`` can continue there.
 
     References
     ----------
@@ -276,7 +282,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     def fit(
         self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
     ) -> Self:
-        """Train encoder and decoder.
+        """Train the encoder and the decoder.
 
         Parameters
         ----------
@@ -302,14 +308,15 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     ) -> Self:
         """Train for one more pass over these rows, at a constant step size.
 
-        The first rows decide between "bernoulli" and "gaussian", and, for the latter, what
-        features are standardized by: they should be like those that follow.
+        With ``likelihood="auto"``, the first batch decides between "bernoulli" and
+        "gaussian". It also determines how Gaussian features are standardized. The first
+        batch should therefore be representative of the later ones.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features), or a stack of images
-            The rows. The blocks of a dask array or data frame are passed over in their
-            order, one at a time.
+            The rows. The blocks of a dask array or data frame are used in their order, one at
+            a time.
         y : None
             Ignored.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -327,8 +334,8 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         own = self.encoder is None and self.decoder is None
         if self.precision == "bfloat16" and not own:
             raise ValueError(
-                "precision='bfloat16' is for the built-in networks: leave encoder and decoder "
-                "out, or use precision='float32'."
+                "precision='bfloat16' needs the built-in networks, but encoder or decoder is "
+                "given: use precision='float32', or leave both at None."
             )
         gaussian = self._likelihood_of(seen, resume) == "gaussian"
         design = Design(
@@ -364,7 +371,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         if likelihood == "bernoulli" and not inside:
             raise ValueError(
                 f"likelihood='bernoulli' needs values between 0 and 1, but X has values from "
-                f"{seen.low:.3g} to {seen.high:.3g}: scale X, by MinMaxScaler for example, "
+                f"{seen.low:.3g} to {seen.high:.3g}: scale X, for example with MinMaxScaler, "
                 "or use likelihood='gaussian'."
             )
         return likelihood
@@ -418,7 +425,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         }
 
     def _fitted(self, dtype: Any) -> Model:
-        """Return the trained networks in this dtype, on the device of the parameter."""
+        """Return the trained networks in this dtype, on the device that ``device`` names."""
         check_is_fitted(self)
         key = f"{np.dtype(dtype)} {self.device}"
         if key not in self._cache:
@@ -445,7 +452,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
 
     @rowwise
     def transform(self, X: ArrayLike) -> Array:
-        """Return the posterior means of the codes.
+        """Return the posterior mean of the code of each row.
 
         Parameters
         ----------
@@ -455,7 +462,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_components)
-            The means mu(x).
+            The posterior means mu(x).
         """
         return np.concatenate(
             [codes(model, self._completed(part, model)) for part, model in self._blocks(X)]
@@ -463,7 +470,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
 
     @rowwise
     def inverse_transform(self, X: ArrayLike) -> Array:
-        """Return the expected rows of some codes.
+        """Return the expected row given each code.
 
         Parameters
         ----------
@@ -473,13 +480,14 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            E[x | z], for Bernoulli features their probabilities.
+            The expected rows E[x | z]; for Bernoulli features these are probabilities.
         """
         check_is_fitted(self)
         z = check_array(X, dtype=[np.float64, np.float32])
         if z.shape[1] != self._n_features_out:
             raise ValueError(
-                f"X has {z.shape[1]} columns, but a code has {self._n_features_out}."
+                f"X has {z.shape[1]} columns, but a code has {self._n_features_out}: pass one "
+                "column for each component of the code."
             )
         model = self._fitted(z.dtype)
         return np.concatenate([decoded(model, z[part]) for part in gen_batches(len(z), ROWS)])
@@ -488,19 +496,19 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     def score_samples(self, X: ArrayLike) -> Array:
         """Return a lower bound of the log-likelihood of each row.
 
-        The same quasi-random codes serve every row, so the score of a row does not depend
-        on the others, nor on the call.
+        All rows use the same quasi-random draws. The score of a row therefore depends neither
+        on the other rows nor on the call.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            The rows; missing values are left out of the likelihood.
+            The rows; missing values are omitted from the likelihood.
 
         Returns
         -------
         ndarray of shape (n_samples,)
-            The ELBO, or with ``n_importance_samples`` above 1 the importance-weighted bound,
-            in nats. For Gaussian features it bounds a density in the units of X.
+            The ELBO, in nats. If ``n_importance_samples`` is above 1, the importance-weighted
+            bound. For Gaussian features it bounds a density in the units of X.
         """
         self._check_parameters()
         rows = self._in_memory(X)
@@ -508,7 +516,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         return self._bounds(self._fitted(dtype), rows, np.arange(len(rows)), n, dtype)
 
     def _bounds(self, model: Model, rows: Any, chosen: Indices, n: int, dtype: Any) -> Array:
-        """Return the bounds of n importance samples, means over at least 64 draws."""
+        """Return bounds with n importance samples, averaged over at least 64 draws."""
         d, n_sets = model.design.n_components, -(-N_DRAWS // n)
         noise = normal_draws(n_sets * n, d, model.seed).reshape(n_sets, n, d)
         found = []
@@ -525,14 +533,14 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         Parameters
         ----------
         n_samples : int, default=1
-            How many.
+            The number of rows to draw.
         random_state : int, RandomState or None, default=None
-            Seed of this call; None draws anew each time.
+            Seed of this call; None gives new draws at each call.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            The rows: 0 and 1, or with Gaussian noise.
+            The rows. Their values are 0 or 1 if Bernoulli, and include the noise if Gaussian.
         """
         check_is_fitted(self)
         check_count("n_samples", n_samples)
@@ -550,11 +558,11 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
 
     @rowwise
     def impute(self, X: ArrayLike) -> Array:
-        """Return X with missing values filled by what is expected of them.
+        """Return X with missing values replaced by their approximate expectation.
 
-        Chains draw a code given the row as it is filled, and fill the row given the code, in
-        turn. The decoded means of their last steps are averaged, with more weight on the
-        chains whose codes explain better what is seen.
+        Several chains alternate between two steps: draw a code given the filled row, and fill
+        the row given the code. The decoded means of the last steps are averaged. A chain gets
+        more weight if its codes explain the observed values better.
 
         Parameters
         ----------
@@ -564,12 +572,12 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            The rows, complete.
+            The complete rows.
         """
         return np.concatenate([self._completed(part, model) for part, model in self._blocks(X)])
 
     def _completed(self, rows: Array, model: Model) -> Array:
-        """Return the rows, filled if a value is missing."""
+        """Return the rows, with missing values filled."""
         rows = np.asarray(rows)
         holes = np.asarray(np.isnan(rows).any(axis=1))
         if not holes.any():

@@ -33,7 +33,6 @@ from skem import (
 from skem._threads import own_threads
 from skem.datasets import make_shifted_templates
 
-
 # One process runs the file: a second cluster would compete for the cores.
 pytestmark = pytest.mark.xdist_group("cluster")
 
@@ -97,7 +96,7 @@ MIXTURES = {
 @pytest.mark.parametrize("case", MIXTURES)
 def test_mixture(client, case, weighted):
     X, options = MIXTURES[case]
-    model = BayesianGMM_MAP(3, random_state=0, **{"tol": 1e-6, "max_iter": 200, **options})
+    model = BayesianGMM_MAP(3, random_state=0, **{"tol": 1e-4, "max_iter": 200, **options})
     weight = weights_of(len(X)) if weighted else None
     expected = model.fit(X, sample_weight=weight)
     blocks = da.from_array(X, chunks=(len(X) // 3 + 1, 3)).persist()
@@ -115,11 +114,11 @@ def test_mixture(client, case, weighted):
 
 TEMPLATES = {
     "sideways": {},
-    "absent": {"absent": True, "shift_concentration_prior": 2.0},
+    "absent": {"absent": True, "shift_concentration_prior": 2.0, "shrinkage": None},
     "smooth": {"shrinkage": "map"},
     "stages": {"init": "random", "n_init": 1, "subset_schedule": ((30, 3), (90, 2))},
-    "hard": {"algorithm": "hard"},
-    "anywhere": {"template_height": 4},
+    "hard": {"algorithm": "hard", "shrinkage": None},
+    "anywhere": {"template_height": 4, "shrinkage": None},
 }
 
 
@@ -130,7 +129,7 @@ def test_shifted_template(client, case, weighted):
         n_samples=160, image_shape=(6, 24), template_width=8, noise_std=0.5, random_state=0
     ).X
     images[::5, 7] = np.nan
-    options = {"template_width": 8, "image_shape": (6, 24), "random_state": 0, "tol": 1e-5}
+    options = {"template_width": 8, "image_shape": (6, 24), "random_state": 0, "tol": 1e-3}
     model = ShiftedTemplateEM(**options, **TEMPLATES[case])
     weight = weights_of(160) if weighted else None
     expected = model.fit(images, sample_weight=weight)
@@ -295,10 +294,10 @@ def test_a_worker_may_die(client, kept):
 
 
 def test_large_parameters_travel_without_a_warning(client):
-    X = np.random.default_rng(0).normal(size=(600, 800)) * np.arange(1, 801)
-    model = BayesianGMM_MAP(2, prior="empirical", random_state=0, tol=1e9)
-    expected = BayesianGMM_MAP(2, prior="empirical", random_state=0, tol=1e9).fit(X)
-    assert_same(model.fit(da.from_array(X, chunks=(200, 800)).persist()), expected)
+    X = np.random.default_rng(0).normal(size=(600, 600)) * np.arange(1, 601)
+    model = BayesianGMM_MAP(3, prior="empirical", random_state=0, tol=1e9)
+    expected = BayesianGMM_MAP(3, prior="empirical", random_state=0, tol=1e9).fit(X)
+    assert_same(model.fit(da.from_array(X, chunks=(200, 600)).persist()), expected)
 
 
 def test_without_a_cluster():
