@@ -1,4 +1,4 @@
-"""LatentImputer: missing values filled by a model with hidden variables."""
+"""LatentImputer: fill missing values with a latent-variable model."""
 
 from __future__ import annotations
 
@@ -42,23 +42,25 @@ def _model_scores(imputer: Any) -> bool:
 class LatentImputer(
     DocLinkMixin, MetaEstimatorMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator
 ):
-    """Fill missing values with what a model of the rows expects of them.
+    """Fill missing values with their conditional expectation under a latent-variable model.
 
-    With o the observed and m the missing features of a row,
+    The observed features o of a row predict its missing features m:
 
     .. math::
 
         \\hat x_m = \\mathbb E[x_m \\mid x_o]
         = \\mathbb E_{z \\mid x_o} \\, \\mathbb E[x_m \\mid x_o, z].
 
-    Exact for mixtures and templates, by chains for the other models.
+    The expectation is exact for mixtures and templates. The other models approximate it by
+    Markov chains.
 
     Parameters
     ----------
     estimator : estimator with ``fit`` and ``impute``, default=None
-        The model, such as ``BayesianGMM_MAP``, ``BernoulliRBMCD`` or ``VAEEstimator``. None is
-        ``BayesianGMM_MAP(5, prior="empirical", random_state=0)``; to tune it, give it. It is
-        fitted to rows with NaN if it takes them, else to the complete rows.
+        The model, such as ``BayesianGMM_MAP``, ``BernoulliRBMCD`` or ``VAEEstimator``. None
+        means ``BayesianGMM_MAP(5, prior="empirical", random_state=0)``; pass this estimator
+        explicitly to tune its parameters. A model that accepts NaN is fitted to all rows.
+        Other models are fitted to the complete rows.
 
     Attributes
     ----------
@@ -67,24 +69,25 @@ class LatentImputer(
     n_features_in_ : int
         Number of features seen in fit.
     feature_names_in_ : ndarray of shape (n_features,)
-        Names of the features, where X had them.
+        Names of the features, if X had names.
 
     Raises
     ------
     TypeError
-        In ``fit``, if the estimator has no ``impute``.
+        If the estimator has no method ``impute``.
     ValueError
-        In ``fit``, if the estimator does not take NaN and no row is complete.
+        If the estimator does not accept NaN and no row is complete.
 
     See Also
     --------
-    sklearn.impute.KNNImputer : Mean of the nearest rows.
-    sklearn.impute.IterativeImputer : A regression for each feature.
+    sklearn.impute.KNNImputer : Imputation with the mean of the nearest rows.
+    sklearn.impute.IterativeImputer : Imputation with a regression for each feature.
 
     Notes
     -----
-    ``score`` is that of the model, in nats per row of what is observed, so that
-    ``GridSearchCV`` tunes ``estimator__n_components`` without any labels.
+    ``score`` returns the score of the model on the observed values, in nats (units of natural
+    logarithm) per row. ``GridSearchCV`` can use it to tune ``estimator__n_components``
+    without labels.
 
     Examples
     --------
@@ -112,7 +115,7 @@ class LatentImputer(
         y : None
             Ignored.
         **params : dict
-            Passed to the ``fit`` of the model, ``sample_weight`` for example.
+            Arguments for the ``fit`` of the model, for example ``sample_weight``.
 
         Returns
         -------
@@ -123,7 +126,7 @@ class LatentImputer(
         if not hasattr(estimator, "impute"):
             raise TypeError(
                 f"estimator must have a method impute, but {type(estimator).__name__} has "
-                "none: use BayesianGMM_MAP, BernoulliRBMCD or VAEEstimator for example."
+                "none: use for example BayesianGMM_MAP, BernoulliRBMCD or VAEEstimator."
             )
         rows = self._check_rows(X, reset=True)
         routed = self._routed("fit", params)
@@ -132,8 +135,8 @@ class LatentImputer(
             complete: Mask = np.logical_not(np.isnan(values).any(1))
             if not complete.any():
                 raise ValueError(
-                    f"no row of X is complete, and {type(estimator).__name__} does not take "
-                    "NaN: use BayesianGMM_MAP for example."
+                    f"no row of X is complete, and {type(estimator).__name__} does not accept "
+                    "NaN: use an estimator that does, for example BayesianGMM_MAP."
                 )
             values = values[complete]
             routed = {name: _safe_rows(value, complete) for name, value in routed.items()}
@@ -153,7 +156,7 @@ class LatentImputer(
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            The rows, complete; observed values are as they were.
+            The complete rows; observed values are unchanged.
         """
         check_is_fitted(self)
         rows = self._check_rows(X, reset=False).given
@@ -171,19 +174,19 @@ class LatentImputer(
         y : None
             Ignored.
         **params : dict
-            Passed to the ``score`` of the model, ``sample_weight`` for example.
+            Arguments for the ``score`` of the model, for example ``sample_weight``.
 
         Returns
         -------
         float
-            The mean log-likelihood of what is observed, or its bound, in nats per row.
+            The mean log-likelihood of the observed values, or its bound, in nats per row.
         """
         check_is_fitted(self)
         rows = self._check_rows(X, reset=False).given
         return float(self.estimator_.score(rows, **self._routed("score", params)))
 
     def get_metadata_routing(self) -> MetadataRouter:
-        """Return what is passed on to the model.
+        """Return the routing of metadata to the model.
 
         Returns
         -------

@@ -1,8 +1,9 @@
-"""What the estimators of torch networks share."""
+"""Shared code of the estimators that use torch networks."""
 
 try:
     import torch  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        "VAEEstimator and GANEstimator need torch: pip install 'skem[torch]'."
+        "VAEEstimator and GANEstimator need torch, which is not installed: run "
+        "pip install 'skem[torch]'."
     ) from error

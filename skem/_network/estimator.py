@@ -1,4 +1,4 @@
-"""The frame of fits of torch networks."""
+"""Base class of the estimators that train torch networks."""
 
 import math
 from importlib.util import find_spec
@@ -17,15 +17,16 @@ from skem._rows.moments import Moments, moments
 from skem._rows.parts import LocalRows, Weights
 from skem._typing import AnyArray, Indices
 
-# Values read in training from which numba is worth its import, of about a second.
+# numba, whose import takes about a second, is used if training reads at least this number of
+# values.
 MIN_FAST = 3e8
-NAN_ROWS = 1000  # rows that are searched for NaN at a time
-# Parameters that a design holds under another name.
+NAN_ROWS = 1000  # number of rows searched for NaN at a time
+# Parameters of an estimator that have another name in its design.
 PARAMETERS = {"gaussian": "likelihood", "spectral": "spectral_norm"}
 
 
 def numba_pays(n_values: int) -> bool:
-    """Whether training reads enough values to be worth the import of numba."""
+    """Return whether training reads enough values to justify the import of numba."""
     return n_values >= MIN_FAST and find_spec("numba") is not None
 
 
@@ -38,17 +39,17 @@ def _is_size(value: Any) -> bool:
 
 
 class NetworkEstimator(MinibatchEstimator):
-    """What estimators of networks share.
+    """Base class of the estimators that train torch networks.
 
     A subclass has the parameters ``n_components``, ``image_shape``, ``architecture``,
     ``hidden_layer_sizes``, ``activation``, ``batch_size``, ``max_iter``,
-    ``learning_rate_init``, ``device`` and ``warm_start``, and besides the methods of
-    ``MinibatchEstimator``
+    ``learning_rate_init``, ``device`` and ``warm_start``. It defines the methods of
+    ``MinibatchEstimator`` and these:
 
-    - ``_plan(rows, seen, resume)``: the design of the networks and the scaling of rows;
-    - ``_build(design, scaling, seed, device, fast, rows)``: a training of new networks, with
-      the optimizer of the fit before if ``resume``;
-    - ``_attributes(training, resume)``, with ``_weights``, ``t_`` and an empty ``_cache``.
+    - ``_plan(rows, seen, resume)`` returns the design of the networks and the scaling of rows.
+    - ``_build(design, scaling, seed, device, fast, rows, resume)`` returns the training of new
+      networks. If ``resume``, it has the optimizer of the last fit.
+    - ``_attributes(training, resume)`` includes ``_weights``, ``t_`` and an empty ``_cache``.
     """
 
     _fitted_name = "_weights"
@@ -76,7 +77,7 @@ class NetworkEstimator(MinibatchEstimator):
         raise NotImplementedError
 
     def _sizes(self, n_features: int) -> dict[str, Any]:
-        """Return what every design says."""
+        """Return the sizes and layers that the designs of all networks contain."""
         return {
             "n_features": n_features,
             "n_components": int(self.n_components),
@@ -87,7 +88,7 @@ class NetworkEstimator(MinibatchEstimator):
         }
 
     def _check_same_design(self, design: Design, resume: bool, *free: str) -> None:
-        """Refuse to continue a fit of other networks; the free fields may differ."""
+        """Raise an error if the last fit has other networks; ``free`` fields may differ."""
         if not resume:
             return
         old = self._design
@@ -98,8 +99,8 @@ class NetworkEstimator(MinibatchEstimator):
         ]
         if other:
             raise ValueError(
-                f"the networks were built with other values of {', '.join(other)}: set them "
-                "back, or call fit with warm_start=False."
+                f"the networks were built with other values of {', '.join(other)}: restore the "
+                "old values, or call fit with warm_start=False."
             )
 
     def _split_generator(self, seed: int) -> np.random.Generator:
@@ -107,8 +108,8 @@ class NetworkEstimator(MinibatchEstimator):
 
     def _diverged(self, error: Exception) -> ValueError:
         return ValueError(
-            f"{error}: lower learning_rate_init={self.learning_rate_init!r}, or bring the "
-            "features of X to similar scales."
+            f"{error}: use a smaller learning_rate_init than {self.learning_rate_init!r}, or "
+            "scale the features of X to similar ranges."
         )
 
     def _n_batch(self, n_rows: int) -> int:
@@ -128,16 +129,16 @@ class NetworkEstimator(MinibatchEstimator):
         rows: Any = check_rows(
             self, X, sample_weight, reset=reset, images=True, random_order=True
         )
-        may_miss = rows.dtype.kind == "f"  # a file of integers need not be read
+        may_miss = rows.dtype.kind == "f"  # files of integers need not be searched
         if not self._allow_nan and may_miss and any(rows.collect(_has_nan)):
             raise ValueError(
-                f"X contains NaN, which {type(self).__name__} does not take: fill it first, by "
-                "LatentImputer for example."
+                f"X contains NaN, which {type(self).__name__} does not accept: fill missing "
+                "values first, for example with LatentImputer."
             )
         return rows
 
     def _check_shapes(self, n_features: int) -> None:
-        """Refuse impossible sizes of layers and images."""
+        """Raise an error for impossible sizes of layers or images."""
         sizes, shape = self.hidden_layer_sizes, self.image_shape
         if not all(_is_size(size) for size in sizes):
             raise ValueError(
@@ -149,11 +150,11 @@ class NetworkEstimator(MinibatchEstimator):
             or math.prod(shape) != n_features
         ):
             raise ValueError(
-                f"image_shape={shape!r} does not fit the {n_features} features of X: give "
-                "(height, width) or (height, width, channels)."
+                f"image_shape={shape!r} does not match the {n_features} features of X: pass "
+                f"(height, width) or (height, width, channels) with {n_features} pixels."
             )
         if self.architecture == "conv" and (shape is None or min(shape[:2]) < 4):
             raise ValueError(
-                "architecture='conv' needs image_shape of at least 4 x 4 pixels, but it is "
-                f"{shape!r}."
+                "architecture='conv' needs an image_shape of at least 4 x 4 pixels, but it is "
+                f"{shape!r}: set image_shape, or use architecture='dense'."
             )

@@ -1,4 +1,4 @@
-"""Where a training step is no matrix product: two loops in numba."""
+"""Two compiled loops of a training step that are not matrix products."""
 
 import numpy as np
 from numba import float32, njit
@@ -8,7 +8,7 @@ from skem._vector_math import OPTIONS, exp, log
 
 @njit(**OPTIONS)
 def bernoulli(x, weight, logits, grad):
-    """The gradient of -sum weight log p(x|z) by the logits, to ``grad``; returns the sum."""
+    """Write the gradient of -sum weight log p(x|z) by the logits to ``grad``; return the sum."""
     one, total = float32(1), 0.0
     for n in range(x.shape[0]):
         share, row = weight[n], float32(0)
@@ -24,14 +24,14 @@ def bernoulli(x, weight, logits, grad):
 
 @njit(**OPTIONS)
 def adam(values, gradient, mean, square, rate, n, beta_1, beta_2):
-    """Step n of Adam."""
+    """Take step n of Adam."""
     keep_mean, keep_square = float32(beta_1), float32(beta_2)
     new_mean, new_square = float32(1 - beta_1), float32(1 - beta_2)
     length = float32(rate / (1 - beta_1**n))
-    scale, least = float32(1 / np.sqrt(1 - beta_2**n)), float32(1e-8)
+    scale, floor = float32(1 / np.sqrt(1 - beta_2**n)), float32(1e-8)
     for i in range(len(values)):
         g = gradient[i]
         m = keep_mean * mean[i] + new_mean * g
         s = keep_square * square[i] + new_square * g * g
         mean[i], square[i] = m, s
-        values[i] -= length * m / (np.sqrt(s) * scale + least)
+        values[i] -= length * m / (np.sqrt(s) * scale + floor)

@@ -1,6 +1,6 @@
-"""Dense and convolutional networks, and their gradients written out.
+"""Dense and convolutional networks, and explicit formulas of their gradients.
 
-A gradient written out builds no graph, and writes into the vector of all gradients.
+The explicit formulas build no graph, and write into the vector of all gradients.
 """
 
 import math
@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-CHANNELS, WIDTH = (32, 64), 256  # of the convolutional networks
-MIN_ONEDNN = 2e6  # multiplications from which the start of oneDNN does not matter
+CHANNELS, WIDTH = (32, 64), 256  # sizes of the layers in convolutional networks
+MIN_ONEDNN = 2e6  # with more multiplications, the overhead of a call of oneDNN is negligible
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
 
 
 @dataclass(frozen=True)
 class Design:
-    """What networks look like: a subclass adds what only one model has."""
+    """Architecture of the networks; a subclass adds the fields of one model."""
 
     n_features: int
     n_components: int
@@ -31,32 +31,32 @@ class Design:
 
     @property
     def channels_first(self) -> tuple[int, int, int]:
-        """(channels, height, width) of an image."""
+        """The shape (channels, height, width) of an image."""
         height, width, *channels = self.image_shape or (1, self.n_features)
         return (channels[0] if channels else 1, height, width)
 
     def from_rows(self, widths: Sequence[int], n_out: int) -> nn.Sequential:
-        """Return a network from rows to ``n_out`` values, without weights yet."""
+        """Return a network from rows to ``n_out`` values, with uninitialized weights."""
         if self.architecture == "dense":
             return dense([self.n_features, *widths, n_out], self.activation)
         return convolutions(self.channels_first, n_out, self.activation)
 
     def to_rows(self, widths: Sequence[int]) -> nn.Sequential:
-        """Return a network from codes to rows, without weights yet."""
+        """Return a network from codes to rows, with uninitialized weights."""
         if self.architecture == "dense":
             return dense([self.n_components, *widths, self.n_features], self.activation)
         return deconvolutions(self.n_components, self.channels_first, self.activation)
 
 
-# oneDNN's product in float32. It has twice the speed of MKL on processors that are not
-# Intel's; torch has it under a private name, and calls MKL elsewhere.
+# The float32 matrix product of oneDNN. On processors of other makers than Intel it is twice
+# as fast as MKL, which torch uses by default. torch offers it under a private name only.
 _onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 if not torch.backends.mkldnn.is_available():
     _onednn = None
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return a @ b.T + bias, (n, m) for (n, k) and (m, k), without a graph."""
+    """Return a @ b.T + bias without a graph; (n, k) and (m, k) give (n, m)."""
     large = a.shape[0] * a.shape[1] * b.shape[0] >= MIN_ONEDNN
     if large and _onednn is not None and a.dtype == torch.float32 and a.device.type == "cpu":
         found: Tensor = _onednn(a, b, bias, "none", [], "")
@@ -65,7 +65,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class Dense(nn.Linear):
-    """A linear layer that calls ``product`` where no graph is built."""
+    """Linear layer that calls ``product`` if no graph is built."""
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled():
@@ -74,19 +74,19 @@ class Dense(nn.Linear):
 
 
 def new(kind: type[nn.Module], *args: Any, **keywords: Any) -> nn.Module:
-    """Return a layer without values yet, so that no random numbers are drawn."""
+    """Return a layer with uninitialized values, so that no random numbers are drawn."""
     return nn.utils.skip_init(kind, *args, **keywords, dtype=torch.float32)
 
 
 def fill_uniform(module: nn.Sequential, random: torch.Generator) -> nn.Sequential:
-    """Draw weights and biases uniformly within 1 / sqrt(inputs), as torch does."""
+    """Draw weights and biases uniformly within +-1 / sqrt(number of inputs), as in torch."""
     with torch.no_grad():
         for layer in module.modules():
             if not isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
                 continue
             weight = layer.weight
             fan_in = math.prod(weight.shape[1:])
-            if isinstance(layer, nn.ConvTranspose2d):  # the first axis is that of the inputs
+            if isinstance(layer, nn.ConvTranspose2d):  # its first axis counts the inputs
                 fan_in = weight.shape[0] * math.prod(weight.shape[2:])
             assert layer.bias is not None
             for values in (weight, layer.bias):
@@ -96,7 +96,7 @@ def fill_uniform(module: nn.Sequential, random: torch.Generator) -> nn.Sequentia
 
 
 class ToImages(nn.Module):
-    """Flat rows (n, height * width * channels) to (n, channels, height, width)."""
+    """Layer from flat rows (n, height * width * channels) to (n, channels, height, width)."""
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -108,16 +108,16 @@ class ToImages(nn.Module):
 
 
 class ToRows(nn.Module):
-    """Images (n, channels, height, width) to flat rows."""
+    """Layer from images (n, channels, height, width) to flat rows."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.permute(0, 2, 3, 1).reshape(len(x), -1)
 
 
 class DoubleToGray(nn.ConvTranspose2d):
-    """Transposed convolution to one channel, as a product and sums of patches.
+    """Transposed convolution to one channel, as a matrix product and a sum of patches.
 
-    Of kernel 4, stride 2 and padding 1; faster than the general one.
+    The kernel size is 4, the stride 2 and the padding 1. It is faster than the general layer.
     """
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -138,7 +138,7 @@ def dense(sizes: Sequence[int], activation: str) -> nn.Sequential:
 
 
 def convolutions(shape: tuple[int, int, int], n_out: int, activation: str) -> nn.Sequential:
-    """Return a network from rows of images of (channels, height, width)."""
+    """Return a network from flat images of shape (channels, height, width)."""
     activate, (a, b) = ACTIVATIONS[activation], CHANNELS
     size = b * (shape[1] // 4) * (shape[2] // 4)
     return nn.Sequential(
@@ -155,7 +155,7 @@ def convolutions(shape: tuple[int, int, int], n_out: int, activation: str) -> nn
 
 
 def deconvolutions(n_in: int, shape: tuple[int, int, int], activation: str) -> nn.Sequential:
-    """Return a network to rows of images of (channels, height, width)."""
+    """Return a network to flat images of shape (channels, height, width)."""
     c, h, w = shape
     activate, (a, b) = ACTIVATIONS[activation], CHANNELS
     quarter = b, h // 4, w // 4
@@ -178,7 +178,7 @@ def deconvolutions(n_in: int, shape: tuple[int, int, int], activation: str) -> n
 
 
 def forward(layers: list[nn.Module], x: Tensor) -> list[Tensor]:
-    """Return the input of every layer, and the output of the last."""
+    """Return the inputs of all layers, followed by the output of the last layer."""
     values = [x]
     for layer in layers:
         values.append(layer(values[-1]))
@@ -193,7 +193,7 @@ def backward(
     to_input: bool,
     to_weights: bool = True,
 ) -> Tensor:
-    """Set the gradients of the layers; return that of the input, if it is wanted."""
+    """Set the gradients of the layers; return the gradient by the input if ``to_input``."""
     first = next(i for i, layer in enumerate(layers) if hasattr(layer, "weight"))
     for i in range(len(layers) - 1, -1, -1):
         asked = to_input or i > first, to_weights
@@ -201,7 +201,7 @@ def backward(
     return grad
 
 
-Asked = tuple[bool, bool]  # whether the gradient is wanted by the input, and by the weights
+Asked = tuple[bool, bool]  # whether to compute the gradients by the input and by the weights
 
 
 def _linear(layer: Any, grad: Tensor, x: Tensor, y: Tensor, asked: Asked) -> Tensor:
@@ -231,7 +231,7 @@ def _double_to_gray(layer: Any, grad: Tensor, x: Tensor, y: Tensor, asked: Asked
     return (layer.weight.flatten(1) @ patches).view(x.shape)
 
 
-# The gradient by the input, from that by the output, the input, and the output.
+# Functions (layer, gradient by the output, input, output, asked) -> gradient by the input.
 BACKWARD: dict[type, Callable[[Any, Tensor, Tensor, Tensor, Asked], Tensor]] = {
     Dense: _linear,
     nn.Conv2d: _convolution,

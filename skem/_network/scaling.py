@@ -1,4 +1,4 @@
-"""Rows as networks take them."""
+"""Scaling of rows for networks."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,27 +10,28 @@ from torch import Tensor
 from skem._rows.moments import Moments
 from skem._typing import Array
 
-# Scaled rows are multiplied by this at most, so that rounding is not taken for data.
+# Largest factor by which scaled rows are multiplied. A larger factor would amplify rounding
+# errors until they look like data.
 MAX_GAIN = 100.0
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """How rows are scaled for the networks: (x - offset) / scale, missing values filled."""
+    """Scaling of rows for the networks: (x - offset) / scale, with missing values filled."""
 
     standardized: bool
     offset: Array
     scale: Array
     fill: Array  # in the units of the networks
-    observed: Array  # the share of rows in which a feature was seen
+    observed: Array  # the share of rows in which each feature is observed
 
     def apply(self, rows: Array, dtype: Any, device: Any) -> tuple[Tensor, Tensor | None]:
-        """Return a scaled copy of the rows, and a 0/1 mask of what was seen.
+        """Return a scaled copy of the rows, and a 0/1 mask of the observed values.
 
         The mask is None if nothing is missing.
         """
         missing = np.isnan(rows)
-        if self.standardized:  # in float64: what is far from 0 would lose its digits
+        if self.standardized:  # in float64: values far from 0 would lose digits in float32
             values = ((rows - self.offset) / self.scale).astype(dtype)
         else:
             values = np.array(rows, dtype)
@@ -44,23 +45,23 @@ class Scaling:
         return x.to(device), seen
 
     def invert(self, rows: Array) -> Array:
-        """Return scaled rows in the user's units."""
+        """Convert scaled rows to the user's units."""
         if not self.standardized:
             return rows
         return (rows * self.scale + self.offset).astype(rows.dtype)
 
     @property
     def log_volume(self) -> float:
-        """Mean log ratio of the densities of scaled rows and of rows in the user's units."""
+        """Mean log-ratio of the density of scaled rows to the density in the user's units."""
         return float(self.observed @ np.log(self.scale))
 
     def gain(self, seen: Moments, spread: float) -> float:
-        """Scale factor that gives the rows a total variance of ``spread``, capped at 100."""
+        """Return the factor that gives rows the total variance ``spread``, at most 100."""
         variance = (seen.square / seen.weight / self.scale**2).sum()
         return min(MAX_GAIN, float(np.sqrt(spread / variance))) if variance > 0 else 1.0
 
     def log_volumes(self, rows: Array) -> Array:
-        """Return the log ratio of the densities for the observed values of each row."""
+        """Return the log-ratio of the densities for the observed values of each row."""
         return ~np.isnan(rows) @ np.log(self.scale)
 
 
@@ -74,7 +75,7 @@ def scaling_of(seen: Moments, weight: float, standardized: bool) -> Scaling:
     if not np.isfinite(deviation).all():
         raise ValueError(
             f"X has values from {seen.low:.3g} to {seen.high:.3g}, too large to be squared: "
-            "rescale it."
+            "rescale X."
         )
     constant = deviation <= 1e-13 * np.abs(mean)  # up to rounding
     return Scaling(True, mean, np.where(constant, 1, deviation), 0 * mean, observed)

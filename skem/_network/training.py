@@ -1,6 +1,6 @@
-"""Torch for estimators: private random numbers, flat parameters, portable state.
+"""Tools for torch: separate random generators, flat parameters, portable state.
 
-The global state of torch is changed only in ``seeded``, for modules of users.
+Only ``seeded`` changes the global random state of torch, for user-defined modules.
 """
 
 import math
@@ -24,7 +24,7 @@ _LOCK = Lock()
 
 
 class Purpose(IntEnum):
-    """What a stream of random numbers is for."""
+    """Purpose of a stream of random numbers."""
 
     WEIGHTS = 1
     PASS = 2
@@ -33,26 +33,28 @@ class Purpose(IntEnum):
 
 
 def choose_device(device: str) -> torch.device:
-    """Return the device, if it can be used."""
+    """Return the device; raise an error if it cannot be used."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         probe = torch.zeros(1, device=device)
-        probe.cpu()  # fails where there are no values
+        probe.cpu()  # fails on devices that store no values
         return probe.device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device={device!r} cannot be used here: {error}") from error
+        raise ValueError(
+            f"device={device!r} cannot be used here: {error}. Use device='auto' or 'cpu'."
+        ) from error
 
 
 def generator(*seeds: int) -> torch.Generator:
-    """Return random numbers of the processor, the same on every device."""
+    """Return a CPU random generator, so that the numbers are the same on every device."""
     words = np.random.SeedSequence(seeds).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(words[0]) << 31 ^ int(words[1]))
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's global random numbers inside the block, for modules of users."""
+    """Seed torch's global random numbers inside the block, for user-defined modules."""
     with _LOCK, torch.random.fork_rng():
         torch.manual_seed(seed)
         yield
@@ -61,19 +63,20 @@ def seeded(seed: int) -> Iterator[None]:
 def module_of(
     name: str, factory: Callable[..., nn.Module], seed: int, n_in: int, n_out: int
 ) -> nn.Module:
-    """Return the module that a user's factory makes, once it passes a trial on two rows."""
+    """Return the module of a user's factory after a trial on two rows."""
     with seeded(seed), torch.no_grad():
         module = factory(n_in, n_out)
         if not isinstance(module, nn.Module):
             raise ValueError(
-                f"{name} must return a torch.nn.Module, but it returned {type(module)}."
+                f"{name} must return a torch.nn.Module, but it returned {type(module)}: pass "
+                "a function that creates a module."
             )
         module.float().eval()
         shape = tuple(module(torch.zeros(2, n_in, dtype=torch.float32)).shape)
     if shape != (2, n_out):
         raise ValueError(
-            f"{name}({n_in}, {n_out}) must return a module from rows of {n_in} values to rows "
-            f"of {n_out}, but two rows came out with shape {shape}."
+            f"{name}({n_in}, {n_out}) must return a module that maps rows of {n_in} values to "
+            f"rows of {n_out} values, but the output for two rows has shape {shape}."
         )
     return module
 
@@ -87,7 +90,7 @@ class Flat:
 
 
 def flatten(parameters: list[nn.Parameter], device: torch.device) -> Flat:
-    """Move parameters into one vector."""
+    """Move the parameters into one vector; each parameter becomes a view of it."""
     values = torch.cat([p.detach().reshape(-1).to(device) for p in parameters])
     gradient, start = torch.zeros_like(values), 0
     for p in parameters:
@@ -113,10 +116,10 @@ def fill(tensors: list[Tensor], arrays: list[AnyArray]) -> None:
 
 
 class Adam:
-    """Adam on one vector, in one call, with a state of NumPy arrays.
+    """Adam on one vector; its state can be stored as NumPy arrays.
 
-    On the processor, ``compiled`` takes half of the time of torch:
-    ``compiled(values, gradient, mean, square, rate, n, beta_1, beta_2)`` on arrays.
+    ``compiled(values, gradient, mean, square, rate, n, beta_1, beta_2)`` is an optional
+    compiled step on arrays. On the CPU it takes half of the time of torch.
     """
 
     def __init__(
@@ -173,7 +176,7 @@ def one_cycle(peak: float, n_steps: int) -> Callable[[int], float]:
 
 @dataclass
 class Trained:
-    """Networks with the scaling of their rows; a subclass says which tensors it holds."""
+    """Networks with the scaling of their rows; a subclass defines ``tensors``."""
 
     scaling: Scaling
     seed: int
@@ -188,17 +191,17 @@ class Trained:
     snapshot = weights
 
     def restore(self, weights: list[AnyArray]) -> None:
-        """Set all tensors."""
+        """Set all tensors to these weights."""
         fill(self.tensors(), weights)
 
     def is_finite(self) -> bool:
-        """Whether all parameters are finite."""
+        """Return whether all tensors are finite."""
         return all(bool(torch.isfinite(tensor).all()) for tensor in self.tensors())
 
 
 @dataclass
 class Batch:
-    """A minibatch, as networks take it."""
+    """A scaled minibatch."""
 
     x: Tensor
     seen: Tensor | None  # 0 where a value is missing; None if nothing is
@@ -215,9 +218,9 @@ def epoch_batches(
     random: torch.Generator,
     device: torch.device,
 ) -> Iterator[Batch]:
-    """Yield shuffled minibatches; a last one of a single row joins the one before.
+    """Yield shuffled minibatches; a last batch of one row is merged into the one before.
 
-    Light batches have small shares and so take short steps, for any size of a batch.
+    Batches of small total weight have small shares, and therefore take short steps.
     """
     weight = np.asarray(rows.weight)
     order = chosen[torch.randperm(len(chosen), generator=random).numpy()]

@@ -1,4 +1,4 @@
-"""The generative adversarial network: two networks, their losses and the gradients.
+"""The generative adversarial network: two networks, their losses and their gradients.
 
     x = G(z),  D(x) = sigmoid(d(x))
     d maximizes     V = E_x log D(x) + E_z log(1 - D(G(z)))
@@ -6,7 +6,7 @@
                     or E_z log(1 - D(G(z))) (minimax)
 
 For a given G the best d is log p(x) - log p_G(x). With ``spectral``, every weight W of d is
-divided by its largest singular value, s = u' W v, so that d changes no faster than x does.
+divided by its largest singular value, s = u' W v. The slope of d is then bounded.
 """
 
 from dataclasses import dataclass
@@ -25,11 +25,11 @@ N_POWER = 10  # power iterations before the first step
 
 @dataclass(frozen=True)
 class Design(layers.Design):
-    """What generator and discriminator look like."""
+    """Architecture of the generator and the discriminator."""
 
-    standardized: bool  # else between 0 and 1
+    standardized: bool  # whether rows are standardized; otherwise they are between 0 and 1
     spectral: bool
-    gain: float  # the largest singular value of the first weight, then; others have 1
+    gain: float  # with ``spectral``: largest singular value of the first weight; others have 1
     noise: str
     loss: str
 
@@ -38,18 +38,19 @@ class Design(layers.Design):
 class Networks:
     """Generator and discriminator.
 
-    The discriminator computes with ``used``; what is learned is ``free``, of which ``used``
-    is a copy with normalized weights, or, without spectral normalization, the same.
+    The discriminator computes with the parameters ``used``. Training updates the parameters
+    ``free``. With spectral normalization, ``used`` is a copy of ``free`` with normalized
+    weights. Without it, both are the same.
     """
 
     design: Design
     generator: nn.Sequential
     discriminator: nn.Sequential
-    flat: Flat  # of the generator
+    flat: Flat  # parameters of the generator
     used: Flat
     free: Flat
-    weights: list[tuple[Any, Any]]  # those that are normalized, as used and free
-    plain: list[tuple[Any, Any]]  # the others
+    weights: list[tuple[Any, Any]]  # normalized parameters, as pairs (used, free)
+    plain: list[tuple[Any, Any]]  # the other parameters, as pairs (used, free)
     left: list[Tensor]  # the singular vectors u of the weights
     right: list[Tensor]
     norms: Tensor  # the largest singular values of the free weights
@@ -88,7 +89,7 @@ def build(design: Design, seed: int, device: torch.device) -> Networks:
 
 @torch.no_grad()
 def normalize(networks: Networks) -> None:
-    """Copy the free weights, divided by their norms, after one power iteration."""
+    """Run one power iteration, then set the used weights to the normalized free weights."""
     for used, free in networks.plain:
         used.copy_(free)
     for i, (used, free) in enumerate(networks.weights):
@@ -102,12 +103,12 @@ def normalize(networks: Networks) -> None:
 
 
 def _gain(networks: Networks, i: int) -> float:
-    """Return the largest singular value that used weight i is to have."""
+    """Return the target for the largest singular value of used weight i."""
     return networks.design.gain if i == 0 else 1.0
 
 
 def _pull_back(networks: Networks) -> None:
-    """Set the gradient by the free weights from the gradient by the used ones."""
+    """Compute the gradient by the free weights from the gradient by the used weights."""
     for used, free in networks.plain:
         free.grad.copy_(used.grad)
     vectors = zip(networks.left, networks.right, networks.norms.tolist(), strict=True)
@@ -133,12 +134,12 @@ def draw(design: Design, n: int, random: torch.Generator) -> Tensor:
 
 
 def squashed(networks: Networks, output: Tensor) -> Tensor:
-    """Return rows, given the output of the last layer of the generator."""
+    """Return rows, given the output of the generator's last layer."""
     return output if networks.design.standardized else output.sigmoid()
 
 
 def generated(networks: Networks, z: Tensor) -> Tensor:
-    """Return the rows of noise, (n, D)."""
+    """Return the rows (n, D) that the generator makes from noise."""
     return squashed(networks, networks.generator(z))
 
 
@@ -149,7 +150,7 @@ def discriminated(networks: Networks, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def discriminator_loss(logits: Tensor, share: Tensor) -> Tensor:
-    """Return -V of rows, which have shares, followed by as many generated rows."""
+    """Return -V for the logits of n rows with these shares, followed by n generated rows."""
     n = len(share)
     loss: Tensor = (
         share @ functional.softplus(-logits[:n]) + functional.softplus(logits[n:]).mean()
@@ -158,7 +159,7 @@ def discriminator_loss(logits: Tensor, share: Tensor) -> Tensor:
 
 
 def generator_loss(logits: Tensor, kind: str) -> Tensor:
-    """Return what the generator minimizes."""
+    """Return the loss of the generator."""
     if kind == "minimax":
         return -functional.softplus(logits).mean()
     return functional.softplus(-logits).mean()
@@ -180,7 +181,10 @@ def discriminator_gradient(networks: Networks, x: Tensor, share: Tensor, fake: T
 
 @torch.no_grad()
 def generator_gradient(networks: Networks, values: list[Tensor], fake: Tensor) -> float:
-    """Set the gradient of the generator, whose layers gave ``values``; return the loss."""
+    """Set the gradient of the generator; return the loss.
+
+    ``values`` are the inputs and outputs of the generator's layers.
+    """
     maker, discriminator = (
         list(module.children()) for module in (networks.generator, networks.discriminator)
     )
@@ -199,7 +203,7 @@ def generator_gradient(networks: Networks, values: list[Tensor], fake: Tensor) -
 
 
 def state_of(networks: Networks) -> list[Tensor]:
-    """Return all tensors that training changes."""
+    """Return all tensors that change during training."""
     tensors: list[Tensor] = [networks.flat.values, networks.free.values]
     if networks.design.spectral:
         vectors = *networks.left, *networks.right

@@ -1,4 +1,4 @@
-"""Training of the generative adversarial network, and how well its rows cover the data."""
+"""Training of the generative adversarial network, and the coverage of the data."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,18 +34,18 @@ from skem.gan._model import (
     state_of,
 )
 
-# Rows of which coverage is measured, and neighbors: those of Naeem et al. (2020).
+# Number of rows and of neighbors in the measure of coverage of Naeem et al. (2020).
 N_COMPARED, N_NEAREST = 1000, 5
 
 
 @dataclass
 class Training(Trained):
-    """Networks, their optimizers, and the history of this fit."""
+    """Networks, their optimizers, and the history of the current fit."""
 
     networks: Networks
-    average: Tensor  # of the generator's parameters
-    adams: tuple[Adam, Adam]  # of the discriminator, and of the generator
-    compared: Tensor  # rows of which coverage is measured
+    average: Tensor  # running average of the generator's parameters
+    adams: tuple[Adam, Adam]  # for the discriminator and for the generator
+    compared: Tensor  # rows on which coverage is measured
     n_steps: int = 0
     losses: list[tuple[float, float]] = field(default_factory=list)
 
@@ -71,7 +71,7 @@ def start(
 ) -> Training:
     """Return networks with random weights, and their optimizers.
 
-    With ``fast`` the optimizers are compiled.
+    If ``fast``, the optimizers are compiled.
     """
     networks, step = build(design, seed, device), None
     if fast:
@@ -95,7 +95,7 @@ def epoch(
     rate: float,
     decay: float,
 ) -> None:
-    """Take steps of discriminator and generator in turn, for shuffled minibatches."""
+    """Take one step of discriminator and generator for each shuffled minibatch."""
     networks, device = training.networks, training.average.device
     adam_d, adam_g = training.adams
     random = generator(training.seed, Purpose.PASS, training.n_steps)
@@ -111,7 +111,7 @@ def epoch(
         loss_g = generator_gradient(networks, values, fake)
         adam_g.step(rate)
         training.n_steps += 1
-        # the average forgets the beginning sooner
+        # at the beginning, a smaller decay removes the initial weights from the average
         keep = min(decay, (1 + training.n_steps) / (10 + training.n_steps))
         with torch.no_grad():
             training.average.lerp_(networks.flat.values, 1 - keep)
@@ -123,7 +123,7 @@ def epoch(
 
 
 def rows_to_compare(rows: LocalRows, scaling: Scaling, seed: int) -> Tensor:
-    """Draw at most a thousand rows, in proportion to their weights."""
+    """Draw at most 1000 rows, in proportion to their weights."""
     weight, rng = np.asarray(rows.weight), np.random.default_rng([seed, Purpose.SUBSET])
     chosen = np.flatnonzero(weight)
     if (weight[chosen] != weight[chosen[0]]).any():
@@ -135,9 +135,9 @@ def rows_to_compare(rows: LocalRows, scaling: Scaling, seed: int) -> Tensor:
 
 @torch.no_grad()
 def coverage(training: Training) -> float:
-    """Return the share of rows that have a generated row near.
+    """Return the share of rows that have a generated row nearby.
 
-    Near is no farther than their fifth nearest other row.
+    Nearby means no farther than the fifth nearest other row.
     """
     networks = training.networks
     keep = networks.flat.values.detach().clone()
@@ -172,13 +172,13 @@ def fitted(
 
 @torch.no_grad()
 def features_and_logits(networks: Networks, scaling: Scaling, rows: Array) -> list[Array]:
-    """Return the features and the logits that the discriminator finds in rows."""
+    """Return the features and the logits of the discriminator."""
     x, _ = scaling.apply(rows, rows.dtype, networks.flat.values.device)
     return [values.cpu().numpy() for values in discriminated(networks, x)]
 
 
 @torch.no_grad()
 def rows_of(networks: Networks, scaling: Scaling, z: Array) -> Array:
-    """Return the rows that the generator makes of noise, in the user's units."""
+    """Return the rows that the generator makes from noise, in the user's units."""
     noise = torch.from_numpy(np.array(z)).to(networks.flat.values.device)
     return scaling.invert(generated(networks, noise).cpu().numpy())

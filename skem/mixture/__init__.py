@@ -1,4 +1,4 @@
-"""Gaussian mixtures at the mode of their posterior."""
+"""Gaussian mixtures fitted to the mode of their posterior."""
 
 from skem.mixture._estimator import BayesianGMM_MAP
 

@@ -1,7 +1,7 @@
-"""The four covariance types as one: groups of diagonal blocks.
+"""One representation for the four covariance types: groups of diagonal blocks.
 
-Component k belongs to a group g that shares its covariance, which is block-diagonal; a row
-gives each block m observations. The covariances are one array (G, B, d, d):
+The components of a group share one covariance matrix. This matrix is block-diagonal, and a
+row contributes m observations to each block. All covariances are one array (G, B, d, d):
 
     type       groups G   blocks B   block size d   m   components in a group c
     full       K          1          D              1   1
@@ -21,7 +21,7 @@ from skem._typing import Array
 
 @dataclass(frozen=True)
 class Layout:
-    """The sizes of the covariances of a type, here and in the public attributes."""
+    """Sizes of the covariances of one type, as blocks and as public attributes."""
 
     covariance_type: str
     n_components: int
@@ -29,7 +29,7 @@ class Layout:
 
     @property
     def dense(self) -> bool:
-        """Whether blocks are (D, D) and not (1, 1)."""
+        """Whether the blocks have shape (D, D) and not (1, 1)."""
         return self.covariance_type in ("full", "tied")
 
     @property
@@ -46,17 +46,17 @@ class Layout:
 
     @property
     def n_repeats(self) -> int:
-        """Observations of a block in a row (m)."""
+        """Number of observations that a row contributes to a block (m)."""
         return self.n_features if self.covariance_type == "spherical" else 1
 
     @property
     def group_size(self) -> int:
-        """Components that share a covariance (c)."""
+        """Number of components that share a covariance (c)."""
         return self.n_components if self.covariance_type == "tied" else 1
 
     @property
     def flat_degrees_of_freedom(self) -> int:
-        """The degrees of freedom at which the prior of the covariance has no effect."""
+        """Degrees of freedom at which the prior of the covariance has no effect."""
         return -(self.n_repeats * self.group_size + self.block_size + 1)
 
     @property
@@ -76,7 +76,7 @@ class Layout:
         return self.public_shape[0 if self.covariance_type == "tied" else 1 :]
 
     def to_blocks(self, covariances: ArrayLike) -> Array:
-        """Return public covariances as (G, B, d, d), a prior's scale as (1, B, d, d)."""
+        """Return blocks: (G, B, d, d) for covariances, (1, B, d, d) for a prior's scale."""
         d = self.block_size
         return np.asarray(covariances, dtype=float).reshape(-1, self.n_blocks, d, d)
 
@@ -84,10 +84,7 @@ class Layout:
         return blocks.reshape(self.public_shape)
 
     def pool(self, scatter: Array) -> Array:
-        """Return the scatter of each block, given that of each component.
-
-        The latter is (K, D, D) or (K, D).
-        """
+        """Return the scatter of each block, given the scatter (K, D, D) or (K, D)."""
         if self.covariance_type == "tied":
             scatter = scatter.sum(0)
         if self.covariance_type == "spherical":

@@ -1,11 +1,11 @@
-"""The hot loop of the mixture in numba: one pass over the rows, nothing kept.
+"""The inner loop of the mixture in numba: one pass over the rows that stores no results.
 
-The same sums as ``_sums.sums`` for dense factors. Loops run along the rows of a
-block, so that the compiler makes vectors of them. Up to 4 features, loops over features are
-unrolled by the compiler; above, they are tiled 4 x 4. It must know the number of features,
-which therefore is the length of a tuple: ``unrolled`` has one entry for each feature,
-``tiles`` one for each 4.
-Responsibilities that do not change a digit are left out of the sums.
+It computes the same sums as ``_sums.sums`` for dense factors. The innermost loops run along
+the rows of a block, so that the compiler can vectorize them. With at most 4 features, the
+compiler unrolls the loops over features; with more, the loops are tiled 4 x 4. The compiler
+must know the number of features. It is therefore passed as the length of a tuple:
+``unrolled`` has one entry per feature, ``tiles`` one per 4 features.
+Responsibilities that are too small to change the sums are omitted.
 """
 
 from functools import lru_cache
@@ -18,16 +18,16 @@ from skem._typing import Array
 from skem._vector_math import OPTIONS, exp, log
 from skem.mixture._sums import Whitening
 
-BLOCK = 320  # rows; not a power of 2, whose strides would share cache lines
+BLOCK = 320  # rows; not a power of 2, because such strides map to the same cache lines
 MAX_UNROLLED = 4
 
-# Arrays are indexed where they are and not sliced: a view of an array costs its reference
-# count, and the compiler can no longer tell that two arrays do not overlap.
+# Arrays are indexed and not sliced. A slice costs a reference count, and it hides from the
+# compiler that two arrays do not overlap.
 
 
 @njit(inline="always")
 def _distances_unrolled(x, factors, shifts, k, z, r, unrolled):
-    """z of component k, and |z|^2 in r; the compiler knows D."""
+    """Compute z of component k, and |z|^2 in r; the compiler knows D."""
     for i in range(BLOCK):
         q = x.dtype.type(0)
         for a in range(len(unrolled)):
@@ -41,7 +41,7 @@ def _distances_unrolled(x, factors, shifts, k, z, r, unrolled):
 
 @njit(inline="always")
 def _distances_tiled(x, f, shifts, k, z, r, tiles):
-    """z of component k, and |z|^2 in r; D is a multiple of 4."""
+    """Compute z of component k, and |z|^2 in r; D is a multiple of 4."""
     for i in range(BLOCK):
         r[k, i] = x.dtype.type(0)
     for a in range(0, 4 * len(tiles), 4):
@@ -75,7 +75,7 @@ def _distances_tiled(x, f, shifts, k, z, r, tiles):
 
 @njit(inline="always")
 def _add_unrolled(z, r, k, first, second, tag):
-    """Add the moments of component k in one loop; the compiler drops what is beyond D."""
+    """Add the moments of component k in one loop; the compiler drops terms beyond D."""
     zero = z.dtype.type(0)
     f0, s00 = zero, zero
     f1, s10, s11 = zero, zero, zero
@@ -199,9 +199,9 @@ def _load(X, weight, center, start, n, x, w, unrolled):
 
 @njit(inline="always")
 def _normalize(r, top, total, w, K):
-    """Turn log p(x, k) in r into exp(r - top); return the log-likelihood of the block.
+    """Replace log p(x, k) in r by exp(r - top); return the log-likelihood of the block.
 
-    ``total`` then holds what makes responsibilities, times weights, of r.
+    r times ``total`` are then the responsibilities times the weights of the rows.
     """
     zero = r.dtype.type(0)
     for i in range(BLOCK):
@@ -270,7 +270,7 @@ def _pass(
 
 @lru_cache(maxsize=2)
 def _prepared(whitening: Whitening, dtype: np.dtype) -> tuple[Any, ...]:
-    """The arrays and tuples that a pass takes, the same for all chunks."""
+    """Return the arguments of ``_pass`` that are the same for all chunks."""
     K, D = whitening.means.shape
     rounded = whitening.astype(dtype)
     unrolled = (0,) * D if D <= MAX_UNROLLED else ()
@@ -282,13 +282,13 @@ def _prepared(whitening: Whitening, dtype: np.dtype) -> tuple[Any, ...]:
     else:
         factors[:, :D, :D] = rounded.factors
     shifts[:, :D] = rounded.shifts
-    # responsibilities that are left out are below the digits of the sums
+    # smaller responsibilities are below the rounding error of the sums
     floor = dtype.type(1e-18 if dtype == np.float64 else 1e-10)
     return rounded.center, factors, shifts, rounded.constants, floor, unrolled, tiles
 
 
 def sums(whitening: Whitening, X: Array, weight: Array) -> tuple[float, Array, Array, Array]:
-    """What ``_sums.sums`` returns, for any factors taken as dense ones."""
+    """Return the same as ``_sums.sums``; diagonal factors are treated as dense."""
     K, D = whitening.means.shape
     prepared = _prepared(whitening, X.dtype)
     P = prepared[2].shape[1]

@@ -1,7 +1,7 @@
-"""Rows with missing values: grouped by what is observed, scored and fitted exactly.
+"""Rows with missing values: rows with the same observed features form a group.
 
-A group's observed features o have the marginal mixture. In whitened coordinates the missing
-ones return through one matrix, M = A Sigma[:, o] A_o^T:
+The observed features o of a group follow the marginal mixture, which is exact. One matrix,
+M = A Sigma[:, o] A_o^T, gives the moments of all whitened coordinates:
 
     E[z | z_o] = M z_o,   Cov[z | z_o] = I - M M^T
 """
@@ -20,14 +20,14 @@ from skem.mixture._sums import Whitening
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of a chunk that lack the same features."""
+    """Rows of a chunk in which the same features are missing."""
 
     values: Array  # (n, number observed)
     observed: Indices | None = None  # None: all features
     place: Indices | None = None  # in the chunk; None: all rows
 
     def of(self, chunk: Array) -> Array:
-        """The group's part of an array with one entry for each row."""
+        """Return the entries of this group from an array with one entry per row."""
         return chunk if self.place is None else chunk[self.place]
 
     def index(self, n_rows: int) -> Indices:
@@ -36,7 +36,10 @@ class Group:
 
 @np.errstate(over="ignore", invalid="ignore")
 def group_rows(values: Array) -> list[Group]:
-    """Groups of rows with the same missing features; one, not copied, if none is missing."""
+    """Group rows with the same missing features.
+
+    If nothing is missing, the result is one group that is not copied.
+    """
     if not np.isnan(values.sum()) or not (missing := np.isnan(values)).any():
         return [Group(values)]
     keys = np.packbits(missing, axis=1)
@@ -53,7 +56,10 @@ def group_rows(values: Array) -> list[Group]:
 def marginal(
     whitening: Whitening, observed: Indices | None
 ) -> tuple[Whitening, Callable[..., tuple[Any, ...]]]:
-    """The mixture of the observed features, and what takes its sums to all features."""
+    """Return the mixture of the observed features, and a function that expands its sums.
+
+    The function returns the sums over all features.
+    """
     if observed is None:
         return whitening, lambda *sums: sums
     if whitening.factors.ndim == 2:
@@ -77,7 +83,7 @@ def marginal(
 
 
 def conditional_means(whitening: Whitening, group: Group) -> Array:
-    """E[x | x_o, k] of the rows of a group that lacks features, (K, n, D)."""
+    """Return E[x | x_o, k], (K, n, D), for a group with missing features."""
     center, means, observed = whitening.center, whitening.means, group.observed
     K, n, D = len(means), len(group.values), len(center)
     out = np.broadcast_to((center + means)[:, None], (K, n, D)).copy()
@@ -92,7 +98,7 @@ def conditional_means(whitening: Whitening, group: Group) -> Array:
 
 
 def _dense_marginal(whitening: Whitening, observed: Indices) -> tuple[Array, Array]:
-    """Inverse Cholesky factors of the observed features; all covariances."""
+    """Return the inverse Cholesky factors of the observed features, and all covariances."""
     cholesky = inverse_cholesky(whitening.factors)
     covariance = cholesky @ cholesky.transpose(0, 2, 1)
     part = covariance[:, observed[:, None], observed]

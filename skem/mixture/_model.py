@@ -11,7 +11,7 @@ counts and S the scatter about the means, the mode of the posterior given q is
     Sigma = (Psi_0 + S + sum_k kappa_0 N_k / (kappa_0 + N_k) (m_k - mu_0)(m_k - mu_0)^T)
             / (nu_0 + m N_g + m c + d + 1)
 
-for blocks of size d of which a row gives m observations, in a group of c components.
+for blocks of size d, with m observations per row and c components per group.
 """
 
 import math
@@ -30,24 +30,26 @@ from skem.mixture._covariances import Layout, inverse_cholesky
 from skem.mixture._missing import Group, conditional_means, group_rows, marginal
 from skem.mixture._sums import Whitening
 
-# A component has collapsed whose standard deviation, relative to that of the data, or to
-# that without the other features, is below these.
+# A component has collapsed if its standard deviation, divided by that of the data, is below
+# MIN_SCALE. It has also collapsed if the conditional standard deviation of a feature, given
+# other features, is below MIN_CONDITIONAL_SCALE times the marginal one.
 MIN_SCALE, MIN_CONDITIONAL_SCALE = 1e-10, 1e-7
-# float32 while a component's standard deviation is above this share of the spread.
+# float32 is used while a component's standard deviation is above this share of the spread.
 MIN_SINGLE_SCALE = 1e-3
-# A NumPy pass of so many nanoseconds is worth compiling for.
+# Compiling is worthwhile if a pass in NumPy takes more than about this many nanoseconds.
 MIN_FAST_TIME = 2e7
-# Features up to which the compiled loop is faster: with full covariances, and otherwise.
+# Largest number of features for which the compiled loop is faster than NumPy: with full
+# covariances, and with the other types.
 MAX_FAST_FULL, MAX_FAST_OTHER = 128, 4
 
 
 class CollapseError(FloatingPointError):
-    """A component has shrunk to a point, a line or a plane, or to nothing."""
+    """A component has collapsed onto a point, a line or a plane, or has lost its rows."""
 
 
 @dataclass(frozen=True)
 class Params:
-    """The parameters; weight 0 marks a component that is switched off."""
+    """Parameters of the mixture; weight 0 marks a component that is switched off."""
 
     layout: Layout
     weights: Array  # (K,)
@@ -56,7 +58,7 @@ class Params:
 
     @cached_property
     def cholesky(self) -> Array:
-        """Lower triangular blocks."""
+        """Cholesky factors of the covariances, as lower triangular blocks."""
         try:
             return np.linalg.cholesky(self.covariances)
         except np.linalg.LinAlgError as error:
@@ -73,7 +75,7 @@ class Params:
 
     @cached_property
     def whitening(self) -> Whitening:
-        """Of the active components."""
+        """The whitening of the active components."""
         active, layout = self.active, self.layout
         weights, means = self.weights[active], self.means[active]
         factors = self.factors
@@ -91,10 +93,10 @@ class Params:
 def params_of(
     layout: Layout, weights: ArrayLike, means: ArrayLike, factors: Any, covariances: Any
 ) -> Params:
-    """Return parameters of fitted attributes.
+    """Return the parameters that fitted attributes describe.
 
-    The factors of the precisions come before the covariances, since rounding leaves them
-    positive definite.
+    The factors of the precisions are preferred to the covariances, because they remain
+    positive definite under rounding.
     """
     cholesky = None
     if factors is not None:
@@ -109,13 +111,14 @@ def params_of(
     except CollapseError:
         if cholesky is None:
             raise
-        vars(params)["cholesky"] = cholesky  # the product has none, by rounding
+        # rounding made the product indefinite: keep the factor it was computed from
+        vars(params)["cholesky"] = cholesky
     return params
 
 
 @dataclass(frozen=True)
 class Prior:
-    """The hyperparameters; see :func:`flat_prior` for those that say nothing."""
+    """Hyperparameters of the prior; :func:`flat_prior` returns those without effect."""
 
     concentration: float  # alpha
     mean_precision: float  # kappa_0
@@ -125,13 +128,13 @@ class Prior:
 
     @property
     def has_scale(self) -> bool:
-        """Whether it keeps covariances away from 0."""
+        """Whether the prior keeps covariances away from 0."""
         return bool(np.any(self.covariance))
 
 
 @dataclass(frozen=True)
 class Stats(Additive):
-    """Sums over rows, centered at and whitened by the parameters that they were made with."""
+    """Sums over rows, centered and whitened with the parameters of their E step."""
 
     weight: float  # sum of the sample weights
     log_lik: float  # nats
@@ -142,24 +145,26 @@ class Stats(Additive):
 
 @dataclass(frozen=True)
 class Mixture:
-    """Options and constants of the model. It holds no parameter and no data."""
+    """Options and constants of the model; it holds neither parameters nor data."""
 
     layout: Layout
     prior: Prior
     scale: Array  # (D,), standard deviations of the features
     reg_covar: float = 0.0
     single: bool = False  # whether the data are float32
-    fast: bool = False  # whether to compile the hot loop
+    fast: bool = False  # whether to use the compiled inner loop
 
     # -- rows -------------------------------------------------------------------------
 
     @property
     def row_size(self) -> int:
-        """Elements that a row counts for: more than it has, to have chunks for threads."""
+        """Number of elements that a row counts as when rows are split into chunks."""
+        # The factor makes chunks small enough to have several per thread. It also bounds the
+        # memory of a chunk's posterior.
         return 8 * self.layout.n_features
 
     def dtype_for(self, params: Params, dtype: DTypeLike) -> np.dtype:
-        """The dtype to compute in: float64 if float32 cannot resolve a component."""
+        """Return the dtype to compute in: float64 if float32 cannot resolve a component."""
         if dtype == np.float64:
             return np.dtype(float)
         smallest = 1 / np.abs(params.factors).max(initial=0)
@@ -168,7 +173,7 @@ class Mixture:
         return np.dtype(float if smallest < MIN_SINGLE_SCALE * spread else dtype)
 
     def rows(self, values: Array, dtype: DTypeLike) -> list[Group]:
-        """A chunk (n, D) as groups of rows with the same missing features."""
+        """Split a chunk (n, D) into groups of rows with the same missing features."""
         return group_rows(np.asarray(values, dtype))
 
     # -- E step -----------------------------------------------------------------------
@@ -180,7 +185,10 @@ class Mixture:
         weight: Array,
         responsibilities: Array | None = None,
     ) -> Stats:
-        """Expected sums of a chunk, or its sums under given responsibilities (n, K)."""
+        """Return the expected sums of a chunk.
+
+        With ``responsibilities`` (n, K), these replace the posterior of the components.
+        """
         stats = [self._group_stats(params, g, weight, responsibilities) for g in groups]
         return sum(stats[1:], stats[0])
 
@@ -212,7 +220,7 @@ class Mixture:
         return out
 
     def log_joint(self, params: Params, groups: list[Group]) -> Array:
-        """log p(x, k), (n, K), stored by columns."""
+        """Return log p(x, k), (n, K), stored by columns."""
         n = sum(len(group.values) for group in groups)
         out = np.full((self.layout.n_components, n), -np.inf)
         for group in groups:
@@ -227,7 +235,7 @@ class Mixture:
         return -xlogy(posterior, posterior).sum(1)
 
     def impute(self, params: Params, groups: list[Group]) -> Array:
-        """Return the rows; missing values have their conditional expectation."""
+        """Return the rows with missing values replaced by their conditional expectation."""
         posterior = softmax(self.log_joint(params, groups), axis=1)[:, params.active]
         out = np.empty((len(posterior), self.layout.n_features))
         for group in groups:
@@ -243,7 +251,7 @@ class Mixture:
     def sample(
         self, params: Params, n_samples: int, rng: np.random.RandomState
     ) -> tuple[Array, Indices]:
-        """Draw rows and their components."""
+        """Draw rows; return them and their components."""
         components = rng.choice(len(params.weights), size=n_samples, p=params.weights)
         noise = rng.normal(size=(n_samples, self.layout.n_features))
         X, cholesky = params.means[components], self.layout.of_groups(params.cholesky)
@@ -255,15 +263,15 @@ class Mixture:
     # -- M step -----------------------------------------------------------------------
 
     def m_step(self, params: Params, stats: Stats) -> Params:
-        """The parameters that maximize the expected log-posterior."""
+        """Return the parameters that maximize the expected log-posterior."""
         return self.mode(stats.counts, *self.moments(params, stats), params)
 
     def mode(
         self, counts: Array, averages: Array, scatter: Array, before: Params | None = None
     ) -> Params:
-        """The same from the counts (K,), averages (K, D) and scatter about them.
+        """Return the mode, given counts (K,), averages (K, D) and the scatter about them.
 
-        Components that are switched off keep what they had ``before``.
+        Components that are switched off keep their mean and covariance from ``before``.
         """
         layout, prior, kappa = self.layout, self.prior, self.prior.mean_precision
         weights = self._weights(counts)
@@ -289,7 +297,7 @@ class Mixture:
         return self._checked(Params(layout, weights, means, covariances))
 
     def recenter(self, stats: Stats, params: Params, new: Params) -> Stats:
-        """Statistics made with ``params``, expressed in those of ``new``."""
+        """Convert statistics from the coordinates of ``params`` to those of ``new``."""
         averages, scatter = self.moments(params, stats)
         factors, gaps = new.factors, averages - new.means
         if self.layout.dense:
@@ -303,20 +311,21 @@ class Mixture:
         )
 
     def in_model(self, params: Params) -> Indices:
-        """The components that are not switched off."""
+        """Return the components that are not switched off."""
         if self.prior.concentration < 1:
             return params.active
         return np.arange(len(params.weights))
 
     def _weights(self, counts: Array) -> Array:
         weights = np.maximum(counts + (self.prior.concentration - 1), 0)
-        if self.prior.concentration < 1:  # the last one stays, and none comes back
+        # the last active component stays, and a component switched off does not return
+        if self.prior.concentration < 1:
             weights[counts == 0] = 0
             weights[counts.argmax()] = max(weights.max(), np.finfo(float).tiny)
         return weights / weights.sum()
 
     def moments(self, params: Params, stats: Stats) -> tuple[Array, Array]:
-        """Averages (K, D), and scatter about them, in the units of the data."""
+        """Return averages (K, D) and the scatter about them, in the units of the data."""
         inverse = _inverse(stats.counts)
         average = inverse[:, None] * stats.first
         scatter = stats.second - self._outer(inverse, stats.first)
@@ -327,7 +336,7 @@ class Mixture:
         return params.means + average, cholesky @ scatter @ cholesky.transpose(0, 2, 1)
 
     def _outer(self, weight: Array, vectors: Array) -> Array:
-        """Weighted squares of vectors (K, D), of the shape of ``Stats.second``."""
+        """Return weighted outer products of vectors (K, D), shaped like ``Stats.second``."""
         scaled = weight[:, None] * vectors
         if not self.layout.dense:
             return scaled * vectors
@@ -363,7 +372,7 @@ class Mixture:
         )
 
     def log_prior(self, params: Params) -> float:
-        """log p(parameters), normalized where it is proper; 0 if it is flat.
+        """Return the log prior density, normalized if the prior is proper; 0 if it is flat.
 
         Components that are switched off are no longer part of the model.
         """
@@ -375,7 +384,7 @@ class Mixture:
         return float(out + self.log_prior_of_components(params))
 
     def log_prior_of_components(self, params: Params) -> float:
-        """log p(means, covariances)."""
+        """Return the log prior density of means and covariances."""
         prior, layout, active = self.prior, self.layout, self.in_model(params)
         kappa, K = prior.mean_precision, len(active)
         out = -layout.log_det(params.cholesky)[active].sum() / 2
@@ -389,7 +398,7 @@ class Mixture:
         return float(out + self._log_inverse_wishart(params.cholesky[groups]))
 
     def _log_inverse_wishart(self, cholesky: Array) -> float:
-        """Of all blocks (G, B, d, d), given their Cholesky factors."""
+        """Return the log-density of all blocks, given their Cholesky factors (G, B, d, d)."""
         d, nu, psi = (
             self.layout.block_size,
             self.prior.degrees_of_freedom,
@@ -412,12 +421,12 @@ class Mixture:
 
 
 def _inverse(counts: Array) -> Array:
-    """1 / counts, and 0 where there are none."""
+    """Return 1 / counts, and 0 where a count is 0."""
     return np.divide(1, counts, out=np.zeros_like(counts), where=counts > 0)
 
 
 def fast_pays(layout: Layout, n_rows: int) -> bool:
-    """Whether a pass over the rows is long enough to compile the hot loop for it."""
+    """Return whether a pass over the rows is long enough to justify compiling its loop."""
     K, D = layout.n_components, layout.n_features
     limit = MAX_FAST_FULL if layout.covariance_type == "full" else MAX_FAST_OTHER
     return limit >= D and n_rows * K * D * (2 + D / 16) >= MIN_FAST_TIME

@@ -1,4 +1,4 @@
-"""Pixels that are equal, merged: an image has few colors for its size."""
+"""Merge equal pixels: an image has few different colors for its size."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -10,16 +10,16 @@ from skem._typing import AnyArray
 
 # Keys are integers of at most 8 bytes, one for each column.
 MAX_COLUMNS = 8
-# Merging takes as long as some passes: it pays if many rows are equal, and the different
-# ones fit in memory several times.
+# Merging takes as long as several passes. It is worthwhile only if many rows are equal. The
+# different rows must fit in memory several times.
 MAX_UNIQUE_SHARE, MAX_UNIQUE = 0.8, 2**20
-# Pixels that are converted at a time: data that are not pixels are found out soon.
+# Pixels converted at a time: small, so that data that are not pixels are rejected early.
 N_PIXELS = 4096
 
 
 @dataclass(frozen=True)
 class Colors:
-    """Different rows as integers, in order, and their total weights; None if too many."""
+    """Different rows as sorted integers, and their total weights; None if too many."""
 
     limit: float
     keys: AnyArray | None = None
@@ -38,10 +38,10 @@ class Colors:
 
 
 def merge_equal_pixels(rows: Rows) -> Rows:
-    """Return the different rows of an image and their total weights, where that pays.
+    """Return the different rows of an image and their total weights.
 
-    The rows are bytes, or bytes / 255, in at most 8 columns: they are compared as integers.
-    Other data are returned as they are.
+    The rows must be bytes, or bytes / 255, in at most 8 columns; they are compared as
+    integers. Other data, and data with few equal rows, are returned unchanged.
     """
     if rows.shape[1] > MAX_COLUMNS:
         return rows

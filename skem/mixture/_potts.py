@@ -1,15 +1,15 @@
-"""A Potts prior that draws neighbors to the same component, by mean field.
+"""A Potts prior that favors the same component for neighbors, fitted by mean field.
 
     p(z) ~ prod_{n ~ m} exp(beta [z_n = z_m]),   x_n | z_n = k ~ N(mu_k, Sigma_k)
     F(q, theta) = sum_nk q_nk (log N(x_n | k) - log q_nk)
                   + beta sum_{n ~ m} sum_k q_nk q_mk + log p(mu, Sigma)
 
 Given its neighbors, q_n = softmax_k(log N(x_n | k) + beta sum_{m ~ n} q_mk) maximizes F.
-Rows that are not neighbors are updated together, class by class, so that F never
-decreases. The M step of means and covariances is that of the mixture. The weights of the
-mixture have no part in it: next to the coupling, a field log pi learned from q feeds itself
-until one component has all rows. F bounds the log-density up to the constant log-normalizer
-of the Potts prior.
+The rows are split into classes without neighbors inside a class. One class after the other
+is updated, so that F never decreases. The M step of means and covariances is the one of the
+mixture. The weights of the mixture are not part of the model: learned together with the
+coupling, they would grow until one component had all rows. F bounds the log-density up to
+the constant log-normalizer of the Potts prior.
 """
 
 from dataclasses import replace
@@ -22,19 +22,24 @@ from scipy.special import softmax, xlogy
 from skem._typing import Array, Indices
 from skem.mixture._model import Mixture, Params, Stats
 
+# The mean field of given parameters has converged when a sweep raises the bound by at most
+# SWEEP_TOL nats per row, far less than a usual ``tol``. MAX_SWEEPS only bounds the time.
 MAX_SWEEPS, SWEEP_TOL = 100, 1e-6
 
 
 def neighbors(connectivity: sparray | spmatrix | Array, n_rows: int) -> csr_array:
-    """The graph, symmetric, without loops."""
+    """Return the graph, made symmetric and without self-loops."""
     graph = csr_array(connectivity, dtype=float)
     if graph.shape != (n_rows, n_rows):
         raise ValueError(
-            f"connectivity has shape {graph.shape}, but X has {n_rows} rows: it must say of "
-            "each pair of rows whether they are neighbors."
+            f"connectivity has shape {graph.shape}, but X has {n_rows} rows: pass a matrix of "
+            f"shape {(n_rows, n_rows)}, with one entry for each pair of rows."
         )
     if not np.isfinite(graph.data).all() or (graph.data < 0).any():
-        raise ValueError("connectivity must hold finite weights of at least 0.")
+        raise ValueError(
+            "connectivity must hold finite weights of at least 0, but some are negative, NaN "
+            "or infinite: use 1 for neighbors and 0 for other pairs."
+        )
     graph = graph.maximum(graph.T).tocsr()
     graph.setdiag(0)
     graph.eliminate_zeros()
@@ -42,9 +47,10 @@ def neighbors(connectivity: sparray | spmatrix | Array, n_rows: int) -> csr_arra
 
 
 def independent_classes(graph: csr_array) -> list[Indices]:
-    """Classes of rows without neighbors in their own class.
+    """Return classes of rows without neighbors inside a class.
 
-    Each takes the rows left whose random priority is above that of all neighbors left.
+    Every row has a random priority. Each class takes the remaining rows whose priority is
+    above the priorities of all their remaining neighbors.
     """
     n = graph.shape[0]
     priority = np.random.RandomState(0).permutation(n) + 1
@@ -63,7 +69,7 @@ def independent_classes(graph: csr_array) -> list[Indices]:
 
 
 class PottsMixture(Mixture):
-    """The mixture whose labels have a Potts prior instead of weights."""
+    """Mixture whose labels have a Potts prior instead of weights."""
 
     def log_prior(self, params: Params) -> float:
         return 0.0 if self.is_flat else self.log_prior_of_components(params)
@@ -73,7 +79,7 @@ class PottsMixture(Mixture):
 
 
 class PottsPasses:
-    """E steps over all rows that keep their responsibilities from pass to pass."""
+    """E steps over all rows; the responsibilities are kept from pass to pass."""
 
     def __init__(
         self,
@@ -88,7 +94,7 @@ class PottsPasses:
         self.responsibilities: Array | None = None
 
     def total(self, params: Params) -> Stats:
-        """One sweep over the rows; ``log_lik`` is the bound."""
+        """Run one sweep over the rows and return the statistics; ``log_lik`` is the bound."""
         log_density = self._log_density(params)
         quality = self._sweep(log_density)
         q: Any = self.responsibilities
@@ -96,7 +102,7 @@ class PottsPasses:
         return replace(stats, log_lik=float(np.vdot(q, _finite(log_density))) + quality)
 
     def posterior(self, params: Params) -> Array:
-        """The mean field of given parameters, (n, K)."""
+        """Return the mean field (n, K) at these parameters."""
         log_density = self._log_density(params)
         before = -np.inf
         for _ in range(MAX_SWEEPS):
@@ -109,12 +115,12 @@ class PottsPasses:
         return q
 
     def _log_density(self, params: Params) -> Array:
-        """log N(x | k), (n, K); -inf where a component is switched off."""
+        """Return log N(x | k), (n, K); it is -inf for components that are switched off."""
         log_joint = self._model.log_joint(params, self._groups)
         return log_joint - np.log(np.where(params.weights > 0, params.weights, 1))
 
     def _sweep(self, log_density: Array) -> float:
-        """Update the responsibilities; entropy and agreement with neighbors."""
+        """Update the responsibilities; return their entropy plus neighbor agreement."""
         if self.responsibilities is None:
             self.responsibilities = softmax(log_density, axis=1)
         q = self.responsibilities

@@ -1,4 +1,4 @@
-"""The hyperparameters of the mixture: given ones, and those that a switch supplies."""
+"""Hyperparameters of the mixture: given by the user, flat, or estimated from the data."""
 
 from typing import Any
 
@@ -11,14 +11,14 @@ from skem._typing import Array
 from skem.mixture._covariances import Layout
 from skem.mixture._model import Mixture, Params, Prior
 
-# A feature whose standard deviation is a smaller share of its mean is constant: the rest is
-# rounding.
+# A feature is treated as constant if its standard deviation divided by its mean is not above
+# this: such a spread is rounding error.
 MIN_RELATIVE_SPREAD = 1e-15
-# Squares of the scale, and products of two of them, stay finite below this.
+# Below this, squares of the scale and products of two squares are finite in float64.
 MAX_SCALE = 1e70
-MEAN_PRECISION = 0.01  # of the empirical prior: 1% of a row
-# Correlation matrices with a smaller eigenvalue are singular. Their correlations shrink by
-# this share, or more if rows are few.
+MEAN_PRECISION = 0.01  # in the empirical prior, the mean counts as 1% of a row
+# A correlation matrix with an eigenvalue below MIN_EIGENVALUE is treated as singular. Its
+# correlations are reduced by the share MIN_SHRINKAGE, or by more if there are few rows.
 MIN_EIGENVALUE, MIN_SHRINKAGE = 1e-6, 1e-3
 
 
@@ -29,14 +29,14 @@ def scale_of(seen: Moments) -> Array:
     scale[scale <= MIN_RELATIVE_SPREAD * np.abs(seen.mean)] = 0
     if not (scale < MAX_SCALE).all():
         raise ValueError(
-            f"X has values as large as {max(seen.high, -seen.low):.3g}, too large to "
-            "compute with their squares: rescale it."
+            f"X has values as large as {max(seen.high, -seen.low):.3g}, too large for sums of "
+            "their squares: rescale X."
         )
     return scale
 
 
 def flat_prior(layout: Layout) -> Prior:
-    """Return the prior under which the mode is the maximum of the likelihood."""
+    """Return the prior for which the posterior mode is the maximum-likelihood estimate."""
     shape = (1, layout.n_blocks, layout.block_size, layout.block_size)
     return Prior(
         1.0, 0.0, np.zeros(layout.n_features), layout.flat_degrees_of_freedom, np.zeros(shape)
@@ -46,7 +46,7 @@ def flat_prior(layout: Layout) -> Prior:
 def empirical_prior(layout: Layout, rows: Rows, mean: Array, scale: Array) -> Prior:
     """Return the prior of Fraley and Raftery (2007).
 
-    It is weak, and equivariant to the units of X.
+    It is weak, and it follows the units of X.
     """
     mean, covariance = data_moments(layout, rows, mean, scale)
     share = layout.n_components ** (2 / layout.n_features)
@@ -56,7 +56,7 @@ def empirical_prior(layout: Layout, rows: Rows, mean: Array, scale: Array) -> Pr
 
 
 def _definite(covariance: Array, n_rows: int) -> Array:
-    """Return the covariance (1, 1, D, D), shrunk to its diagonal if it is singular."""
+    """Return the covariance (1, 1, D, D), shrunk toward its diagonal if it is singular."""
     diagonal = covariance * np.eye(covariance.shape[-1])
     std = np.sqrt(np.einsum("gbii->gbi", covariance))
     correlation = covariance / (std[..., None] * std[..., None, :])
@@ -67,11 +67,10 @@ def _definite(covariance: Array, n_rows: int) -> Array:
 
 
 def data_moments(layout: Layout, rows: Rows, mean: Array, scale: Array) -> tuple[Array, Array]:
-    """Return the mean of the data and their covariance (1, B, d, d), from one pass.
+    """Compute the mean of the data and their covariance (1, B, d, d) in one pass.
 
-    ``mean`` and ``scale`` are those of a sample; the pass is centered there. A constant
-    feature gets the smallest spread of the others, so that the covariance is positive
-    definite.
+    ``mean`` and ``scale`` come from a sample and center the pass. A constant feature gets
+    the smallest spread of the other features, so that the covariance is positive definite.
     """
     single = Layout(layout.covariance_type, 1, layout.n_features)
     positive = scale[scale > 0]
@@ -106,8 +105,8 @@ def given_prior(
     dof, minimum = degrees_of_freedom_prior, layout.flat_degrees_of_freedom
     if dof is not None and not minimum <= dof < np.inf:
         raise ValueError(
-            f"degrees_of_freedom_prior must be finite and at least {minimum}, where it has no "
-            f"effect, but it is {dof!r}."
+            f"degrees_of_freedom_prior must be finite and at least {minimum} (the value "
+            f"without effect), but it is {dof!r}."
         )
     return Prior(
         prior.concentration if concentration is None else float(concentration),
@@ -146,5 +145,8 @@ def check_covariances(name: str, blocks: Array) -> Array:
     symmetric = np.allclose(blocks, blocks.transpose(0, 1, 3, 2))
     definite = np.isfinite(blocks).all() and symmetric
     if not definite or not (np.linalg.eigvalsh(blocks) > 0).all():
-        raise ValueError(f"{name} must be symmetric and positive definite.")
+        raise ValueError(
+            f"{name} must be symmetric and positive definite, but it is not: check its entries "
+            "and its eigenvalues."
+        )
     return blocks

@@ -1,8 +1,8 @@
-"""Where EM for the mixture starts: from clusters of a sample of the rows.
+"""Starts of EM for the mixture: clusters of a sample of the rows.
 
-Every start gives each component the mean and the covariance of the rows assigned to it. A
-share of the covariance within all clusters steadies them, so that no component starts from a
-single row.
+Every start gives each component the mean and the covariance of the rows assigned to it. Its
+covariance is mixed with a share of the average covariance within clusters, so that clusters
+of few rows have a usable covariance.
 """
 
 import logging
@@ -27,18 +27,18 @@ from skem.mixture._covariances import Layout
 from skem.mixture._model import CollapseError, Mixture, Params
 from skem.mixture._prior import check_covariances
 
-# Rows of the sample: at least so many, and so many for each component.
+# Minimum number of rows in the sample, in total and per component.
 SAMPLE_ROWS, SAMPLE_ROWS_PER_COMPONENT = 5000, 50
-# Rows added to the sample for a feature that is constant or missing in it.
+# Largest number of rows added to the sample for a feature that is constant or missing in it.
 MAX_EXTRA_ROWS = 50
-# Starts that may collapse before the fit gives up.
+# Number of replacement starts after collapses, before the fit gives up.
 MAX_TRIES = 10
-# A cluster without any spread gets this share of the data's standard deviation.
+# The standard deviation within clusters is at least this share of that of the data.
 MIN_SHARE = 1e-3
-# An empty cluster counts as this share of the rows. The covariance within all clusters counts
-# as this share of an average cluster.
+# An empty cluster counts as the share MIN_COUNT of the rows. The average covariance within
+# clusters gets the weight of the share STEADY of an average cluster.
 MIN_COUNT, STEADY = 1e-6, 0.05
-DECIMALS = 9  # of objectives, in nats per row, that tell starts apart
+DECIMALS = 9  # objectives that agree to this precision, in nats per row, are equal
 
 logger = logging.getLogger("skem")
 
@@ -57,24 +57,24 @@ class Given:
 
     @classmethod
     def all_of(cls, params: Params) -> "Given":
-        """Return the values of parameters to continue from."""
+        """Return given values for all parameters, to continue a fit."""
         return cls(params.weights, params.means, params.covariances)
 
     def params(self, layout: Layout) -> Params:
-        """Return the start, if it is complete."""
+        """Return the start as parameters; all values must be given."""
         values: Any = (self.weights, self.means, self.covariances)
         return Params(layout, *values)
 
 
 def given_of(layout: Layout, weights: Any, means: Any, precisions: Any) -> Given:
-    """Return the starting values of a user, checked; None stays None."""
+    """Check and return the starting values of the user; None stays None."""
     K, D = layout.n_components, layout.n_features
     if weights is not None:
         weights = _checked("weights_init", weights, (K,))
         if (weights < 0).any() or abs(weights.sum() - 1) > 1e-6:
             raise ValueError(
                 "weights_init must be at least 0 and sum to 1, but its sum is "
-                f"{weights.sum()} and its smallest value {weights.min()}."
+                f"{weights.sum()} and its smallest value is {weights.min()}."
             )
     if means is not None:
         means = _checked("means_init", means, (K, D))
@@ -94,13 +94,13 @@ def _checked(name: str, values: Any, shape: tuple[int, ...]) -> Array:
             f"{name} must hold numbers in the shape {shape}, but its shape is {array.shape}."
         )
     if not np.isfinite(array).all():
-        raise ValueError(f"{name} must hold finite numbers, but has NaN or infinity.")
+        raise ValueError(f"{name} must hold finite numbers, but it has NaN or infinity.")
     return array
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A start, and where EM on the sample ended."""
+    """A start, and the result of EM on the sample from it."""
 
     objective: float
     start: Params
@@ -116,7 +116,7 @@ class Sample:
 
 
 def sample_of(rows: Rows, n_components: int, rng: np.random.RandomState) -> Sample:
-    """Return a sample to start from."""
+    """Draw the sample on which starts are computed."""
     size = max(SAMPLE_ROWS, SAMPLE_ROWS_PER_COMPONENT * n_components)
     sample = representative_rows(rows, size, rng)
     if rows.n_positive <= size:
@@ -125,7 +125,7 @@ def sample_of(rows: Rows, n_components: int, rng: np.random.RandomState) -> Samp
 
 
 def _varied(rows: Rows, sample: InMemory) -> InMemory:
-    """Return the sample with rows added in which its constant features vary."""
+    """Return the sample with additional rows in which its constant features vary."""
     values, weight = sample.values, np.asarray(sample.weight)
     constant = np.flatnonzero(~(np.fmax.reduce(values) > np.fmin.reduce(values)))
     for j in constant.tolist():
@@ -146,15 +146,16 @@ def starts_of(
     n_jobs: int | None,
     **options: Any,
 ) -> Iterator[Params]:
-    """Yield the start that is given, or the best of those found; then others, one by one.
+    """Yield starts in the order in which EM tries them.
 
-    EM takes the next start if it collapses from the one before.
+    First comes the given start, or the starts found on the sample, best first. Replacements
+    follow. EM uses the next start only if it collapses from the one before.
     """
     new_start = partial(start, model, sample.rows, init)
     if given.is_complete:
         yield given.params(model.layout)
     elif n_init > 1 or not sample.is_whole:
-        first = deepcopy(rng)  # the first start is that of n_init=1
+        first = deepcopy(rng)  # the first start is the same as with n_init=1
         seeds = [first, *rng.randint(2**31 - 1, size=n_init - 1).tolist()]
         of_seed = partial(new_start, given)
         for trial in search(model, sample.rows, of_seed, seeds, n_jobs=n_jobs, **options):
@@ -170,7 +171,7 @@ def first_to_hold(
 ) -> tuple[Run | None, Run | None]:
     """Return the run from the first start that does not collapse.
 
-    If all collapse, return None, and the run up to the first collapse.
+    If all starts collapse, return None and the run up to the first collapse.
     """
     before: Run | None = None
     try:
@@ -181,7 +182,7 @@ def first_to_hold(
                 if before is None or not before.objectives:
                     before = failure.run
     except CollapseError:
-        pass  # a start that is degenerate itself: so will be all others
+        pass  # this start itself is degenerate, and so are all others
     return None, before
 
 
@@ -192,7 +193,7 @@ def start(
     given: Given,
     seed: int | np.random.RandomState,
 ) -> Params:
-    """Return the parameters of a start; NaN is filled with the mean of the cluster."""
+    """Return the parameters of a start; NaN is replaced by the mean of the cluster."""
     X, weight = sample.values, np.asarray(sample.weight)
     K = model.layout.n_components
     rng = check_random_state(seed)
@@ -206,7 +207,7 @@ def start(
     X = _filled(X, weight, shares, missing)
     counts, averages, scatter = _moments(model, X, weight, shares, missing)
     empty = counts <= MIN_COUNT * weight.sum()
-    if empty.any():  # they start from rows, as wide as clusters are on average
+    if empty.any():  # empty clusters start at random rows, with the average covariance
         averages[empty] = X[rng.randint(len(X), size=empty.sum())]
         minimum = MIN_COUNT * weight.sum()
         if model.layout.covariance_type != "tied":
@@ -226,7 +227,7 @@ def _labels(
     means: Array | None,
     rng: np.random.RandomState,
 ) -> Indices:
-    """Return the cluster of each row."""
+    """Assign each row to a cluster."""
     K = model.layout.n_components
     if means is not None:
         return _nearest(X, means)
@@ -261,7 +262,7 @@ def _filled(X: Array, weight: Array, shares: Array, missing: Mask) -> Array:
 def _moments(
     model: Mixture, X: Array, weight: Array, shares: Array, missing: Mask
 ) -> tuple[Array, Array, Array]:
-    """Return counts, averages and steadied scatter of the clusters."""
+    """Return the counts, averages and regularized scatter of the clusters."""
     D, dense = X.shape[1], model.layout.dense
     shares = shares * weight[:, None]
     counts = shares.sum(0)
@@ -292,15 +293,15 @@ def search(
     n_jobs: int | None,
     **options: Any,
 ) -> list[Trial]:
-    """Run EM on the sample from a start for each seed; return the best first.
+    """Run EM on the sample from one start per seed; return the trials, best first.
 
-    Starts that collapse are left out.
+    Starts that collapse are omitted.
     """
     parallel = Parallel(n_jobs=n_jobs, prefer="threads")
     trials = parallel(
         delayed(run_start)(model, sample, new_start, seed, options) for seed in seeds
     )
-    # starts that lead to the same mode differ by rounding, and then the first wins
+    # starts that reach the same mode differ by rounding only: the first of them wins
     kept = sorted((t for t in trials if t), key=lambda trial: -round(trial.objective, DECIMALS))
     logger.debug("starts: %s nats per row", [trial.objective for trial in kept])
     return kept

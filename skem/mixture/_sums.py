@@ -1,14 +1,14 @@
-"""The hot loop of the mixture in NumPy: log-densities, responsibilities, their sums.
+"""The inner loop of the mixture in NumPy: log-densities, responsibilities, and their sums.
 
 In the whitened coordinates of component k, z_k = A_k (x - c) + b_k,
 
     log p(x, k) = const_k - |z_k|^2 / 2
     counts_k = sum_n r_nk,   first_k = sum_n r_nk z_nk,   second_k = sum_n r_nk z_nk z_nk^T
 
-Sums of z do not cancel, however far the data are from the origin and however small a
-component is. Rows are taken in blocks, transposed, so that operations run along rows. How
-z is found, or avoided, depends on the factors A: one for each component, one for all, or
-diagonal ones.
+Sums of z do not lose digits by cancellation, even if the data are far from the origin or a
+component is small. Rows are processed in transposed blocks, so that operations run along
+rows. There is one class for each kind of factors A: one factor per component, one shared
+factor, and diagonal factors.
 """
 
 import math
@@ -20,18 +20,20 @@ import numpy as np
 
 from skem._typing import Array
 
-# Elements of a block's z: they stay in the cache, and are enough for NumPy to be quick.
+# Number of elements of z in a block: small enough for the cache, and large enough to hide the
+# overhead of NumPy calls.
 BLOCK_SIZE = 2**19
 MIN_ROWS, MAX_ROWS = 256, 8192
-# Up to so many features, dot products of long rows beat products of narrow matrices.
+# Up to this number of features, dot products of long rows are faster than products of narrow
+# matrices.
 MAX_DOTS = 8
-# Squares may be expanded while this bounds the error of |z|^2, relative to the dtype's.
+# Expanding the square loses digits in proportion to |b|^2. It is used up to this |b|^2.
 MAX_EXPANSION = 2.0**18
 
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """Maps a row to its whitened coordinates in each of K components."""
+    """Map from a row to its whitened coordinates in each of K components."""
 
     center: Array  # (D,), near the data
     factors: Array  # (K, D, D) lower triangular, (1, D, D) if shared, or (K, D) diagonal
@@ -40,13 +42,13 @@ class Whitening:
 
     @property
     def shifts(self) -> Array:
-        """b_k, (K, D)."""
+        """The shifts b_k, (K, D)."""
         if self.factors.ndim == 2:
             return -self.factors * self.means
         return -np.matmul(self.factors, self.means[:, :, None])[:, :, 0]
 
     def astype(self, dtype: np.dtype) -> "Whitening":
-        """In ``dtype``; the means make good for the center's rounding."""
+        """Convert to ``dtype``; the means compensate for the rounding of the center."""
         center = self.center.astype(dtype)
         means = self.means + (self.center - center)
         return Whitening(
@@ -58,24 +60,24 @@ class Whitening:
 
 
 def _view(buffer: Array, *shape: int) -> Array:
-    """The start of a flat buffer: blocks differ in length, their memory is reused."""
+    """Return the start of a flat buffer as an array: blocks of any length reuse it."""
     return buffer[: math.prod(shape)].reshape(shape)
 
 
 class OwnFactors:
-    """A dense factor for each component: one product finds the z of all."""
+    """One dense factor per component: a single product computes all z."""
 
     def __init__(self, whitening: Whitening, n_rows: int) -> None:
         K, D = whitening.means.shape
         dtype = whitening.factors.dtype
-        # the shifts are one more column, for a row of ones
+        # the shifts are one more column, multiplied by a row of ones
         factors = np.concatenate([whitening.factors, whitening.shifts[:, :, None]], axis=2)
         self._factors = factors.reshape(K * D, D + 1)
         self._buffers = np.empty((2, K * D * n_rows), dtype)
         self.first, self._lower = np.zeros((K, D)), np.zeros((K, D, D))
 
     def distances(self, x: Array) -> Array:
-        """|z|^2, (K, n), of rows x (D + 1, n), the last of ones."""
+        """Return |z|^2, (K, n), for x (D + 1, n); the last row of x is 1."""
         (K, D), n = self.first.shape, x.shape[1]
         self._z, square = (_view(buffer, K, D, n) for buffer in self._buffers)
         np.matmul(self._factors, x, out=self._z.reshape(K * D, n))
@@ -83,7 +85,7 @@ class OwnFactors:
         return np.add.reduce(square, axis=1)
 
     def add(self, r: Array) -> None:
-        """Add the moments of the last rows, given their responsibilities (K, n)."""
+        """Add the moments of the current block, given its responsibilities (K, n)."""
         self.first += np.matmul(self._z, r[:, :, None])[:, :, 0]
         self._z *= np.sqrt(r)[:, None]
         if len(self._z[0]) > MAX_DOTS:
@@ -103,10 +105,10 @@ class OwnFactors:
 
 
 class SharedFactor:
-    """One dense factor: z_k = y + b_k with the same y.
+    """One shared dense factor: z_k = y + b_k with the same y for all components.
 
     With the mean m of the b_k under r, sum_k r_k z_k z_k^T = (y + m)(y + m)^T +
-    sum_k<l r_k r_l (b_k - b_l)(b_k - b_l)^T: nothing cancels.
+    sum_k<l r_k r_l (b_k - b_l)(b_k - b_l)^T. No digits are lost by cancellation.
     """
 
     def __init__(self, whitening: Whitening, n_rows: int) -> None:
@@ -138,7 +140,7 @@ class SharedFactor:
 
     @property
     def second(self) -> Array:
-        """(1, D, D), summed over the components."""
+        """The second moments (1, D, D), summed over the components."""
         pairs = np.tril(self._pairs, -1)
         rows, columns = np.nonzero(pairs)
         gaps = self._shifts[rows].astype(float) - self._shifts[columns]
@@ -146,7 +148,7 @@ class SharedFactor:
 
 
 class DiagonalFactors:
-    """Diagonal factors: one operation for each z."""
+    """Diagonal factors: z is computed elementwise."""
 
     def __init__(self, whitening: Whitening, n_rows: int) -> None:
         K, D = whitening.means.shape
@@ -169,9 +171,10 @@ class DiagonalFactors:
 
 
 class ExpandedSquares:
-    """Diagonal factors, (x - mu)^2 expanded: two products and no z.
+    """Diagonal factors with (x - mu)^2 expanded: two matrix products, without z.
 
-    Only for components that are not far out, measured in their own standard deviations.
+    The distance of each mean from the center must not be too many standard deviations of its
+    component.
     """
 
     def __init__(self, whitening: Whitening, n_rows: int) -> None:
@@ -219,7 +222,7 @@ def _projection(whitening: Whitening, n_rows: int) -> Any:
 
 
 def _blocks(whitening: Whitening, X: Array) -> Iterator[tuple[slice, Any, Array]]:
-    """For each block of n rows its place, its projection and log p(x, k), (K, n)."""
+    """Yield the place, the projection and log p(x, k), (K, n), of each block of n rows."""
     K, D = whitening.means.shape
     whitening = whitening.astype(X.dtype)
     size = min(len(X), max(MIN_ROWS, min(MAX_ROWS, BLOCK_SIZE // max(1, K * D))))
@@ -239,7 +242,7 @@ def _blocks(whitening: Whitening, X: Array) -> Iterator[tuple[slice, Any, Array]
 
 @np.errstate(over="ignore", invalid="ignore")
 def log_joint(whitening: Whitening, X: Array) -> Array:
-    """log p(x, k), (K, n)."""
+    """Return log p(x, k), (K, n)."""
     out = np.empty((len(whitening.means), len(X)), X.dtype)
     for part, _, values in _blocks(whitening, X):
         out[:, part] = values
@@ -250,10 +253,9 @@ def log_joint(whitening: Whitening, X: Array) -> Array:
 def sums(
     whitening: Whitening, X: Array, weight: Array, responsibilities: Array | None = None
 ) -> tuple[float, Array, Array, Array]:
-    """Log-likelihood, counts, first and second moments, in float64.
+    """Return log-likelihood, counts, first and second moments, in float64.
 
-    With ``responsibilities`` (K, n) given, these are used, and the log-likelihood is left
-    at 0.
+    With given ``responsibilities`` (K, n), the log-likelihood is 0.
     """
     log_lik, counts = 0.0, np.zeros(len(whitening.means))
     weight = weight.astype(X.dtype)

@@ -1,8 +1,9 @@
-"""The hot loops of contrastive divergence in numba.
+"""The inner loops of contrastive divergence in numba.
 
-Few pixels are set, and those next to each other are set together. Products that meet the
-visible units therefore add the rows of what is set, eight at a time, and have the sums of
-pairs of rows at hand. Sigmoid, random numbers and draws are one loop.
+In binary images, few pixels are set, and neighboring pixels are often set together. Products
+with the visible units therefore add only the weight rows of the set pixels, eight at a time.
+The sums of pairs of neighboring rows are stored, so that such a pair is a single addition.
+Sigmoid, random numbers and draws are computed in one loop.
 """
 
 from itertools import pairwise
@@ -15,9 +16,9 @@ from skem._typing import Array
 from skem._vector_math import OPTIONS, exp, philox
 from skem.rbm._training import Options, State, Workspace
 
-MIN_PART = 25  # rows; fewer are not worth a thread
-PAD = 4  # lists have a multiple of so many entries
-UNIFORM = 2.0**-24  # of 24 random bits
+MIN_PART = 25  # smallest number of rows for which a separate thread is worthwhile
+PAD = 4  # the length of a list is a multiple of this
+UNIFORM = 2.0**-24  # converts 24 random bits to a number in [0, 1)
 
 
 @njit(inline="always")
@@ -36,7 +37,7 @@ def sigmoid(x, bias):
 
 @njit(**OPTIONS)
 def draw(x, bias, out, seed, n_updates, step, first):
-    """The sigmoid of x + bias in x, and units drawn by it in ``out``."""
+    """Write the sigmoid of x + bias to x, and units drawn with it to ``out``."""
     key, other_key = uint32(seed), uint32(uint64(seed) >> uint64(32))
     quarter = (x.shape[1] + 3) // 4
     words = np.empty((4, quarter), np.float32)
@@ -58,7 +59,10 @@ def draw(x, bias, out, seed, n_updates, step, first):
 
 @njit(**OPTIONS)
 def find_set(v, first, last, index, value, count):
-    """Columns of each row that are not 0; pairs of equal ones count from n_visible on."""
+    """List the nonzero columns of each row.
+
+    A pair of neighboring columns with equal values has one entry: n_visible + its number.
+    """
     n_visible = v.shape[1]
     for n in range(first, last):
         k = 0
@@ -83,7 +87,7 @@ def find_set(v, first, last, index, value, count):
 
 @njit(inline="always")
 def _add_rows(matrix, rows, values, at, start, end, out, o):
-    """out[o] += values[at] @ matrix[rows[at]], from ``start`` to ``end``."""
+    """Add values[at] @ matrix[rows[at]] to out[o], over entries ``start`` to ``end``."""
     q = start
     while q + 2 * PAD <= end:
         r0, r1 = uint64(rows[at, q]), uint64(rows[at, q + 1])
@@ -111,7 +115,7 @@ def _add_rows(matrix, rows, values, at, start, end, out, o):
 
 @njit(**OPTIONS)
 def hidden_inputs(first, last, index, value, count, rows, h):
-    """h = v W, from what is set."""
+    """Compute h = v W from the lists of nonzero columns."""
     for n in range(first, last):
         for j in range(rows.shape[1]):
             h[n, j] = float32(0)
@@ -120,7 +124,7 @@ def hidden_inputs(first, last, index, value, count, rows, h):
 
 @njit(**OPTIONS)
 def by_column(weight, index, value, count, n_lists):
-    """Where the lists of each column start, its rows, and their weighted values."""
+    """Return the start of each column's list, the rows in it, and their weighted values."""
     sizes = np.zeros(n_lists + 1, np.int64)
     for n in range(len(weight)):
         for q in range(count[n]):
@@ -142,7 +146,7 @@ def by_column(weight, index, value, count, n_lists):
 
 @njit(**OPTIONS)
 def ascend(lists, v, h, W, rate, keep, first, last):
-    """Add the gradient for some pairs of pixels; the last rows of v and h are dense."""
+    """Add the gradient for some pairs of pixels; the last two rows of v and h are dense."""
     starts, rows, values = lists
     n, n_visible, n_hidden = len(v), v.shape[1], W.shape[1]
     g = np.empty((2, n_hidden), np.float32)
@@ -165,7 +169,7 @@ def ascend(lists, v, h, W, rate, keep, first, last):
 
 
 class KernelWorkspace(Workspace):
-    """The same arithmetic, compiled; ``sparse`` skips the zeros of the visible units."""
+    """Compiled workspace; ``sparse`` skips visible units that are 0."""
 
     def __init__(
         self,

@@ -22,13 +22,14 @@ from skem._typing import Array
 
 # The size of the smaller layer up to which log Z is exact.
 MAX_EXACT = 20
-# Factors multiplied before a log is taken: their product stays finite below this exponent.
+# Number of factors that are multiplied before a logarithm is taken. Their product is finite
+# if the exponent of each factor is below MAX_EXPONENT.
 GROUP, MAX_EXPONENT = 8, 80.0
 
 
 @dataclass(frozen=True)
 class Params:
-    """Weights and biases."""
+    """Weights and biases of the machine."""
 
     weights: Array  # (n_visible, n_hidden)
     visible: Array  # b, (n_visible,)
@@ -56,7 +57,7 @@ class LogPartition(NamedTuple):
 
 @np.errstate(over="ignore")
 def sigmoid(x: Array) -> Array:
-    """Compute the sigmoid in place, in a third of the time of ``expit``."""
+    """Compute the sigmoid in place; this takes a third of the time of ``expit``."""
     np.negative(x, out=x)
     np.exp(x, out=x)
     x += 1
@@ -78,13 +79,13 @@ def visible_probabilities(params: Params, h: Array) -> Array:
 
 
 def draw(probabilities: Array, rng: np.random.Generator) -> Array:
-    """Draw binary variables with these probabilities, in their dtype."""
+    """Draw binary variables with these probabilities; the dtype is that of the input."""
     uniform = rng.random(probabilities.shape, dtype=np.float32)
     return (uniform < probabilities).astype(probabilities.dtype)
 
 
 def walk(params: Params, v: Array, n_steps: int, rng: np.random.Generator) -> Array:
-    """Return the visible units after Gibbs steps from ``v``."""
+    """Run Gibbs steps from ``v`` and return the visible units."""
     for _ in range(n_steps):
         h = draw(hidden_probabilities(params, v), rng)
         v = draw(visible_probabilities(params, h), rng)
@@ -102,8 +103,8 @@ def impute(
 ) -> Array:
     """Return rows with NaN replaced by averages over Gibbs chains.
 
-    The chains start at draws from the means, and observed units stay. The probabilities of
-    the visible units are averaged over the second half of the steps.
+    Missing units start at draws from the means, and observed units stay fixed. The
+    probabilities of the visible units are averaged over the second half of the steps.
     """
     missing, total = np.isnan(known), np.zeros_like(known)
     for _ in range(n_chains):
@@ -124,7 +125,10 @@ def free_energy(params: Params, v: Any) -> Array:
 
 
 def pseudo_log_likelihood(params: Params, v: Array, features: Any = None) -> Array:
-    """Return sum_i log p(v_i | the others), (n,), for binary v; or its estimate from some i."""
+    """Return sum_i log p(v_i | other units), (n,), for binary v.
+
+    With ``features``, the sum is estimated from these units only.
+    """
     inputs = v @ params.weights + params.hidden
     energy = free_energy(params, v)
     out = np.zeros(len(v))
@@ -141,8 +145,9 @@ def pseudo_log_likelihood(params: Params, v: Array, features: Any = None) -> Arr
 def exact_log_partition(params: Params) -> float:
     """Return log Z by enumeration of the smaller layer.
 
-    Its units are split into halves, whose inputs to the other layer are x and y. The factors
-    1 + exp(x_i) exp(y_i) need no exponential for each pair of states of the halves.
+    The units of this layer are split into two halves. Their inputs to the other layer are x
+    and y. With the factors 1 + exp(x_i) exp(y_i), no exponential is needed for each pair of
+    states of the halves.
     """
     if params.weights.shape[1] > params.weights.shape[0]:
         params = params.transposed
@@ -198,10 +203,10 @@ def ais_log_partition(
     """Estimate log Z by annealing between the machine and independent visible units.
 
     At inverse temperature t the visible biases are (1 - t) base + t b, and W and c are
-    multiplied by t. Forward annealing starts from the independent units, and its estimate
-    tends to be too low. Reverse annealing starts from ``start``, samples of the machine, and
-    its estimate tends to be too high. Chains hardly mix at the end, so that more chains help
-    more than more temperatures.
+    multiplied by t. Forward annealing starts from the independent units; its estimate tends
+    to be too low. Reverse annealing starts from ``start``, which holds samples of the machine;
+    its estimate tends to be too high. The chains hardly mix at the end. Therefore more chains
+    improve the estimate more than more temperatures.
     """
     params, base = params.astype(dtype), base.astype(dtype)
     temperatures = np.linspace(0, 1, n_temperatures + 1)

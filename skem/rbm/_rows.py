@@ -1,4 +1,4 @@
-"""Rows as the machine takes them: dense, complete, and their means."""
+"""Preparation of rows for the machine: dense and complete rows, and their means."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from skem._rows.parts import LocalRows, Weights, working_dtype
 from skem._typing import Array, Indices
 from skem.rbm._model import Params, hidden_probabilities, visible_probabilities
 
-DENSITY_ROWS = 1000  # enough to know the density of a row to a few per cent
+DENSITY_ROWS = 1000  # rows that give the density with an error of a few per cent
 
 
 def dense(rows: Any, dtype: DTypeLike) -> Array:
@@ -21,13 +21,13 @@ def dense(rows: Any, dtype: DTypeLike) -> Array:
 
 
 def density(rows: LocalRows) -> float:
-    """Return the share of values that are not 0, in the first rows."""
+    """Return the share of nonzero values in the first rows."""
     first = dense(rows[:DENSITY_ROWS], np.float32)
     return np.count_nonzero(first) / first.size
 
 
 def span(rows: LocalRows) -> tuple[float, float]:
-    """Return the smallest and the largest of all values and 0."""
+    """Return the smallest and the largest value, where 0 counts as a value."""
     lows, highs = zip(*rows.collect(_span_of), strict=True)
     return min(lows), max(highs)
 
@@ -49,7 +49,10 @@ def mean_of(rows: LocalRows) -> Array:
 
 
 def _sums_of(X: Any, weight: Weights) -> Array:
-    """Return weighted sums of the columns, NaN if a dense value is, and sums of weights."""
+    """Return the weighted sums of the columns, and the sums of the weights.
+
+    The sum of a dense column with NaN is NaN.
+    """
     if issparse(X):
         weight = np.asarray(weight)
         missing, complete = X.copy(), X.copy()
@@ -57,18 +60,18 @@ def _sums_of(X: Any, weight: Weights) -> Array:
         complete.data = np.nan_to_num(X.data)
         total = np.asarray(weight @ complete).ravel()
         return np.stack([total, weight.sum() - weight @ missing])
-    own = np.asarray(weight).astype(working_dtype(X))  # contiguous, so that BLAS multiplies
+    own = np.asarray(weight).astype(working_dtype(X))  # contiguous, as BLAS needs
     total = own @ X
     return np.stack([total, np.full_like(total, own.sum())])
 
 
 def complete(rows: LocalRows, index: Indices, params: Params, mean: Array) -> Array:
-    """Return some rows in float32, with missing values filled by one mean-field step."""
+    """Return the rows ``index`` in float32; one mean-field step fills missing values."""
     return filled(dense(rows[index], np.float32), params, mean)
 
 
 def filled(v: Array, params: Params, mean: Array, n_steps: int = 1) -> Array:
-    """Return rows whose missing values are filled by mean-field steps from the mean."""
+    """Fill missing values by mean-field steps that start from the mean."""
     missing = np.isnan(v)
     if not missing.any():
         return v

@@ -1,13 +1,13 @@
 """Contrastive divergence for the restricted Boltzmann machine, one minibatch at a time.
 
-The gradient of the mean log-likelihood is <v h'>_data - <v h'>_model. Persistent chains, or
-a few Gibbs steps from the data, stand for the model. Both factors are centered at slowly
-moving means mu and lam (Melchior, Fischer and Wiskott, 2016). This adds two terms of rank 1,
-and leaves the data as they are:
+The gradient of the mean log-likelihood is <v h'>_data - <v h'>_model. The average over the
+model is estimated by persistent chains, or by a few Gibbs steps from the data. Visible and
+hidden units are centered at slowly moving means mu and lam (Melchior, Fischer and Wiskott,
+2016). Centering adds two terms of rank 1, and the data need not be changed:
 
     dW = <v h'> - <v h'>_model - mu dh' - dv lam',  db = dv - dW lam,  dc = dh - dW' mu
 
-The arithmetic is in float32: its rounding is far below the noise of a minibatch.
+The arithmetic is in float32: its rounding error is far below the noise of a minibatch.
 """
 
 from collections.abc import Callable, Iterable
@@ -25,17 +25,18 @@ from skem._typing import Array, Indices
 from skem.rbm._model import Params, pseudo_log_likelihood, sigmoid
 from skem.rbm._rows import complete
 
-# Rates of the moving means; updates that the average of the parameters reaches back.
+# Rate of the moving means. The average of the parameters covers about the last AVERAGE_SPAN
+# updates, and is computed every AVERAGE_EVERY updates.
 CENTRE_RATE, AVERAGE_SPAN, AVERAGE_EVERY = 0.01, 400, 10
-MAX_BIAS = 1e6  # learning has diverged beyond: the sigmoid saturates near 100
-# Validation rows that are scored, and features that are predicted: a score then takes less
-# time than a pass.
+MAX_BIAS = 1e6  # a larger bias means divergence: the sigmoid saturates near 100
+# Largest number of validation rows that are scored, and of features that are predicted. A
+# score then takes less time than a pass.
 VALIDATION_ROWS, VALIDATION_FEATURES = 1000, 16
-LIMIT = 0.01  # means are kept this far from 0 and 1 when biases start from them
+LIMIT = 0.01  # smallest distance of the means from 0 and 1 when initial biases are computed
 
 
 class Purpose(IntEnum):
-    """What a stream of random numbers is for."""
+    """Purpose of a stream of random numbers."""
 
     WEIGHTS = 1
     UNITS = 2
@@ -45,21 +46,21 @@ class Purpose(IntEnum):
 
 @dataclass
 class State:
-    """What training changes, in place."""
+    """The arrays that training changes in place."""
 
-    rows: Array  # the weights, then room for sums of pairs of their rows
+    rows: Array  # the weights, then space for sums of pairs of their rows
     params: Params  # its weights are a view of rows
     average: Params
     chains: Array  # hidden units of the persistent chains, (n_chains, n_hidden)
     visible_mean: Array  # mu
     hidden_mean: Array  # lam
     n_updates: int = 0
-    n_averaged: int = 0  # updates that the average has seen
+    n_averaged: int = 0  # number of updates that the average includes
 
 
 @dataclass(frozen=True)
 class Options:
-    """How the gradient is estimated and followed."""
+    """Options of the gradient and of the update."""
 
     persistent: bool = True
     n_gibbs_steps: int = 1
@@ -68,7 +69,7 @@ class Options:
 
 
 def initial_state(mean: Array, n_hidden: int, n_chains: int, seed: int) -> State:
-    """Small weights, visible biases at the logits of the mean, random chains."""
+    """Return small weights, visible biases at the logits of the mean, and random chains."""
     rng = generator(Purpose.WEIGHTS, seed)
     mean = np.clip(mean, LIMIT, 1 - LIMIT).astype(np.float32)
     weights = 0.01 * rng.standard_normal((len(mean), n_hidden), np.float32)
@@ -86,7 +87,7 @@ def resumed_state(
     hidden_mean: Array,
     n_updates: int = 0,
 ) -> State:
-    """Copies of what an earlier state held."""
+    """Return a state with copies of the given arrays."""
     n_visible = len(params.visible)
     rows = np.zeros((n_visible + n_visible // 2, len(params.hidden)), np.float32)
     rows[:n_visible] = params.weights
@@ -101,7 +102,7 @@ def generator(purpose: Purpose, *seeds: int) -> np.random.Generator:
 
 
 class Workspace:
-    """Rows of a batch, then those of its chains, and the arithmetic on them in NumPy."""
+    """Buffers for the rows of a batch and of the chains, and the arithmetic in NumPy."""
 
     def __init__(self, state: State, n_rows: int, options: Options, seed: int) -> None:
         n_visible, n_hidden = state.params.weights.shape
@@ -123,12 +124,15 @@ class Workspace:
         np.matmul(self.v[rows], self.params.weights, out=self.h[rows])
 
     def sigmoid(self, x: Array, bias: Array) -> None:
-        """In place, of the sum."""
+        """Replace x by the sigmoid of x + bias."""
         x += bias
         sigmoid(x)
 
     def draw(self, x: Array, bias: Array, out: Array, key: tuple[int, int, int]) -> None:
-        """The same, and units that are 1 with these probabilities; ``key`` has no use here."""
+        """Replace x by the sigmoid of x + bias, and draw units with it into ``out``.
+
+        ``key`` is used by the compiled workspace only.
+        """
         self.sigmoid(x, bias)
         uniform = self._uniform[: x.size].reshape(x.shape)
         self._rng.random(out=uniform, dtype=np.float32)
@@ -144,7 +148,7 @@ class Workspace:
 def compiled_workspaces(
     state: State, options: Options, seed: int, sparse: bool, n_threads: int
 ) -> Callable[[int], Workspace]:
-    """Return the compiled workspace for each size of a batch."""
+    """Return a function from batch size to compiled workspace."""
     from skem.rbm._kernel import KernelWorkspace  # numba takes time to import
 
     return cache(
@@ -156,13 +160,13 @@ def compiled_workspaces(
 
 @np.errstate(over="ignore", invalid="ignore")
 def update(state: State, batch: Any, weight: Array, rate: float, space: Workspace) -> None:
-    """One step up the gradient on a batch whose weights sum to 1."""
+    """Update the parameters by one gradient step on a batch whose weights sum to 1."""
     options, params, n, m = space.options, state.params, space.n_rows, len(space.chains)
     v, h = space.v[: n + m], space.h[: n + m]
     v[:n] = batch
 
     def sample(part: tuple[slice, slice]) -> None:
-        """Hidden units of some rows, and Gibbs steps of some chains."""
+        """Compute the hidden units of some rows, and the Gibbs steps of some chains."""
         rows, chains = part
         space.hidden_inputs(rows)
         if options.persistent:
@@ -207,7 +211,7 @@ def update(state: State, batch: Any, weight: Array, rate: float, space: Workspac
 
 @dataclass
 class Training:
-    """A machine in training."""
+    """A machine during training."""
 
     state: State
     seed: int
@@ -246,7 +250,7 @@ def epoch(
         own = weight[index]
         batch = complete(rows, index, state.params, state.visible_mean)
         weights = (own / own.sum()).astype(np.float32)
-        share = own.sum() / (mean_weight * len(own))  # light batches take short steps
+        share = own.sum() / (mean_weight * len(own))  # batches of small weight: short steps
         space = training.workspace(len(index))
         update(state, batch, weights, rate(state.n_updates) * share, space)
         if not np.abs(state.params.hidden).max() < MAX_BIAS:
@@ -256,7 +260,7 @@ def epoch(
 
 
 def validation_score(training: Training, rows: LocalRows, chosen: Indices) -> float:
-    """Return the pseudo-log-likelihood of the chosen rows, from the same few features."""
+    """Estimate the pseudo-log-likelihood of the chosen rows from a fixed set of features."""
     state, chosen = training.state, chosen[:VALIDATION_ROWS]
     v = np.rint(complete(rows, chosen, state.average, state.visible_mean))
     order = np.random.Generator(np.random.SFC64(0)).permutation(v.shape[1])
@@ -265,7 +269,7 @@ def validation_score(training: Training, rows: LocalRows, chosen: Indices) -> fl
 
 
 def _average(state: State) -> None:
-    """Move the average towards the parameters; at first it is them."""
+    """Move the average toward the parameters; at first it equals them."""
     pending = state.n_updates - state.n_averaged
     if state.n_updates <= AVERAGE_EVERY:
         share = 1.0

@@ -8,8 +8,9 @@ In the layout of ``_windows`` (lines R, space S, window w, shifts N):
     log p(x, d) = [2 (C_d - X_d) - (|F|^2 - b_d)] / 2s^2 + log a_d + log N(x | B, s^2)
     C = F correlated with x,  X = window sums of sum_r xB,  b = window sums of sum_r B^2
 
-Missing pixels drop out of every sum. Each line is centered at its mean over the data, which
-no shift can see: squares then cancel far less, in float32 above all.
+Missing pixels are omitted from every sum. Each line is centered at its mean over the data.
+This does not change the differences between shifts, and sums of squares lose fewer digits by
+cancellation, above all in float32.
 """
 
 import math
@@ -26,30 +27,31 @@ from skem._stats import Additive
 from skem._typing import AnyArray, Array, Mask
 from skem.template._windows import Windows
 
-# Below this share of the images, an uncovered pixel's weight is only rounding error.
+# A pixel counts as uncovered if its total weight is above this share of the images. Smaller
+# weights are rounding errors of the running sums.
 SEEN = 1e-8
-# Images transformed at a time, to bound the memory of the preparation.
+# Number of images transformed at a time: bounds the memory of the preparation.
 BLOCK = 16
 
 
 @dataclass(frozen=True)
 class Params:
-    """The parameters, template and background centered."""
+    """Parameters of the model; template and background are centered."""
 
     template: Array  # (R, *w)
     background: Array  # (R, *S)
     noise_var: float
-    shift_prior: Array  # (N,), one more if the template may be absent
+    shift_prior: Array  # (N,), or (N + 1,) if the template may be absent
 
 
 @dataclass(frozen=True)
 class Stats(Additive):
-    """Expected sums over images; ``_den`` counts how often each pixel was seen."""
+    """Expected sums over images; ``_den`` is the expected number of images per pixel."""
 
     weight: float  # sum of the sample weights
-    log_lik: float  # the bound, nats
-    n_pixels: float  # observed pixels
-    sum_sq: float  # of the observed pixels, centered
+    log_lik: float  # the bound, in nats
+    n_pixels: float  # number of observed pixels
+    sum_sq: float  # sum of squares of the observed pixels, centered
     shift_counts: Array
     template_num: Array  # (R, *w)
     template_den: Array  # (1, 1...), or (R, *w) where pixels are missing
@@ -59,11 +61,11 @@ class Stats(Additive):
 
 @dataclass(frozen=True)
 class Rows:
-    """A chunk of k images, with all that does not change from pass to pass."""
+    """A chunk of k images, and its quantities that do not change from pass to pass."""
 
-    pixels: Array  # (k, n_features), the caller's own memory
-    spectrum: AnyArray  # (Q, k, R) complex, of the centered lines
-    observed_spectrum: AnyArray | None  # of the 0/1 mask; None if nothing is missing
+    pixels: Array  # (k, n_features), a view of the caller's memory
+    spectrum: AnyArray  # (Q, k, R) complex: spectrum of the centered lines
+    observed_spectrum: AnyArray | None  # spectrum of the 0/1 mask; None if nothing is missing
     sum_sq: Array  # (k,)
     n_pixels: Array  # (k,)
 
@@ -73,7 +75,7 @@ class View(NamedTuple):
 
     lines: Array
     offset: Array  # (R,)
-    observed: Mask | None  # None if nothing is missing; else lines are 0
+    observed: Mask | None  # None if nothing is missing; missing pixels of ``lines`` are 0
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,11 @@ class Smoothness:
 
 @dataclass(frozen=True)
 class ShiftedTemplate:
-    """Options and constants of the model. It holds no parameter and no data."""
+    """Options and constants of the model; it holds neither parameters nor data."""
 
     windows: Windows
     center: Array  # (R,), subtracted from the pixels of each line
-    variance: float  # of the centered pixels: the scale of the data
+    variance: float  # variance of the centered pixels: the scale of the data
     single: bool = False  # whether the data are float32
     absent: bool = False
     hard: bool = False
@@ -103,7 +105,9 @@ class ShiftedTemplate:
 
     @property
     def row_size(self) -> int:
-        """Elements that a row takes in a pass."""
+        """Number of elements that a row counts as when rows are split into chunks."""
+        # The factor makes chunks small enough to have several per thread. It also bounds the
+        # memory of a chunk's posterior.
         return max(math.prod(self.windows.full_shape), 64 * self.n_categories)
 
     @property
@@ -115,7 +119,11 @@ class ShiftedTemplate:
         return 1e-10 * (self.variance or self.mean_square or 1.0)
 
     def dtype_for(self, params: Params, dtype: DTypeLike) -> np.dtype:
-        """The dtype to compute in: below 1% of the pixels' size float32 squares cancel."""
+        """Return the dtype to compute in.
+
+        It is float64 if the noise is below 1% of the size of the pixels, because sums of
+        squares in float32 would lose too many digits.
+        """
         exact = params.noise_var < 1e-4 * self.mean_square
         return np.dtype(float if exact else dtype)
 
@@ -141,7 +149,7 @@ class ShiftedTemplate:
         return Rows(pixels, spectrum, observed_spectrum, sum_sq, n_pixels)
 
     def centered(self, pixels: Array, dtype: DTypeLike, missing: bool) -> Array:
-        """Centered lines (k, R, *S), zero where a pixel is missing."""
+        """Return centered lines (k, R, *S); missing pixels are 0."""
         lines = self._lines(pixels)
         out = np.empty(lines.shape, dtype)
         center = self.windows.broadcast(self.center)
@@ -149,7 +157,7 @@ class ShiftedTemplate:
         return np.nan_to_num(out, copy=False) if missing else out
 
     def _observed(self, pixels: Array) -> Mask:
-        """Mask (k, R, *S) of the pixels that are not missing."""
+        """Return the mask (k, R, *S) of the pixels that are not missing."""
         return self._lines(~np.isnan(pixels))
 
     def _lines(self, pixels: AnyArray) -> AnyArray:
@@ -157,7 +165,7 @@ class ShiftedTemplate:
         return self.windows.to_lines(images)
 
     def _view(self, rows: Rows) -> View:
-        """The chunk's lines: as they are where that is exact, else a centered copy."""
+        """Return the lines of a chunk: a view if that is exact, otherwise a centered copy."""
         dtype, missing = rows.spectrum.real.dtype, rows.observed_spectrum is not None
         as_is = rows.pixels.dtype == dtype and self.windows.full_shape[2] == 1
         if as_is and not missing:
@@ -169,7 +177,7 @@ class ShiftedTemplate:
     # -- E step -----------------------------------------------------------------------
 
     def e_step(self, params: Params, rows: Rows, weight: Array) -> Stats:
-        """Statistics of a chunk under its posterior."""
+        """Return the statistics of a chunk under its posterior."""
         view = self._view(rows)
         log_joint = self._log_joint(params, rows, view)
         posterior = self.posterior(log_joint)
@@ -177,22 +185,20 @@ class ShiftedTemplate:
         return self._statistics(rows, view, weight, posterior, bound)
 
     def log_joint(self, params: Params, rows: Rows) -> Array:
-        """log p(x_k, d) in nats: (k, n_categories), "absent" last."""
+        """Return log p(x_k, d) in nats, (k, n_categories); "absent" is the last category."""
         return self._log_joint(params, rows, self._view(rows))
 
     def posterior(self, log_joint: Array) -> Array:
-        """q (k, n_categories); in hard EM 1 at the maximum."""
+        """Return q (k, n_categories); in hard EM, q is 1 at the most probable category."""
         if self.hard:
             best = log_joint.argmax(1, keepdims=True)
             posterior = np.zeros(log_joint.shape)
             np.put_along_axis(posterior, best, 1.0, axis=1)
             return posterior
-        posterior = np.exp(log_joint - log_joint.max(1, keepdims=True))
-        posterior /= posterior.sum(1, keepdims=True)
-        return posterior
+        return softmax(log_joint, axis=1)
 
     def given_posterior(self, rows: Rows, weight: Array, posterior: Array) -> Stats:
-        """Statistics of a chunk under any posterior, for an M step to start from."""
+        """Return the statistics of a chunk under a given posterior, to start EM."""
         return self._statistics(rows, self._view(rows), weight, posterior, -math.inf)
 
     def _log_joint(self, params: Params, rows: Rows, view: View) -> Array:
@@ -257,14 +263,15 @@ class ShiftedTemplate:
     # -- M step -----------------------------------------------------------------------
 
     def recenter(self, stats: Stats, params: Params, new: Params) -> Stats:
-        """The statistics as ``new`` parameters see them: they depend on none."""
+        """Return the statistics unchanged: they do not depend on the parameters."""
         return stats
 
     def m_step(self, params: Params, stats: Stats) -> Params:
-        """The mode given the statistics; what no image shows keeps its old value.
+        """Return the mode given the statistics.
 
-        Under a smoothness prior the template and background come first, given the old
-        noise, and then the noise given them: each raises the objective.
+        Pixels that no image shows keep their old value. With a smoothness prior, template and
+        background are updated given the old noise, and then the noise given them. Each of
+        these steps raises the objective.
         """
         images = (
             (params.template, stats.template_num, stats.template_den),
@@ -289,9 +296,10 @@ class ShiftedTemplate:
         )
 
     def _smooth_mean(self, old: Array, num: Array, den: Array, shrink: Array) -> Array:
-        """Solve (den + C' shrink C) x = num, with C the DCT, from ``old``.
+        """Solve (den + C' shrink C) x = num, where C is the DCT, starting from ``old``.
 
-        Where ``den`` is constant the preconditioner is the inverse: one iteration.
+        If ``den`` is constant, the preconditioner is the exact inverse, and one iteration is
+        enough.
         """
 
         def spectral(lines: Array, factor: Array) -> Array:
@@ -336,7 +344,7 @@ class ShiftedTemplate:
         return counts / counts.sum()
 
     def log_prior(self, params: Params) -> float:
-        """Log density of the parameters, nats; a flat prior (concentration 1) is 0."""
+        """Return the log prior density of the parameters, in nats; 0 for a flat prior."""
         log_prior = 0.0
         if self.concentration != 1:
             n, alpha = len(params.shift_prior), self.concentration
@@ -354,17 +362,17 @@ class ShiftedTemplate:
     # -- between images in the user's units and centered lines ---------------------------
 
     def to_centered(self, image: Array) -> Array:
-        """An image or template (h, w, C) as centered lines."""
+        """Convert an image or template (h, w, C) to centered lines."""
         return self.windows.to_lines(image) - self.windows.broadcast(self.center)
 
     def to_image(self, lines: Array) -> Array:
-        """Centered lines (..., R, *S) or (..., R, *w) as images (..., h, w, C)."""
+        """Convert centered lines (..., R, *S) or (..., R, *w) to images (..., h, w, C)."""
         return self.windows.to_images(lines + self.windows.broadcast(self.center))
 
-    # -- what the parameters predict ---------------------------------------------------
+    # -- predictions -------------------------------------------------------------------
 
     def expected(self, params: Params, code: Array) -> Array:
-        """sum_d code[k, d] M_d, in the user's units: (k, n_features)."""
+        """Return sum_d code[k, d] M_d, (k, n_features), in the user's units."""
         windows = self.windows
         present = code[:, : windows.n_shifts].reshape(-1, *windows.shifts)
         total = code.sum(1)
@@ -375,7 +383,7 @@ class ShiftedTemplate:
         return windows.to_images(lines).reshape(len(code), -1)
 
     def impute(self, params: Params, rows: Rows) -> Array:
-        """Return the images; missing pixels have their conditional expectation."""
+        """Return the images with missing pixels replaced by their conditional expectation."""
         pixels = rows.pixels.copy()
         missing = np.isnan(pixels)
         posterior = softmax(self.log_joint(params, rows), axis=1)
@@ -383,12 +391,15 @@ class ShiftedTemplate:
         return pixels
 
     def align(self, params: Params, rows: Rows) -> Array:
-        """Return the posterior mean of each image's window, given that it is present."""
+        """Return the posterior mean of each image's window, given a present template."""
         log_joint = self.log_joint(params, rows)[:, : self.windows.n_shifts]
         return self.aligned(params, rows, softmax(log_joint, axis=1))
 
     def aligned(self, params: Params, rows: Rows, posterior: Array) -> Array:
-        """Posterior mean of the window, if present, in the user's units: (k, h*w*C)."""
+        """Return the posterior mean of the window, (k, h*w*C), in the user's units.
+
+        ``posterior`` holds the probabilities of the shifts, given a present template.
+        """
         windows = self.windows
         posterior = posterior.reshape(-1, *windows.shifts)
         lines = windows.gather_each(rows.spectrum, posterior)
@@ -398,20 +409,23 @@ class ShiftedTemplate:
         return self.to_image(lines).reshape(len(lines), -1)
 
 
-def _mean(old: Array, num: Array, den: Array, least: float) -> Array:
-    """num / den, or the old value of a pixel whose ``den`` is at most ``least``."""
-    seen = np.broadcast_to(den > least, num.shape)
+def _mean(old: Array, num: Array, den: Array, minimum: float) -> Array:
+    """Return num / den, or the old value of a pixel if ``den`` is at most ``minimum``."""
+    seen = np.broadcast_to(den > minimum, num.shape)
     return np.divide(num, den, out=old.copy(), where=seen)
 
 
 def lose_no_shift(stats: Stats) -> Stats:
-    """A third of the shift prior made uniform: a shift of probability 0 never comes back."""
+    """Mix the shift counts with a uniform distribution of share one third.
+
+    EM could not recover a shift whose probability is 0.
+    """
     share = stats.weight / (2 * len(stats.shift_counts))
     return replace(stats, shift_counts=stats.shift_counts + share)
 
 
 def lower_bound(log_joint: Array, posterior: Array) -> Array:
-    """E_q log p(x, d) - E_q log q in nats, for every row."""
+    """Return E_q log p(x, d) - E_q log q of each row, in nats."""
     with np.errstate(invalid="ignore"):
         terms = np.where(posterior > 0, posterior * log_joint, 0.0)
     return (terms - xlogy(posterior, posterior)).sum(1)

@@ -1,13 +1,14 @@
-"""The shift move: how EM leaves an optimum in which the template is off its place.
+"""The shift move: leave a local optimum in which the template is off its place.
 
-There the background fills the border that the template misses. No single image gains by
-moving, but all would gain by moving together. With the posteriors fixed up to a common
-shift m, what template and background explain of the sum of squares after the M step is
+In such an optimum the background fills the border that the template misses. No single image
+gains by moving, but moving all images by the same shift m would raise the objective. With
+the posteriors moved by m, template and background explain these sums of squares after the
+M step:
 
-    sum_u A[u]^2 / n[u], u in the window at m,   A: all images aligned, summed
-    sum_p B_m[p]^2 / n_m[p],                     B_m: images where uncovered, summed
+    sum_u A[u]^2 / n[u], u in the window at m,   A: sum of all aligned images
+    sum_p B_m[p]^2 / n_m[p],                     B_m: sum of the uncovered parts of images
 
-for every m at once; A reaches beyond the window on both sides.
+Both are computed for all m in one pass; A extends beyond the window on both sides.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,13 +24,14 @@ from skem._typing import AnyArray, Array
 from skem.template._model import Params, Rows, ShiftedTemplate, Stats, lose_no_shift
 from skem.template._windows import Windows
 
-# How far a move goes, with one axis of movement and along each of two.
+# The largest move in pixels, with one axis of movement and with two.
 REACH, REACH_2D = 256, 8
-# Pixels of the sample that is looked at, moves that are tried, iterations of a try.
+# Number of pixels in the sample that ranks the moves, number of moves that are tried, and
+# number of EM iterations of each trial.
 SAMPLE_SIZE, N_MOVES, N_ITER_TRY = 1_500_000, 2, 5
-# Moves in a row: each costs a short run, and more have not been seen to help.
+# Largest number of successive moves. Each costs a short run, and more did not help in trials.
 MAX_MOVES = 4
-# Weight, in images, below which a pixel counts as not seen.
+# A pixel whose weight, in images, is at most this counts as not seen.
 MIN_SEEN = 1e-2
 
 
@@ -42,7 +44,7 @@ def follow_moves(
     max_iter: int,
     run_from: Callable[[Params, int], Run],
 ) -> Iterator[Run]:
-    """Yield the run continued from each move that helps."""
+    """Yield the run, continued after each move that raises the objective."""
     for _ in range(MAX_MOVES):
         left = max_iter - run.n_iter - N_ITER_TRY
         if run.stopped or run.interrupted or left < 0:
@@ -60,7 +62,7 @@ def try_moves(
 ) -> Run | None:
     """Return a short run from the first move that gains more than ``tol`` nats per image.
 
-    None if no move does.
+    Return None if there is no such move.
     """
     step = max(1, rows.size // SAMPLE_SIZE)
     for move in best_moves(model, run.state[0], *rows.every(step)):
@@ -76,7 +78,7 @@ def try_moves(
 def best_moves(
     model: ShiftedTemplate, params: Params, X: AnyArray, weight: Array
 ) -> list[tuple[int, ...]]:
-    """Return the common shifts of all posteriors whose M steps explain the sample best."""
+    """Return the moves of all posteriors whose M steps explain the sample best."""
     windows, dtype = model.windows, working_dtype(X)
     if not weight.any():
         return []
@@ -97,7 +99,10 @@ def best_moves(
 
 
 def _by_template(windows: Windows, lines: Array, present: Array) -> Array:
-    """Return what the template explains after each move, (2N-1,) along each axis."""
+    """Return the sum of squares that the template explains after each move.
+
+    The result has 2N - 1 entries along each axis.
+    """
     axes = windows.axes
     wide = [s + n - 1 for s, n in zip(windows.space, windows.shifts, strict=True)]
     size = [next_fast_len(length, real=True) for length in wide]
@@ -116,10 +121,11 @@ def _by_template(windows: Windows, lines: Array, present: Array) -> Array:
 def _by_background(
     windows: Windows, lines: Array, weight: Array, present: Array, reach: tuple[int, ...]
 ) -> Array:
-    """Return what the background explains after each move, (2 reach + 1,) along each axis.
+    """Return the sum of squares that the background explains after each move.
 
-    Row by row of the image; moves down take the coverage from another row. In a row, the
-    sums for all moves sideways are the diagonals of one product over images.
+    The result has 2 reach + 1 entries along each axis. It is computed row by row of the
+    image; for a vertical move, the coverage comes from another row. In a row, the sums for
+    all horizontal moves are diagonals of one matrix product over images.
     """
     k, width = len(lines), windows.space[-1]
     covered = windows.coverage(present).reshape(k, -1, width).astype(lines.dtype)
@@ -156,9 +162,9 @@ def _by_background(
 def moved(
     model: ShiftedTemplate, passes: Passes, params: Params, move: tuple[int, ...]
 ) -> Params:
-    """Return the M step at the moved posteriors of ``params``.
+    """Move the posteriors of ``params`` and return the M step.
 
-    Probability that would leave the range of shifts stays at its border.
+    Probability that would leave the range of shifts is assigned to the border of the range.
     """
     windows = model.windows
 

@@ -1,10 +1,10 @@
-"""Where EM for the shifted template starts.
+"""Starts of EM for the shifted template.
 
-Image k is part of the template's mean, so its present shift is favored by about
-h*w/n nats: from a poor start, few or noisy images freeze where they are. *Wiener-EM*
-removes the noise that images recognize themselves by: before each E step the template
-and background are shrunk under Gaussian priors on their DCT coefficients, whose
-variances are estimated from the data, one for each radial frequency.
+Image k itself contributes to the average that is the template. This favors its present shift
+by about h*w/n nats. From a poor start, EM on few or noisy images therefore stays where it is.
+*Wiener-EM* reduces this effect: before each E step, template and background are shrunk under
+Gaussian priors on their DCT coefficients. The variances of these priors are estimated from
+the data, one for each radial frequency.
 """
 
 import logging
@@ -33,11 +33,11 @@ from skem.template._model import (
 )
 from skem.template._windows import Windows
 
-# Iterations that compare starts, and that finish one.
+# Number of EM iterations to compare starts, and to finish the best ones.
 N_ITER_TRIAL, N_ITER_START = 5, 15
-# Wiener-EM of a start, and on all rows.
+# Inverse temperatures of Wiener-EM: from the mean start, and from a start that is already good.
 ANNEALING, NO_ANNEALING = tuple(np.geomspace(0.01, 1, 20)), (1.0,) * 8
-# Starts that are run to the end.
+# Number of starts that are finished.
 N_FINALISTS = 3
 
 logger = logging.getLogger("skem")
@@ -46,7 +46,7 @@ logger = logging.getLogger("skem")
 def model_of(
     windows: Windows, rows: AllRows, **options: Any
 ) -> tuple[ShiftedTemplate, tuple[float, float]]:
-    """Return the model with the constants of these data, and the range of their pixels."""
+    """Return the model with the constants of the data, and the range of the pixels."""
     found = moments(rows)
     found.check_observed()
     counts, mean, square = (
@@ -58,11 +58,11 @@ def model_of(
     largest = max(-found.low, found.high)
     if not largest < np.sqrt(np.finfo(dtype).max / 100 / rows.size):
         raise ValueError(
-            f"X has values up to {largest:g}, too large to be squared in {dtype}: rescale it."
+            f"X has values up to {largest:g}, too large to be squared in {dtype}: rescale X."
         )
     if 0 < largest < np.sqrt(np.finfo(float).tiny):
         raise ValueError(
-            f"X has values up to {largest:g} only, too small to be squared: rescale it."
+            f"X has values up to {largest:g} only, too small to be squared: rescale X."
         )
     center = ((counts * mean).sum(1) / counts.sum(1)).astype(dtype).astype(float)
     square = square + counts * (mean - center[:, None]) ** 2
@@ -73,7 +73,7 @@ def model_of(
 
 
 def uniform_params(model: ShiftedTemplate) -> Params:
-    """Return each pixel at the mean of its line, and equally probable shifts."""
+    """Return parameters with each pixel at the mean of its line and equal shift priors."""
     windows = model.windows
     lines = len(model.center)
     return Params(
@@ -85,13 +85,16 @@ def uniform_params(model: ShiftedTemplate) -> Params:
 
 
 def uniform_prior(model: ShiftedTemplate) -> Array:
-    """Return equal probabilities of the shifts; half of the images lack the template."""
+    """Return equal probabilities of the shifts; absence, if allowed, has probability 1/2."""
     present = np.full(model.windows.n_shifts, 1 / model.windows.n_shifts)
     return np.append(present / 2, 0.5) if model.absent else present
 
 
 def mean_params(model: ShiftedTemplate, passes: Passes) -> Params:
-    """Return the M step at a uniform posterior: deterministic, and its large noise anneals."""
+    """Return the M step at a uniform posterior.
+
+    This start is deterministic. Its large noise has the effect of annealing.
+    """
     prior = uniform_prior(model)
 
     def statistics(rows: Rows, weight: Array) -> Stats:
@@ -105,7 +108,7 @@ def mean_params(model: ShiftedTemplate, passes: Passes) -> Params:
 def dirichlet_params(
     model: ShiftedTemplate, sample: InMemory, rng: np.random.RandomState
 ) -> Params:
-    """Return the M step at a random posterior, peaked at a few shifts in each image."""
+    """Return the M step at a random posterior that is peaked at a few shifts per image."""
     n_shifts, X = model.windows.n_shifts, sample.values
     posterior = rng.dirichlet(np.full(n_shifts, 0.1), size=len(X))
     if model.absent:
@@ -118,7 +121,10 @@ def dirichlet_params(
 def window_params(
     model: ShiftedTemplate, params: Params, X: AnyArray, rng: np.random.RandomState
 ) -> Params:
-    """Return the mean start, with the window of one image that differs most from the mean."""
+    """Return the mean start with another template.
+
+    The template is the window of one random image that differs most from the background.
+    """
     windows, image = model.windows, X[[rng.randint(len(X))]]
     lines = model.centered(image, float, missing=False)[0]
     lines = np.where(np.isnan(lines), params.background, lines)
@@ -131,7 +137,7 @@ def window_params(
 def random_params(
     model: ShiftedTemplate, low: float, high: float, rng: np.random.RandomState
 ) -> Params:
-    """Return random pixels within the data's range and a noise of up to 16 ranges."""
+    """Draw pixels uniformly within the range of the data, and a noise of up to 16 ranges."""
     start = uniform_params(model)
     center = model.windows.broadcast(model.center)
     template = rng.uniform(low, high, start.template.shape) - center
@@ -150,9 +156,10 @@ def given_params(
     noise_std_init: float | None,
     shift_prior_init: ArrayLike | None,
 ) -> Params:
-    """Return the parameters with the given ones replaced; images are in the user's units."""
+    """Replace the parameters that are given; images are given in the user's units."""
 
-    # squares of residuals, times weights and numbers of pixels, stay finite
+    # below max^0.4, squares are below max^0.8: sums of weighted squares over all pixels
+    # stay finite
     limit = np.finfo(np.float32 if model.single else float).max ** 0.4
 
     def check(name: str, value: ArrayLike, *shapes: tuple[int, ...]) -> Array:
@@ -193,7 +200,7 @@ def given_params(
 
 
 def _shapes(size: tuple[int, ...], channels: int) -> list[tuple[int, ...]]:
-    """Return the shapes in which an image may be given, the fullest last."""
+    """Return the allowed shapes of an image; the last one has all axes."""
     full = (*size, channels)
     if channels > 1:
         return [full]
@@ -206,7 +213,7 @@ def plain(model: ShiftedTemplate) -> ShiftedTemplate:
 
 
 def check_schedule(schedule: Any) -> None:
-    """Refuse a schedule that does not hold pairs of positive integers."""
+    """Raise an error if the schedule does not hold pairs of positive integers."""
     for stage in schedule or ():
         sizes = stage if isinstance(stage, (tuple, list)) else ()
         integers = all(isinstance(size, Integral) and int(size) > 0 for size in sizes)
@@ -224,7 +231,7 @@ def follow_schedule(
     schedule: Sequence[tuple[int, int]],
     n_jobs: int | None,
 ) -> Params:
-    """Run EM on the first images, for each stage (n_images, n_iter) in turn."""
+    """Run ``n_iter`` iterations on the first ``n_images`` images, for each stage in turn."""
     for n_images, n_iter in schedule:
         first = rows.head(n_images)
         if first.n_positive:
@@ -236,7 +243,10 @@ def follow_schedule(
 
 
 def smoothness_of(model: ShiftedTemplate, params: Params, stats: Stats) -> Smoothness:
-    """Estimate the variances of the DCT coefficients, by radial frequency, at an ML fit."""
+    """Estimate the variance of the DCT coefficients at each radial frequency.
+
+    ``params`` are maximum-likelihood estimates.
+    """
 
     def variances(lines: Array, den: Array) -> Array:
         seen = den[den > 1e-3 * stats.weight]
@@ -263,10 +273,10 @@ def shrink(
     params: Params,
     inverse_temperatures: Sequence[float],
 ) -> tuple[Params, Smoothness | None]:
-    """Run Wiener-EM: an iteration for each inverse temperature, with a new prior each time.
+    """Run Wiener-EM: one iteration per inverse temperature, with a new prior each time.
 
-    In the E step the log-likelihood is multiplied by the inverse temperature: below 1 it
-    anneals.
+    In the E step the log-likelihood is multiplied by the inverse temperature. Values below 1
+    anneal.
     """
     smoothness = None
     for beta in inverse_temperatures:
@@ -282,7 +292,8 @@ def shrink_all(
 ) -> tuple[Params, Smoothness | None]:
     """Run Wiener-EM on all rows, from ``params`` and from the mean start; return the better.
 
-    Few images leave a blur that more iterations on all of them hardly sharpen.
+    The start found on a sample of images can be blurred, and more iterations on all images
+    hardly sharpen it. Therefore the mean start is tried too.
     """
     candidates = [
         shrink(model, passes, params, NO_ANNEALING),
@@ -292,7 +303,7 @@ def shrink_all(
 
 
 def prior_at(model: ShiftedTemplate, passes: Passes, params: Params) -> Smoothness:
-    """Return the prior estimated from an M step at these parameters."""
+    """Estimate the smoothness prior from an M step at these parameters."""
     stats = passes.total(params)
     return smoothness_of(model, plain(model).m_step(params, stats), stats)
 
@@ -310,7 +321,7 @@ def search(
 ) -> tuple[Params, str]:
     """Return the best of several starts on a sample, and its kind.
 
-    All run for a few iterations, and the best few for more.
+    All starts run for a few iterations. The best few run for more.
     """
     seeds = rng.randint(np.iinfo(np.int32).max, size=len(kinds))
     parallel = Parallel(n_jobs=n_jobs, prefer="threads")
@@ -335,7 +346,10 @@ def run_start(
     span: tuple[float, float],
     seed: int,
 ) -> tuple[float, Params]:
-    """Run a few iterations from a start: "mean", "shrunk", "posterior", "window", "random"."""
+    """Run a few iterations from one start.
+
+    ``kind`` is "mean", "shrunk", "posterior", "window" or "random".
+    """
     passes = Passes(model, sample)
     rng = np.random.RandomState(seed)
     if kind == "random":
@@ -352,14 +366,14 @@ def run_start(
 
 
 def finish(model: ShiftedTemplate, sample: InMemory, params: Params) -> tuple[float, Params]:
-    """Run the rest of the iterations of a start; passes are made where they are run."""
+    """Run the remaining iterations of a start; each thread creates its own passes."""
     return run_em(model, Passes(model, sample), params, N_ITER_START)
 
 
 def run_em(
     model: ShiftedTemplate, passes: Passes, params: Params, max_iter: int
 ) -> tuple[float, Params]:
-    """Return the objective and the parameters after some iterations of EM."""
+    """Run EM for some iterations; return the objective and the parameters."""
     run = em(model, passes.total, params, max_iter=max_iter)
     if run.interrupted:
         raise KeyboardInterrupt

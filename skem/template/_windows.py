@@ -1,13 +1,14 @@
 """A window that moves over an image: correlations, window sums, and their layout.
 
-An image (H, W, C) is held as ``lines``, an array (R, *S) whose last axes are those along
-which the window moves: S = (W,) and R = H*C lines when the window is as high as the
-image, S = (H, W) and R = C when it is not. The window has shape w along these axes, the
-shifts have N = S-w+1, and a real FFT over S has Q frequencies. k counts images.
+An image (H, W, C) is stored as ``lines``, an array (R, *S). The window moves along the axes S.
+If the window is as high as the image, S = (W,) and there are R = H*C lines. Otherwise
+S = (H, W) and R = C. The window has shape w along these axes, there are N = S-w+1 shifts, and
+a real FFT over S has Q frequencies. k counts images.
 
-Whatever depends on the shift is either a correlation, whose sum over lines or over images
-is taken in the Fourier domain as a matrix product, or a sum over the window, which is
-a running sum. No padding is needed, because the window never leaves the image.
+Every quantity that depends on the shift is a correlation or a sum over the window. The sum
+of a correlation over lines or over images is a matrix product in the Fourier domain. A sum
+over the window is a running sum. No padding is needed, because the window never leaves the
+image.
 """
 
 import math
@@ -26,14 +27,14 @@ from skem._typing import AnyArray, Array
 
 @dataclass(frozen=True)
 class Windows:
-    """Every position of a window (h, w) in an image (H, W) or (H, W, C)."""
+    """All positions of a window (h, w) in an image (H, W) or (H, W, C)."""
 
     image_shape: tuple[int, ...]
     window_shape: tuple[int, int]
 
     @cached_property
     def full_shape(self) -> tuple[int, int, int]:
-        """(H, W, C), with C = 1 for an image without channels."""
+        """The shape (H, W, C), with C = 1 for an image without channels."""
         height, width, *channels = self.image_shape
         return (height, width, channels[0] if channels else 1)
 
@@ -62,14 +63,14 @@ class Windows:
         return tuple(range(-len(self.space), 0))
 
     def to_lines(self, images: AnyArray) -> AnyArray:
-        """(..., H, W, C) as lines (..., R, *S): a view where C = 1."""
+        """Convert images (..., H, W, C) to lines (..., R, *S); a view if C = 1."""
         *lead, height, width, channels = images.shape
         if len(self.space) == 2:
             return np.moveaxis(images, -1, -3)
         return np.moveaxis(images, -1, -2).reshape(*lead, height * channels, width)
 
     def to_images(self, lines: AnyArray) -> AnyArray:
-        """Lines (..., R, *S) or (..., R, *w) as images (..., height, width, C)."""
+        """Convert lines (..., R, *S) or (..., R, *w) to images (..., height, width, C)."""
         if len(self.space) == 2:
             return np.moveaxis(lines, -3, -1)
         *lead, _, width = lines.shape
@@ -81,51 +82,51 @@ class Windows:
         return values.reshape(*values.shape, *[1] * len(self.space))
 
     def spectrum(self, lines: Array) -> AnyArray:
-        """FFT (Q, k, R) of lines (k, R, *S)."""
+        """Return the FFT (Q, k, R) of lines (k, R, *S)."""
         spectrum = rfftn(lines, axes=self.axes)
         return spectrum.reshape(*lines.shape[:2], -1).transpose(2, 0, 1)
 
     def empty_spectrum(self, n_images: int, n_lines: int, dtype: DTypeLike) -> AnyArray:
-        """Room for it, laid out so that sums over R or k are matrix products."""
+        """Allocate a spectrum whose layout makes sums over R or k matrix products."""
         *rest, last = self.space
         n_frequencies = math.prod(rest) * (last // 2 + 1)
         return np.empty((n_frequencies, n_images, n_lines), np.result_type(dtype, 1j))
 
     def correlate(self, spectrum: AnyArray, kernel: Array) -> Array:
-        """Sum over lines and window of x[k, r, d + m] kernel[r, m]: (k, *N)."""
+        """Return the sum over lines and window of x[k, r, d + m] kernel[r, m], (k, *N)."""
         kernel = self._transform(kernel.astype(spectrum.real.dtype)).conj()
         product = np.matmul(spectrum, np.ascontiguousarray(kernel.T)[:, :, None])
         return self._inverse(product[:, :, 0].T, self.shifts)
 
     def gather(self, spectrum: AnyArray, posterior: Array) -> Array:
-        """Sum over images and shifts of posterior[k, d] x[k, r, d + m]: (R, *w)."""
+        """Return the sum over images and shifts of posterior[k, d] x[k, r, d + m], (R, *w)."""
         weights = self._transform(posterior.astype(spectrum.real.dtype)).conj()
         weights = np.ascontiguousarray(weights.T)[:, :, None]
         product = np.matmul(spectrum.transpose(0, 2, 1), weights)
         return self._inverse(product[:, :, 0].T, self.window).astype(float)
 
     def gather_each(self, spectrum: AnyArray, posterior: Array) -> Array:
-        """The same for every image by itself: (k, R, *w)."""
+        """Return the sum over shifts of posterior[k, d] x[k, r, d + m], (k, R, *w)."""
         weights = self._transform(posterior).conj()
         product = spectrum.transpose(1, 2, 0) * weights[:, None, :]
         windows = self._inverse(product.reshape(-1, product.shape[-1]), self.window)
         return windows.reshape(*product.shape[:2], *self.window)
 
     def paste(self, code: Array, kernel: Array) -> Array:
-        """Sum over shifts of code[k, d] times the kernel at d: (k, R, *S)."""
+        """Return the sum over shifts of code[k, d] times the kernel at d, (k, R, *S)."""
         product = self._transform(code)[:, None, :] * self._transform(kernel)
         lines = self._inverse(product.reshape(-1, product.shape[-1]), self.space)
         return lines.reshape(*product.shape[:2], *self.space)
 
     def sums(self, values: Array) -> Array:
-        """Sums of (..., *S) over the window at every shift: (..., *N), in float64."""
+        """Return the sums of (..., *S) over the window at each shift, (..., *N), in float64."""
         for axis, width in zip(self.axes, self.window, strict=True):
             sums = _running_sums(values, width, axis, -(width // 2))
             values = sums[_first(sums, axis, values.shape[axis] - width + 1)]
         return values
 
     def coverage(self, posterior: Array) -> Array:
-        """Probability (k, *S) that the window covers each place."""
+        """Return the probability (k, *S) that the window covers each pixel."""
         for axis, size, width in zip(self.axes, self.space, self.window, strict=True):
             shape = list(posterior.shape)
             shape[axis] = size
@@ -138,7 +139,7 @@ class Windows:
         return rfftn(values, s=self.space, axes=self.axes).reshape(len(values), -1)
 
     def _inverse(self, spectrum: AnyArray, shape: tuple[int, ...]) -> Array:
-        """(k, Q) back to (k, *shape), the first corner of S."""
+        """Transform (k, Q) back to (k, *shape), the first corner of S."""
         *rest, last = self.space
         spectrum = spectrum.reshape(len(spectrum), *rest, last // 2 + 1)
         values = irfftn(spectrum, s=self.space, axes=self.axes)
@@ -146,12 +147,12 @@ class Windows:
 
 
 def check_image_shape(image_shape: Any) -> tuple[int, ...]:
-    """Return a given shape of images, checked."""
+    """Check and return the shape of images."""
     shape = tuple(image_shape)
     sizes_fit = all(isinstance(size, Integral) and int(size) > 0 for size in shape)
     if len(shape) not in (2, 3) or not sizes_fit:
         raise ValueError(
-            "image_shape must be (height, width) or (height, width, channels), all positive "
+            "image_shape must be (height, width) or (height, width, channels) with positive "
             f"integers, but it is {image_shape!r}."
         )
     return tuple(int(size) for size in shape)
@@ -163,11 +164,14 @@ def new_windows(
     template_height: int | None,
     template_width: int | None,
 ) -> Windows:
-    """Return the windows of a template; by default it is as high and half as wide."""
+    """Return the windows of a template.
+
+    By default, the template is as high as the image and half as wide.
+    """
     if math.prod(image_shape) != n_features:
         raise ValueError(
-            f"image_shape={image_shape} holds {math.prod(image_shape)} pixels, but X has "
-            f"{n_features} features."
+            f"image_shape={image_shape} has {math.prod(image_shape)} pixels, but X has "
+            f"{n_features} features: pass a shape with {n_features} pixels."
         )
     height, width = image_shape[:2]
     window = (
@@ -180,14 +184,14 @@ def new_windows(
     ):
         if size > limit:
             raise ValueError(
-                f"{name}={size} is larger than the image, whose shape (height, width) is "
-                f"{(height, width)}."
+                f"{name}={size} is larger than the image of (height, width) = "
+                f"{(height, width)}: pass at most {limit}."
             )
     return Windows(image_shape, window)
 
 
 def _running_sums(values: Array, width: int, axis: int, origin: int) -> Array:
-    """Sums over ``width`` places from each place on (or up to it, by the origin)."""
+    """Return sums over ``width`` entries; ``origin`` sets where each sum begins."""
     values = values.astype(float, copy=False)
     means = uniform_filter1d(values, width, axis, mode="constant", origin=origin)
     means *= width
@@ -195,7 +199,7 @@ def _running_sums(values: Array, width: int, axis: int, origin: int) -> Array:
 
 
 def _first(values: Array, axis: int, size: int) -> tuple[slice, ...]:
-    """The index of the first ``size`` places along an axis."""
+    """Return the index of the first ``size`` entries along an axis."""
     index = [slice(None)] * values.ndim
     index[axis] = slice(size)
     return tuple(index)

@@ -5,8 +5,8 @@
     log p(x|z) = sum_i x_i l_i - softplus(l_i)                              (Bernoulli)
                = -1/2 sum_i (x_i - m_i)^2 / s_i + log(2 pi s_i)             (Gaussian)
 
-The decoder returns the logits l or the means m; the noise variances s are learned. Features
-that are missing are left out of the sums.
+The decoder returns the logits l or the means m; the noise variances s are learned. Missing
+features are omitted from the sums.
 """
 
 import copy
@@ -24,14 +24,14 @@ from skem._network import layers
 from skem._network.layers import backward, fill_uniform, forward
 from skem._network.training import Flat, Purpose, flatten, generator, module_of
 
-# Log variances of codes and of features stay within these: float32 resolves both terms of
-# the bound there.
+# Log-variances of codes and of features are limited to plus or minus these numbers. Within
+# these limits float32 resolves both terms of the bound.
 LOG_VARIANCE_LIMIT, FEATURE_LIMIT = 12.0, 10.0
 
 
 @dataclass(frozen=True)
 class Design(layers.Design):
-    """What encoder and decoder look like."""
+    """Architecture of the encoder and the decoder."""
 
     gaussian: bool
     encoder: Callable[..., nn.Module] | None
@@ -40,19 +40,19 @@ class Design(layers.Design):
 
 @dataclass
 class Network:
-    """Encoder and decoder, and all their parameters in one vector."""
+    """Encoder and decoder, with all parameters in one vector."""
 
     encoder: nn.Module  # rows -> mu and log sigma^2, (n, 2 d)
     decoder: nn.Module  # codes -> logits or means, (n, D)
     log_variance: nn.Parameter  # log s, (D,) or, for Bernoulli, (0,)
     flat: Flat
-    manual_gradient: bool  # whether ``written_gradient`` knows all layers
+    manual_gradient: bool  # whether ``written_gradient`` supports all layers
     dtype: torch.dtype = torch.float32
-    half: "Network | None" = None  # a copy in bfloat16, which computes the products
-    compiled: Callable[..., float] | None = None  # that of ``kernel``
+    half: "Network | None" = None  # a copy in bfloat16 that computes the products
+    compiled: Callable[..., float] | None = None  # the compiled loss of ``kernel``
 
     def convert(self, dtype: Any) -> None:
-        """For inference in another dtype; training is in float32."""
+        """Convert the networks for inference in another dtype; training is in float32."""
         self.dtype = torch.float64 if np.dtype(dtype) == np.float64 else torch.float32
         self.encoder.to(self.dtype)
         self.decoder.to(self.dtype)
@@ -60,7 +60,7 @@ class Network:
 
 
 def build(design: Design, seed: int, device: torch.device) -> Network:
-    """Networks with random weights."""
+    """Return networks with random weights."""
     D, d = design.n_features, design.n_components
     random, hidden = generator(seed, Purpose.WEIGHTS), design.hidden_layer_sizes
     encoder = design.encoder and module_of("encoder", design.encoder, seed, D, 2 * d)
@@ -79,7 +79,7 @@ def build(design: Design, seed: int, device: torch.device) -> Network:
 
 
 def in_half(network: Network) -> Network:
-    """A copy in bfloat16, but for the noise variances, which it shares."""
+    """Return a copy in bfloat16; the noise variances are shared, not copied."""
     encoder = copy.deepcopy(network.encoder).to(torch.bfloat16)
     decoder = copy.deepcopy(network.decoder).to(torch.bfloat16)
     flat = flatten([*encoder.parameters(), *decoder.parameters()], network.flat.values.device)
@@ -90,29 +90,29 @@ def in_half(network: Network) -> Network:
 
 
 def encode(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
-    """mu and log sigma^2, (n, d) each."""
+    """Return mu and log sigma^2, (n, d) each."""
     mean, log_variance = network.encoder(x.to(network.dtype)).to(x.dtype).chunk(2, dim=1)
     return mean, log_variance.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
 
 
 def decode(network: Network, z: Tensor) -> Tensor:
-    """Logits or means, (n, D)."""
+    """Return the logits or means, (n, D)."""
     output: Tensor = network.decoder(z.to(network.dtype)).to(z.dtype)
     return output
 
 
 def expected(network: Network, z: Tensor) -> Tensor:
-    """E[x | z], (n, D)."""
+    """Return E[x | z], (n, D)."""
     return as_expected(network, decode(network, z))
 
 
 def as_expected(network: Network, output: Tensor) -> Tensor:
-    """E[x | z] from the decoder's output."""
+    """Return E[x | z], given the output of the decoder."""
     return output if len(network.log_variance) else output.sigmoid()
 
 
 def log_likelihood(network: Network, x: Tensor, seen: Tensor | None, output: Tensor) -> Tensor:
-    """log p(x|z) from the decoder's output, (n,)."""
+    """Return log p(x|z), (n,), given the output of the decoder."""
     if len(network.log_variance):
         log_s = network.log_variance.to(output.dtype).clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
         each = -0.5 * ((x - output) ** 2 / log_s.exp() + log_s + math.log(2 * math.pi))
@@ -122,12 +122,12 @@ def log_likelihood(network: Network, x: Tensor, seen: Tensor | None, output: Ten
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(q(z|x) || p(z)), (n,)."""
+    """Return KL(q(z|x) || p(z)), (n,)."""
     return -0.5 * (1 + log_variance - mean**2 - log_variance.exp()).sum(1)
 
 
 def log_ratio(draw: Tensor, z: Tensor, log_variance: Tensor) -> Tensor:
-    """log p(z) / q(z|x) of z = mu + sigma draw, (n,)."""
+    """Return log p(z) / q(z|x) of z = mu + sigma draw, (n,)."""
     return 0.5 * (draw**2 - z**2 + log_variance).sum(1)
 
 
@@ -139,10 +139,10 @@ def gradient(
     noise: Tensor,
     beta: float,
 ) -> tuple[float, float]:
-    """Set the gradient of sum weight (-log p(x|z) + beta KL); the sums of the two terms."""
+    """Set the gradient of sum weight (-log p(x|z) + beta KL); return the sums of both terms."""
     half = network.half
     if half is not None:
-        n = len(half.flat.values)  # the noise variances are after them
+        n = len(half.flat.values)  # the noise variances come last and are not in ``half``
         half.flat.values.detach().copy_(network.flat.values.detach()[:n])
         terms = gradient(half, x, seen, weight, noise, beta)
         network.flat.gradient[:n].copy_(half.flat.gradient)
@@ -168,7 +168,7 @@ def written_gradient(
     noise: Tensor,
     beta: float,
 ) -> tuple[float, float]:
-    """The same, written out: no graph is built, and nothing is kept."""
+    """Compute the same as ``gradient`` with explicit formulas, without a graph."""
     encoder, decoder = list(network.encoder.children()), list(network.decoder.children())
     inner = forward(encoder, x.to(network.dtype))
     mean, raw = inner[-1].to(x.dtype).chunk(2, dim=1)
@@ -190,7 +190,10 @@ def written_gradient(
 def _output_gradient(
     network: Network, x: Tensor, seen: Tensor | None, weight: Tensor, output: Tensor
 ) -> tuple[float, Tensor]:
-    """Minus the log-likelihood, and its gradient; that of noise variances is set."""
+    """Return the negative log-likelihood and its gradient by the decoder's output.
+
+    The gradient by the noise variances is written to their ``grad``.
+    """
     bernoulli = not len(network.log_variance)
     if bernoulli and seen is None and network.compiled is not None:
         grad = torch.empty_like(output)
@@ -216,9 +219,10 @@ def _output_gradient(
 
 @torch.no_grad()
 def bound(network: Network, x: Tensor, seen: Tensor | None, noise: Tensor) -> Tensor:
-    """A lower bound of log p of what is seen, (n,): the mean over M sets of S draws.
+    """Return a lower bound of log p of the observed values, (n,).
 
-    ``noise`` (M, S, d) serves every row. The bound is the ELBO if S is 1, else IWAE's.
+    It is the mean over M sets of S draws. All rows use the same ``noise`` (M, S, d). The bound
+    is the ELBO if S is 1, and the importance-weighted bound otherwise.
     """
     mean, log_variance = encode(network, x)
     scale, n_draws = (0.5 * log_variance).exp(), noise.shape[1]

@@ -1,4 +1,4 @@
-"""The autoencoder in training, and what it makes of rows."""
+"""Training of the autoencoder, and its application to rows."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -44,7 +44,7 @@ class Model(Trained):
     network: Network
 
     def tensors(self) -> list[Tensor]:
-        """Return all parameters, and the buffers of modules of users."""
+        """Return all parameters, and the buffers of user-defined modules."""
         network = self.network
         buffers = *network.encoder.buffers(), *network.decoder.buffers()
         return [network.flat.values, *buffers]
@@ -59,7 +59,7 @@ class Model(Trained):
 
 @dataclass
 class Training(Model):
-    """A model, its optimizer, and the history of this fit."""
+    """A model, its optimizer, and the history of the current fit."""
 
     adam: Adam
     n_steps: int = 0
@@ -83,7 +83,7 @@ def start(
 ) -> Training:
     """Return a network with random weights, and its optimizer.
 
-    With ``half`` products are in bfloat16, with ``fast`` two loops are compiled.
+    If ``half``, matrix products are in bfloat16. If ``fast``, two loops are compiled.
     """
     network, step = build(design, seed, device), None
     if fast:
@@ -126,7 +126,7 @@ def epoch(
 
 @contextmanager
 def training_mode(network: Network, random: torch.Generator) -> Iterator[None]:
-    """Let modules of users drop units and normalize batches, as in training only."""
+    """Set user-defined modules to training mode, for dropout and batch normalization."""
     modules = network.encoder, network.decoder
     try:
         for module in modules:
@@ -147,7 +147,7 @@ def codes(model: Model, rows: Array) -> Array:
 
 @torch.no_grad()
 def decoded(model: Model, z: Array) -> Array:
-    """Return the expected rows of codes, in the units of the rows."""
+    """Return the expected rows given codes, in the user's units."""
     z_tensor = torch.from_numpy(np.array(z)).to(model.device)
     return model.scaling.invert(expected(model.network, z_tensor).cpu().numpy())
 
@@ -156,10 +156,11 @@ def decoded(model: Model, z: Array) -> Array:
 def completed(model: Model, rows: Array, noise: Array, n_average: int) -> Array:
     """Return rows whose missing values are filled by chains of codes.
 
-    A chain starts at a draw from the prior. In turn it fills the row given the code, and draws
-    a code given the filled row. The rows of the last ``n_average`` steps are averaged. Chains
-    are weighted by the mean log importance weight of these steps: by how well their codes
-    explain the observed values. All rows share the noise (n_steps + 1, n_chains, d).
+    A chain starts at a draw from the prior. It alternates between two steps: fill the row
+    given the code, and draw a code given the filled row. The filled rows of the last
+    ``n_average`` steps are averaged. Chains whose codes explain the observed values better
+    get more weight: the softmax of the mean log importance weight of these steps. All rows
+    use the same noise (n_steps + 1, n_chains, d).
     """
     network, (n_steps, n_chains, _) = model.network, noise.shape
     dtype = working_dtype(rows)
@@ -185,7 +186,7 @@ def completed(model: Model, rows: Array, noise: Array, n_average: int) -> Array:
 
 
 def bounds(model: Model, rows: Array, filled: Array, noise: Array, dtype: Any) -> Array:
-    """Return a lower bound of log p of the observed values of each row, in their units."""
+    """Return a lower bound of log p of each row's observed values, in the user's units."""
     device = model.device
     x, _ = model.scaling.apply(filled, dtype, device)
     missing = np.isnan(rows)
