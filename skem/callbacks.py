@@ -1,4 +1,6 @@
-"""Callbacks for fits without y, which scikit-learn's ``ScoringMonitor`` does not score."""
+"""Callbacks for fits without y; scikit-learn's ``ScoringMonitor`` needs y."""
+
+from __future__ import annotations
 
 import time
 from collections.abc import Callable
@@ -7,6 +9,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 
 from skem._base.input import check_count
+from skem._loop import Patience
 
 __all__ = ["EarlyStopping", "History"]
 
@@ -17,19 +20,20 @@ class History:
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features), default=None
-        Rows to score, held out for example. None scores the rows of the fit.
+        Rows to score, for example held-out rows. None scores the rows of the fit.
     scoring : callable, default=None
-        ``scoring(estimator, X)`` returns a number. None is the estimator's ``score``: nats
-        per sample. ``GANEstimator`` needs one: its own score does not judge the generator.
+        ``scoring(estimator, X)`` returns a number. None is the estimator's ``score``, in nats
+        (units of natural logarithm) per sample. ``GANEstimator`` needs a scoring: its own
+        score does not compare generators.
     every : int, default=1
-        Score after every so many iterations: a score is a pass over the rows.
+        Iterations between scores: a score takes a pass over the rows.
 
     Attributes
     ----------
     records : list of dict
-        A row for each score: ``"fit"`` counts the fits, ``"iteration"`` from 1,
-        ``"seconds"`` since the fit began, and ``"score"``. ``pandas.DataFrame(records)`` is
-        the table.
+        One entry for each score: ``"fit"`` (the number of the fit), ``"iteration"`` (from 1),
+        ``"seconds"`` (since the fit began), and ``"score"``. ``pandas.DataFrame(records)``
+        makes a table of them.
 
     See Also
     --------
@@ -37,8 +41,8 @@ class History:
 
     Notes
     -----
-    A search that fits in other processes keeps the records there: use ``n_jobs=1`` to see
-    them. Callbacks are pickled with their estimator; ``set_callbacks()`` takes them off.
+    If a search fits in other processes, the records stay there: use ``n_jobs=1`` to see
+    them. Callbacks are pickled with their estimator; ``set_callbacks()`` removes them.
 
     Examples
     --------
@@ -70,7 +74,7 @@ class History:
         Parameters
         ----------
         estimator : estimator
-            What is fitted.
+            The estimator that is fitted.
         context : sklearn.callback.CallbackContext
             The fit.
         """
@@ -83,7 +87,7 @@ class History:
         Parameters
         ----------
         estimator : estimator
-            What is fitted.
+            The estimator that is fitted.
         context : sklearn.callback.CallbackContext
             The fit.
         """
@@ -95,7 +99,7 @@ class History:
         Parameters
         ----------
         estimator : estimator
-            What is fitted.
+            The estimator that is fitted.
         context : sklearn.callback.CallbackContext
             The iteration.
         """
@@ -103,18 +107,18 @@ class History:
     def on_fit_task_end(
         self, estimator: Any, context: Any, *, X: Any = None, fitted_estimator: Any = None
     ) -> bool:
-        """Score the estimator as it is after an iteration.
+        """Score the estimator after an iteration.
 
         Parameters
         ----------
         estimator : estimator
-            What is fitted.
+            The estimator that is fitted.
         context : sklearn.callback.CallbackContext
             The iteration.
         X : array-like
             The rows of the fit.
         fitted_estimator : callable or estimator
-            The estimator as it is.
+            The estimator as it is after the iteration.
 
         Returns
         -------
@@ -143,27 +147,27 @@ class History:
 class EarlyStopping(History):
     """Stop a fit when the score of held-out rows no longer rises.
 
-    The fit keeps the parameters that it stops with. Where the estimator has
-    ``early_stopping`` of its own, that also returns to the best ones.
+    The fit keeps the last parameters. The parameter ``early_stopping``, if the estimator has
+    it, also returns to the best ones.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features), default=None
         Held-out rows. None scores the rows of the fit.
     scoring : callable, default=None
-        ``scoring(estimator, X)`` returns a number. None is the estimator's ``score``: nats
-        per sample.
+        ``scoring(estimator, X)`` returns a number. None is the estimator's ``score``, in nats
+        (units of natural logarithm) per sample.
     every : int, default=1
-        Score after every so many iterations.
+        Iterations between scores.
     n_no_change : int, default=5
-        Scores without a rise of ``tol`` after which to stop.
+        The number of scores without a rise after which to stop.
     tol : float, default=1e-3
-        The least rise that counts.
+        The smallest rise that counts.
 
     Attributes
     ----------
     records : list of dict
-        As those of :class:`History`.
+        As in :class:`History`.
 
     See Also
     --------
@@ -194,10 +198,6 @@ class EarlyStopping(History):
         self.n_no_change, self.tol = n_no_change, tol
 
     def _stops(self, record: dict[str, Any]) -> bool:
+        patience = Patience(self.n_no_change, self.tol)
         scores = [r["score"] for r in self.records if r["fit"] == record["fit"]]
-        best, since = scores[0], 0
-        for score in scores[1:]:
-            since += 1
-            if score > best + self.tol:
-                best, since = score, 0
-        return since >= self.n_no_change
+        return [patience.note(score) for score in scores][-1]

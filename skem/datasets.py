@@ -1,5 +1,7 @@
 """Simulated data with known truth, and pictures that ship with the dependencies."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,14 +40,14 @@ def make_shifted_templates(
     background : array-like of shape (height, width[, channels]), default=None
         The background; None draws a smooth random one of shape ``image_shape``.
     image_shape : tuple of int, default=(20, 60)
-        (height, width) or (height, width, channels), where ``background`` is None.
+        (height, width) or (height, width, channels), if ``background`` is None.
     template_width : int, default=20
-        Width of the template in pixels, where ``template`` is None.
+        Width of the template in pixels, if ``template`` is None.
     template_height : int, default=None
-        Height of the template in pixels, where ``template`` is None. None means the
-        height of the image.
+        Height of the template in pixels, if ``template`` is None. None means the height of
+        the image.
     noise_std : float, default=0.5
-        Standard deviation of the noise; a random template or background has 1.
+        Standard deviation of the noise. That of a random template or background is 1.
     shift_prior : array-like of shape (n_shifts,), default=None
         Probability of each shift, in C order; None means uniform.
     absent : float, default=0.0
@@ -67,7 +69,8 @@ def make_shifted_templates(
     Raises
     ------
     ValueError
-        If the template is larger than the background, or the probabilities are none.
+        If the template is larger than the background, or if a probability or a size is
+        invalid.
 
     Examples
     --------
@@ -76,50 +79,29 @@ def make_shifted_templates(
     >>> data.X.shape, data.shifts.shape
     ((5, 36), (5,))
     """
-    if n_samples < 1 or noise_std < 0:
+    if n_samples < 1 or noise_std < 0 or not 0 <= absent <= 1:
         raise ValueError(
-            "n_samples must be at least 1 and noise_std not negative, but they are "
-            f"{n_samples} and {noise_std}."
+            "n_samples must be at least 1, noise_std at least 0, and absent a probability, but "
+            f"they are {n_samples}, {noise_std} and {absent}."
         )
     if np.dtype(dtype).kind != "f" and clip is None:
         raise ValueError(f"pixels of dtype {np.dtype(dtype)} need clip=(low, high).")
     rng = check_random_state(random_state)
-    if background is None:
-        background = _smooth_image(image_shape, rng)
+    background = _smooth_image(image_shape, rng) if background is None else background
     background = np.asarray(background, dtype=float)
     if template is None:
         height = background.shape[0] if template_height is None else template_height
-        shape = (height, template_width, *background.shape[2:])
-        template = _smooth_image(shape, rng)
+        template = _smooth_image((height, template_width, *background.shape[2:]), rng)
     template = np.asarray(template, dtype=float)
-    shifts_shape = [
-        outer - inner + 1
-        for outer, inner in zip(background.shape[:2], template.shape[:2], strict=True)
-    ]
-    if min(shifts_shape) < 1 or template.shape[2:] != background.shape[2:]:
-        raise ValueError(
-            f"a template of shape {template.shape} does not fit in a background of shape "
-            f"{background.shape}."
-        )
-    n_shifts = int(np.prod(shifts_shape))
-    prior = np.full(n_shifts, 1 / n_shifts) if shift_prior is None else shift_prior
-    prior = np.asarray(prior, dtype=float)
-    if prior.shape != (n_shifts,) or (prior < 0).any() or not np.isclose(prior.sum(), 1):
-        raise ValueError(
-            f"shift_prior must be {n_shifts} probabilities that sum to 1, but it has shape "
-            f"{prior.shape} and sum {prior.sum():g}."
-        )
-    if not 0 <= absent <= 1:
-        raise ValueError(f"absent must be a probability, but it is {absent}.")
-    shifts = rng.choice(n_shifts, size=n_samples, p=prior)
+    shift_shape = _shift_shape(template, background)
+    prior = _checked_prior(shift_prior, int(np.prod(shift_shape)))
+    shifts = rng.choice(len(prior), size=n_samples, p=prior)
     shifts[rng.uniform(size=n_samples) < absent] = -1
     X = np.empty((n_samples, *background.shape), dtype)
-    height, width = template.shape[:2]
     for image, shift in zip(X, shifts, strict=True):
         clean = background.copy()
         if shift >= 0:
-            row, column = divmod(shift, shifts_shape[1])
-            clean[row : row + height, column : column + width] = template
+            _paste(clean, template, *divmod(shift, shift_shape[1]))
         clean += rng.normal(scale=noise_std, size=clean.shape)
         image[...] = clean if clip is None else clean.clip(*clip)
     return Bunch(
@@ -128,10 +110,43 @@ def make_shifted_templates(
         template=template,
         background=background,
         image_shape=background.shape,
-        template_width=width,
-        template_height=height,
+        template_width=template.shape[1],
+        template_height=template.shape[0],
         noise_std=noise_std,
     )
+
+
+def _paste(image: NDArray[Any], template: NDArray[Any], row: int, column: int) -> None:
+    """Replace the pixels of a window by the template."""
+    height, width = template.shape[:2]
+    image[row : row + height, column : column + width] = template
+
+
+def _shift_shape(template: NDArray[Any], background: NDArray[Any]) -> list[int]:
+    """Return the numbers of row and column shifts of a template in a background."""
+    shape = [
+        outer - inner + 1
+        for outer, inner in zip(background.shape[:2], template.shape[:2], strict=True)
+    ]
+    if min(shape) < 1 or template.shape[2:] != background.shape[2:]:
+        raise ValueError(
+            f"a template of shape {template.shape} does not fit in a background of shape "
+            f"{background.shape}."
+        )
+    return shape
+
+
+def _checked_prior(shift_prior: ArrayLike | None, n_shifts: int) -> NDArray[Any]:
+    """Return the probabilities of the shifts; they are equal by default."""
+    if shift_prior is None:
+        return np.full(n_shifts, 1 / n_shifts)
+    prior = np.asarray(shift_prior, dtype=float)
+    if prior.shape != (n_shifts,) or (prior < 0).any() or not np.isclose(prior.sum(), 1):
+        raise ValueError(
+            f"shift_prior must be {n_shifts} probabilities that sum to 1, but it has shape "
+            f"{prior.shape} and sum {prior.sum():g}."
+        )
+    return prior
 
 
 def load_hidden_face(
@@ -147,16 +162,16 @@ def load_hidden_face(
     """Hide a portrait at a random place in noisy copies of a photograph.
 
     The portrait is matplotlib's of Grace Hopper, 100 rows by 73 columns; the photograph is
-    scikit-learn's china.jpg, 100 by 200; both are grey, 0...255. Needs matplotlib, pillow.
+    scikit-learn's china.jpg, 100 by 200; both are gray, 0...255. Needs matplotlib, pillow.
 
     Parameters
     ----------
     n_samples : int, default=1000
         Number of images.
     noise_std : float, default=400.0
-        Standard deviation of the noise in grey levels, before clipping.
+        Standard deviation of the noise in gray levels, before clipping.
     clip : tuple of float, default=(0.0, 255.0)
-        What the noisy pixels are clipped to; None does not clip.
+        The range that noisy pixels are clipped to; None does not clip.
     shift_prior : array-like of shape (128,), default=None
         Probability of each column of the portrait's left edge; None means uniform.
     absent : float, default=0.0
@@ -184,8 +199,8 @@ def load_hidden_face(
 
     file = get_sample_data("grace_hopper.jpg", asfileobj=False)
     with Image.open(file) as portrait:
-        face = _grey(portrait, (73, 100))
-    background = _grey(Image.fromarray(load_sample_image("china.jpg")), (200, 100))
+        face = _gray(portrait, (73, 100))
+    background = _gray(Image.fromarray(load_sample_image("china.jpg")), (200, 100))
     return make_shifted_templates(
         n_samples,
         template=face,
@@ -199,15 +214,15 @@ def load_hidden_face(
     )
 
 
-def _grey(image: Any, size: tuple[int, int]) -> NDArray:
-    """The largest centred part of a picture with the proportions of ``size``, resized."""
+def _gray(image: Any, size: tuple[int, int]) -> NDArray[Any]:
+    """Return the largest centered part with the proportions of ``size``, resized."""
     from PIL import ImageOps
 
     return np.asarray(ImageOps.fit(image.convert("L"), size), dtype=float)
 
 
-def _smooth_image(shape: Sequence[int], rng: np.random.RandomState) -> NDArray:
-    """Gaussian noise smoothed along both axes over about 1.5 pixels, of variance 1."""
+def _smooth_image(shape: Sequence[int], rng: np.random.RandomState) -> NDArray[Any]:
+    """Return smooth Gaussian noise: a filter of width 1.5 pixels, then variance 1."""
     from scipy.ndimage import gaussian_filter
 
     image = gaussian_filter(rng.normal(size=shape), (1.5, 1.5, 0)[: len(shape)], mode="wrap")

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
 from sklearn.impute import KNNImputer
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -259,3 +260,12 @@ def test_morph(autoencoder, tmp_path):
     for rows, n_steps, message in wrong:
         with pytest.raises(ValueError, match=message):
             morph(model, rows, n_steps)
+
+
+def test_counts_and_components_are_checked():
+    X = np.random.default_rng(0).random((40, 9))
+    codes = PCA(2).fit(X)
+    with pytest.raises(ValueError, match="n_codes must be an integer"):
+        LatentGridDisplay.from_estimator(codes, n_codes=True)
+    with pytest.raises(ValueError, match="EmbeddingDisplay needs n_components >= 2"):
+        EmbeddingDisplay.from_estimator(PCA(1).fit(X), X)

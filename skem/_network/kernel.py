@@ -8,7 +8,10 @@ from skem._vector_math import OPTIONS, exp, log
 
 @njit(**OPTIONS)
 def bernoulli(x, weight, logits, grad):
-    """Write the gradient of -sum weight log p(x|z) by the logits to ``grad``; return the sum."""
+    """Write the gradient of -sum weight log p(x|z) by the logits to ``grad``.
+
+    Return the sum.
+    """
     one, total = float32(1), 0.0
     for n in range(x.shape[0]):
         share, row = weight[n], float32(0)

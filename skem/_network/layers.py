@@ -48,8 +48,8 @@ class Design:
         return deconvolutions(self.n_components, self.channels_first, self.activation)
 
 
-# The float32 matrix product of oneDNN. On processors of other makers than Intel it is twice
-# as fast as MKL, which torch uses by default. torch offers it under a private name only.
+# The float32 matrix product of oneDNN. On processors that are not from Intel it is twice as
+# fast as MKL, which torch calls otherwise. torch offers it under a private name only.
 _onednn = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 if not torch.backends.mkldnn.is_available():
     _onednn = None

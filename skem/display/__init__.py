@@ -9,7 +9,8 @@ from skem.display._codes import (
 )
 from skem.display._images import ChainsDisplay, FiltersDisplay, ImputationDisplay
 from skem.display._mixture import MixtureDisplay, SegmentationDisplay
-from skem.display._template import ObjectiveDisplay, TemplateDisplay
+from skem.display._objective import ObjectiveDisplay
+from skem.display._template import TemplateDisplay
 
 __all__ = [
     "ChainsDisplay",

@@ -1,5 +1,7 @@
 """Pictures of the codes of autoencoders. matplotlib is imported when one is drawn."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
@@ -9,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
-from skem.display._images import GAP, ImageGrid, as_colours, as_images, grey_style
+from skem.display._images import GAP, ImageGrid, as_colors, as_images, gray_style
 
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
@@ -23,22 +25,22 @@ __all__ = [
     "morph",
 ]
 
-MAX_CLASSES = 20  # more different labels than these are numbers on a scale
+MAX_CLASSES = 20  # with more different labels, a color scale shows them
 
 
 class LatentGridDisplay(ImageGrid):
-    """A sheet of the images that a square of codes stands for.
+    """A sheet of images, decoded from a square grid of codes.
 
     Parameters
     ----------
     decoded : ndarray of shape (n_codes, n_codes, n_features)
-        The decoded rows: the first axis is that of the second code, from high to low.
+        The decoded rows. The second code varies along the first axis, from high to low.
     values : ndarray of shape (n_codes,)
         The values of both codes, from low to high.
     components : tuple of two int, default=(0, 1)
-        Which numbers of the code vary.
+        The two components of the code that vary.
     image_shape : tuple of int, default=None
-        Height and width in pixels, and channels of a colour image; None means squares.
+        Height and width in pixels, and channels of a color image; None means squares.
 
     Attributes
     ----------
@@ -70,7 +72,7 @@ class LatentGridDisplay(ImageGrid):
     ) -> None:
         self.images = as_images(decoded, image_shape)
         self.values, self.components = np.asarray(values), components
-        self.style = grey_style(self.images)
+        self.style = gray_style(self.images)
 
     @classmethod
     def from_estimator(
@@ -81,7 +83,7 @@ class LatentGridDisplay(ImageGrid):
         limit: float = 3.0,
         components: tuple[int, int] = (0, 1),
         image_shape: tuple[int, ...] | None = None,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
         """Plot a fitted estimator.
@@ -93,14 +95,14 @@ class LatentGridDisplay(ImageGrid):
         n_codes : int, default=21
             Images in a row and in a column.
         limit : float, default=3.0
-            The codes are between minus this and this; the others are 0.
+            The two components vary between -limit and limit; the others are 0.
         components : tuple of two int, default=(0, 1)
-            Which numbers of the code vary, to the right and upwards.
+            The two components of the code that vary, to the right and upwards.
         image_shape : tuple of int, default=None
             Height and width in pixels, and channels; None takes that of the estimator, or
             squares.
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; None makes a new figure.
+            The axes to draw in; None makes a new figure.
         **kwargs : dict
             Passed to ``matplotlib.axes.Axes.imshow``.
 
@@ -112,8 +114,8 @@ class LatentGridDisplay(ImageGrid):
         estimator = _best_of(estimator)
         check_is_fitted(estimator)
         n_components = len(estimator.get_feature_names_out())
-        _check_components(components, n_components)
-        _check_whole("n_codes", n_codes, 2)
+        _check_components(cls.__name__, components, n_components)
+        _check_count("n_codes", n_codes, 2)
         values = np.linspace(-limit, limit, n_codes)
         codes = np.zeros((n_codes, n_codes, n_components))
         codes[:, :, components[0]] = values
@@ -127,13 +129,13 @@ class LatentGridDisplay(ImageGrid):
         )
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
+    def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
         """Draw the sheet.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; None makes a new figure.
+            The axes to draw in; None makes a new figure.
         **kwargs : dict
             Passed to ``matplotlib.axes.Axes.imshow``.
 
@@ -157,16 +159,16 @@ class LatentGridDisplay(ImageGrid):
 
 
 class ReconstructionDisplay(ImageGrid):
-    """Images, and below each what its code redraws.
+    """Images, and below each the image that its code redraws.
 
     Parameters
     ----------
     original : ndarray of shape (n_images, n_features)
         The images.
     reconstructed : ndarray of shape (n_images, n_features)
-        The images as they are redrawn.
+        The redrawn images.
     image_shape : tuple of int, default=None
-        Height and width in pixels, and channels of a colour image; None means squares.
+        Height and width in pixels, and channels of a color image; None means squares.
 
     Attributes
     ----------
@@ -198,7 +200,7 @@ class ReconstructionDisplay(ImageGrid):
         image_shape: tuple[int, ...] | None = None,
     ) -> None:
         self.images = np.stack([as_images(x, image_shape) for x in (original, reconstructed)])
-        self.style = grey_style(self.images)
+        self.style = gray_style(self.images)
 
     @classmethod
     def from_estimator(
@@ -207,7 +209,7 @@ class ReconstructionDisplay(ImageGrid):
         X: ArrayLike,
         *,
         image_shape: tuple[int, ...] | None = None,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
         """Plot a fitted estimator.
@@ -222,7 +224,7 @@ class ReconstructionDisplay(ImageGrid):
             Height and width in pixels, and channels; None takes that of the estimator, or
             squares.
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; None makes a new figure.
+            The axes to draw in; None makes a new figure.
         **kwargs : dict
             Passed to ``matplotlib.axes.Axes.imshow``.
 
@@ -240,16 +242,16 @@ class ReconstructionDisplay(ImageGrid):
 
 
 class EmbeddingDisplay:
-    """Codes as points, coloured by label.
+    """Codes as points, colored by label.
 
     Parameters
     ----------
     codes : ndarray of shape (n_samples, 2)
-        Two numbers for each row.
+        The two components of each code.
     labels : array-like of shape (n_samples,), default=None
-        A class or a number for each row.
+        The class, or a number, of each row.
     names : tuple of two str, default=("code 0", "code 1")
-        What the two numbers are called.
+        The labels of the two axes.
 
     Attributes
     ----------
@@ -291,7 +293,7 @@ class EmbeddingDisplay:
         y: ArrayLike | None = None,
         *,
         components: tuple[int, int] = (0, 1),
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
         """Plot the codes of some rows.
@@ -303,11 +305,11 @@ class EmbeddingDisplay:
         X : array-like of shape (n_samples, n_features)
             The rows.
         y : array-like of shape (n_samples,), default=None
-            A class or a number for each row.
+            The class, or a number, of each row.
         components : tuple of two int, default=(0, 1)
-            Which numbers of the code are drawn, to the right and upwards.
+            The two components of the code to draw, to the right and upwards.
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; None makes a new figure.
+            The axes to draw in; None makes a new figure.
         **kwargs : dict
             Passed to ``matplotlib.axes.Axes.scatter``.
 
@@ -318,18 +320,18 @@ class EmbeddingDisplay:
         """
         check_is_fitted(estimator)
         codes = np.asarray(estimator.transform(X))
-        _check_components(components, codes.shape[1])
+        _check_components(cls.__name__, components, codes.shape[1])
         first, second = components
         names = f"code {first}", f"code {second}"
         return cls(codes[:, [first, second]], y, names=names).plot(ax=ax, **kwargs)
 
-    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
+    def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
         """Draw the points.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; None makes a new figure.
+            The axes to draw in; None makes a new figure.
         **kwargs : dict
             Passed to ``matplotlib.axes.Axes.scatter``.
 
@@ -361,10 +363,10 @@ class EmbeddingDisplay:
             points = ax.scatter(x, y, c=self.labels, **options)
             ax.figure.colorbar(points, ax=ax)
         else:
-            colours = mpl.colormaps["tab10" if len(classes) <= 10 else "tab20"]
+            colors = mpl.colormaps["tab10" if len(classes) <= 10 else "tab20"]
             for i, label in enumerate(classes):
                 own = self.labels == label
-                style = {"color": colours(i), "label": str(label), **options}
+                style = {"color": colors(i), "label": str(label), **options}
                 ax.scatter(x[own], y[own], **style)
             ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=3)
         ax.set(xlabel=self.names[0], ylabel=self.names[1])
@@ -374,14 +376,14 @@ class EmbeddingDisplay:
 
 @dataclass(frozen=True, eq=False)
 class MorphDisplay:
-    """A walk through codes, and the image at each step of it.
+    """A walk through codes, and the image at each step.
 
     Parameters
     ----------
     codes : ndarray of shape (n_frames, n_components)
         The codes.
     images : ndarray of shape (n_frames, height, width[, channels])
-        What they stand for.
+        The decoded images.
 
     See Also
     --------
@@ -397,12 +399,12 @@ class MorphDisplay:
     (30, 8, 8)
     """
 
-    codes: NDArray
-    images: NDArray
+    codes: NDArray[Any]
+    images: NDArray[Any]
 
     def animate(
-        self, *, interval: float = 60.0, ax: "Axes | None" = None, **kwargs: Any
-    ) -> "FuncAnimation":
+        self, *, interval: float = 60.0, ax: Axes | None = None, **kwargs: Any
+    ) -> FuncAnimation:
         """Return the walk as an animation.
 
         Parameters
@@ -410,7 +412,7 @@ class MorphDisplay:
         interval : float, default=60.0
             Milliseconds of a frame.
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; None makes a new figure.
+            The axes to draw in; None makes a new figure.
         **kwargs : dict
             Passed to ``matplotlib.axes.Axes.imshow``.
 
@@ -426,12 +428,12 @@ class MorphDisplay:
         if ax is None:
             _, ax = plt.subplots(figsize=(2.4, 2.4), layout="constrained")
         ax.set_axis_off()
-        style = grey_style(self.images)
+        style = gray_style(self.images)
         limits = style["vmin"], style["vmax"]
-        picture = ax.imshow(as_colours(self.images[0], *limits), **{**style, **kwargs})
+        picture = ax.imshow(as_colors(self.images[0], *limits), **{**style, **kwargs})
 
         def draw(i: int) -> tuple[Any]:
-            picture.set_data(as_colours(self.images[i], *limits))
+            picture.set_data(as_colors(self.images[i], *limits))
             return (picture,)
 
         frames = len(self.images)
@@ -446,7 +448,7 @@ def morph(
     *,
     image_shape: tuple[int, ...] | None = None,
 ) -> MorphDisplay:
-    """Walk in straight lines between the codes of some images, and back to the first.
+    """Walk in straight lines through the codes of some images, and back to the first.
 
     Parameters
     ----------
@@ -457,8 +459,8 @@ def morph(
     n_steps : int, default=20
         Frames from an image to the next.
     image_shape : tuple of int, default=None
-        Height and width in pixels, and channels; None takes that of the estimator, or
-        squares.
+        Height and width in pixels, and channels. None takes the shape of the estimator, or
+        squares if it has none.
 
     Returns
     -------
@@ -482,7 +484,7 @@ def morph(
     """
     estimator = _best_of(estimator)
     check_is_fitted(estimator)
-    _check_whole("n_steps", n_steps, 1)
+    _check_count("n_steps", n_steps, 1)
     stops = np.asarray(estimator.transform(X))
     if len(stops) < 2:
         raise ValueError("X must hold at least two images to walk between, but it has 1.")
@@ -494,29 +496,32 @@ def morph(
 
 
 def _best_of(estimator: Any) -> Any:
-    """What a search has found, or the estimator itself."""
+    """Return the best estimator of a search, or the estimator itself."""
     return getattr(estimator, "best_estimator_", estimator)
 
 
 def _shape_of(estimator: Any, image_shape: Sequence[int] | None) -> tuple[int, ...] | None:
-    """The given shape of an image, or that of the last step of an estimator that has one."""
+    """Return the given shape of an image, or the shape of an estimator's last step."""
     steps = [step for _, step in getattr(estimator, "steps", [("", estimator)])]
     shapes = [getattr(step, "image_shape", None) for step in steps]
     known = [shape for shape in (*shapes, image_shape) if shape is not None]
     return tuple(known[-1]) if known else None
 
 
-def _check_components(components: tuple[int, int], n_components: int) -> None:
-    """Two different numbers of a code."""
+def _check_components(name: str, components: tuple[int, int], n_components: int) -> None:
+    """Refuse components that are not two different numbers of a code."""
     if n_components < 2:
-        raise ValueError("a code of one number is no point: n_components must be at least 2.")
+        raise ValueError(f"{name} needs n_components >= 2, but the model has {n_components}.")
     if len(set(components)) != 2 or not all(0 <= c < n_components for c in components):
         raise ValueError(
-            f"components must be two different numbers below {n_components}, the numbers in "
-            f"a code, but it is {components!r}."
+            f"components must be two different integers from 0 to {n_components - 1}, but it "
+            f"is {components!r}."
         )
 
 
-def _check_whole(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name} must be an integer of at least {least}, but it is {value!r}.")
+def _check_count(name: str, value: Any, minimum: int) -> None:
+    """Refuse what is not a whole number, or too small."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
+        raise ValueError(
+            f"{name} must be an integer of at least {minimum}, but it is {value!r}."
+        )

@@ -1,5 +1,7 @@
 """Pictures that are grids of images. matplotlib is imported when one is drawn."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -17,21 +19,21 @@ CELL, GAP = 0.75, 1  # inches of an image, and pixels between images
 
 
 class ImageGrid:
-    """Images in rows and columns; NaN is drawn in a colour of its own."""
+    """Images in rows and columns; NaN is drawn in blue."""
 
-    images: NDArray  # (n_rows, n_columns, height, width)
+    images: NDArray[Any]  # (n_rows, n_columns, height, width)
     row_names: Sequence[str] = ()
     column_names: Sequence[str] = ()
     title = ""
     style: dict[str, Any]
 
-    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
+    def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
         """Draw the images.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; None makes a new figure.
+            The axes to draw in; None makes a new figure.
         **kwargs : dict
             Passed to ``matplotlib.axes.Axes.imshow``.
 
@@ -51,13 +53,13 @@ class ImageGrid:
         limits = options["vmin"], options["vmax"]
         if "norm" in kwargs:
             del options["vmin"], options["vmax"]
-        colours = mpl.colormaps.get_cmap(options["cmap"]).with_extremes(bad="cornflowerblue")
+        colors = mpl.colormaps.get_cmap(options["cmap"]).with_extremes(bad="cornflowerblue")
         for row in range(n_rows):
             for column in range(n_columns):
                 left, top = column * (width + GAP), row * (height + GAP)
                 ax.imshow(
-                    as_colours(self.images[row, column], *limits),
-                    **{**options, "cmap": colours},
+                    as_colors(self.images[row, column], *limits),
+                    **{**options, "cmap": colors},
                     extent=(left, left + width, top + height, top),
                 )
         ax.set(xlim=(-GAP, n_columns * (width + GAP)), ylim=(n_rows * (height + GAP), -GAP))
@@ -74,26 +76,26 @@ class ImageGrid:
         return names or [""] * self.images.shape[side == "column"]
 
 
-def as_images(rows: ArrayLike, image_shape: tuple[int, ...] | None) -> NDArray:
-    """(n, height, width[, channels]); by default squares."""
+def as_images(rows: ArrayLike, image_shape: tuple[int, ...] | None) -> NDArray[Any]:
+    """Return rows as images (n, height, width[, channels]); by default they are squares."""
     values = np.asarray(rows, dtype=float)
     side = math.isqrt(values.shape[-1])
     shape = (side, side) if image_shape is None else tuple(image_shape)
     if math.prod(shape) != values.shape[-1] or len(shape) not in (2, 3):
         raise ValueError(
             f"image_shape={image_shape!r} does not fit {values.shape[-1]} features: give the "
-            "height and width of the images, and their channels if they have colours."
+            "height and width of the images, and their channels if they have colors."
         )
     return values.reshape(*values.shape[:-1], *shape)
 
 
-def grey_style(images: NDArray) -> dict[str, Any]:
-    """From the darkest value to the lightest, for ``imshow``."""
+def gray_style(images: NDArray[Any]) -> dict[str, Any]:
+    """Return options of ``imshow``: gray, from the smallest value to the largest."""
     return {"cmap": "gray", "vmin": np.nanmin(images), "vmax": np.nanmax(images)}
 
 
-def as_colours(image: NDArray, low: float, high: float) -> NDArray:
-    """The same image, or one in colour as ``imshow`` takes it."""
+def as_colors(image: NDArray[Any], low: float, high: float) -> NDArray[Any]:
+    """Return the image as ``imshow`` takes it; colors are scaled to 0...1."""
     if image.ndim == 2:
         return image
     shown = np.clip((image - low) / ((high - low) or 1.0), 0, 1)
@@ -150,7 +152,7 @@ class FiltersDisplay(ImageGrid):
         *,
         n_filters: int = 64,
         image_shape: tuple[int, int] | None = None,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
         """Plot a fitted estimator.
@@ -160,11 +162,11 @@ class FiltersDisplay(ImageGrid):
         estimator : BernoulliRBMCD
             Fitted.
         n_filters : int, default=64
-            How many: those with the largest weights, at most.
+            The largest number of filters; those with the largest weights are drawn.
         image_shape : tuple of two int, default=None
             Height and width in pixels; None means squares.
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; None makes a new figure.
+            The axes to draw in; None makes a new figure.
         **kwargs : dict
             Passed to ``matplotlib.axes.Axes.imshow``.
 
@@ -181,7 +183,7 @@ class FiltersDisplay(ImageGrid):
 
 
 class ChainsDisplay(ImageGrid):
-    """Gibbs chains: a row for each, and its state after more and more steps.
+    """Gibbs chains: one row for each chain, its state after more and more steps.
 
     Parameters
     ----------
@@ -234,7 +236,7 @@ class ChainsDisplay(ImageGrid):
         n_steps: Sequence[int] = (0, 1, 3, 10, 30, 100, 300, 1000),
         random_state: int | np.random.RandomState | None = None,
         image_shape: tuple[int, int] | None = None,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
         """Run chains from given rows.
@@ -244,15 +246,15 @@ class ChainsDisplay(ImageGrid):
         estimator : BernoulliRBMCD
             Fitted.
         X : array-like of shape (n_chains, n_features)
-            Where the chains start.
+            The rows that the chains start from.
         n_steps : sequence of int, default=(0, 1, 3, 10, 30, 100, 300, 1000)
-            When to draw them, in increasing order.
+            The numbers of steps after which chains are drawn, in increasing order.
         random_state : int, RandomState or None, default=None
             Seed of the chains.
         image_shape : tuple of two int, default=None
             Height and width in pixels; None means squares.
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; None makes a new figure.
+            The axes to draw in; None makes a new figure.
         **kwargs : dict
             Passed to ``matplotlib.axes.Axes.imshow``.
 
@@ -277,14 +279,14 @@ class ChainsDisplay(ImageGrid):
 
 
 class ImputationDisplay(ImageGrid):
-    """What was seen of some images, how it was completed, and the truth.
+    """Images with missing pixels, the completed images, and the true ones.
 
     Parameters
     ----------
     seen : ndarray of shape (n_images, n_features)
         The images with NaN where pixels are missing.
     completed : ndarray of shape (n_images, n_features)
-        The same, filled.
+        The same images, filled.
     true : ndarray of shape (n_images, n_features)
         The complete images.
     image_shape : tuple of two int, default=None
@@ -323,7 +325,7 @@ class ImputationDisplay(ImageGrid):
         image_shape: tuple[int, int] | None = None,
     ) -> None:
         self.images = np.stack([as_images(x, image_shape) for x in (seen, completed, true)])
-        self.style = grey_style(self.images[1:])
+        self.style = gray_style(self.images[1:])
 
     @classmethod
     def from_estimator(
@@ -333,7 +335,7 @@ class ImputationDisplay(ImageGrid):
         missing: ArrayLike,
         *,
         image_shape: tuple[int, int] | None = None,
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
         """Hide pixels, and let an estimator fill them.
@@ -349,7 +351,7 @@ class ImputationDisplay(ImageGrid):
         image_shape : tuple of two int, default=None
             Height and width in pixels; None means squares.
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; None makes a new figure.
+            The axes to draw in; None makes a new figure.
         **kwargs : dict
             Passed to ``matplotlib.axes.Axes.imshow``.
 

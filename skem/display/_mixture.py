@@ -1,5 +1,7 @@
 """Pictures of fitted mixtures. matplotlib is imported when one is drawn."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MixtureDisplay", "SegmentationDisplay"]
 
-N_COLOURS = 10  # of matplotlib's cycle
+N_COLORS = 10  # of matplotlib's cycle
 
 
 class MixtureDisplay:
@@ -60,11 +62,11 @@ class MixtureDisplay:
 
     def __init__(
         self,
-        X: NDArray,
-        components: NDArray,
-        means: NDArray,
-        covariances: NDArray,
-        weights: NDArray,
+        X: NDArray[Any],
+        components: NDArray[Any],
+        means: NDArray[Any],
+        covariances: NDArray[Any],
+        weights: NDArray[Any],
         *,
         feature_names: tuple[str, str] = ("feature 0", "feature 1"),
     ) -> None:
@@ -82,7 +84,7 @@ class MixtureDisplay:
         X: ArrayLike,
         *,
         features: tuple[int, int] = (0, 1),
-        ax: "Axes | None" = None,
+        ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
         """Plot a fitted estimator.
@@ -96,7 +98,7 @@ class MixtureDisplay:
         features : tuple of two int, default=(0, 1)
             The features to show; the others are integrated out.
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; None makes a new figure.
+            The axes to draw in; None makes a new figure.
         **kwargs : dict
             Passed to ``matplotlib.axes.Axes.scatter``.
 
@@ -130,13 +132,13 @@ class MixtureDisplay:
         )
         return display.plot(ax=ax, **kwargs)
 
-    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
+    def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
         """Draw points and ellipses.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes, default=None
-            Where to draw; None makes a new figure.
+            The axes to draw in; None makes a new figure.
         **kwargs : dict
             Passed to ``matplotlib.axes.Axes.scatter``.
 
@@ -152,19 +154,19 @@ class MixtureDisplay:
         options = {"s": 8, "alpha": 0.5, "linewidths": 0, **kwargs}
         self.ellipses_: list[Any] = []
         for k in np.flatnonzero(self.weights > 0):
-            own, colour = self.X[self.components == k], f"C{k % N_COLOURS}"
-            ax.scatter(own[:, 0], own[:, 1], **{"color": colour, **options})
+            own, color = self.X[self.components == k], f"C{k % N_COLORS}"
+            ax.scatter(own[:, 0], own[:, 1], **{"color": color, **options})
             ax.plot(*self.means[k], marker="+", color="black", ms=8, zorder=3)
             for radius, style in ((1, "-"), (2, "--")):
                 x, y = _ellipse(self.means[k], self.covariances[k], radius)
-                self.ellipses_ += ax.plot(x, y, style, color=colour, lw=1.5, zorder=2)
+                self.ellipses_ += ax.plot(x, y, style, color=color, lw=1.5, zorder=2)
         ax.set(xlabel=self.feature_names[0], ylabel=self.feature_names[1])
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
 
-def _ellipse(mean: NDArray, covariance: NDArray, radius: float) -> NDArray:
-    """Points (2, n) at the same Mahalanobis distance from the mean."""
+def _ellipse(mean: NDArray[Any], covariance: NDArray[Any], radius: float) -> NDArray[Any]:
+    """Return points (2, n) at a Mahalanobis distance of ``radius`` from the mean."""
     values, vectors = np.linalg.eigh(covariance)
     angles = np.linspace(0, 2 * np.pi, 100)
     circle = np.stack([np.cos(angles), np.sin(angles)])
@@ -173,12 +175,12 @@ def _ellipse(mean: NDArray, covariance: NDArray, radius: float) -> NDArray:
 
 
 class SegmentationDisplay:
-    """An image, its segments in their mean colours, and their boundaries.
+    """An image, its segments in their mean colors, and their boundaries.
 
     Parameters
     ----------
     image : ndarray of shape (height, width[, channels])
-        The image: grey, or with three channels.
+        The image: gray, or with three channels.
     segments : ndarray of int, of shape (height, width)
         The component of each pixel.
 
@@ -202,7 +204,7 @@ class SegmentationDisplay:
     >>> display = SegmentationDisplay.from_estimator(model, image)
     """
 
-    def __init__(self, image: NDArray, segments: NDArray) -> None:
+    def __init__(self, image: NDArray[Any], segments: NDArray[Any]) -> None:
         self.image = image
         self.segments = segments
 
@@ -266,8 +268,8 @@ class SegmentationDisplay:
         self.axes_, self.figure_ = axes, figure
         return self
 
-    def _shown(self, image: NDArray) -> NDArray:
-        """The image as floats between 0 and 1; a bytes image keeps its brightness."""
+    def _shown(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Return the image as floats between 0 and 1; bytes keep their brightness."""
         if image.ndim == 3 and image.shape[2] == 1:
             image = image[:, :, 0]
         if image.ndim == 3 and image.shape[2] != 3:
@@ -280,8 +282,8 @@ class SegmentationDisplay:
             image = (image - low) / ((high - low) or 1.0)
         return np.nan_to_num(image)
 
-    def _outline(self, ax: "Axes") -> None:
-        """A line between pixels of different segments."""
+    def _outline(self, ax: Axes) -> None:
+        """Draw lines between pixels of different segments."""
         from matplotlib.collections import LineCollection
 
         rows, columns = np.nonzero(np.diff(self.segments, axis=1))

@@ -1,4 +1,6 @@
-"""Pictures of fitted estimators. matplotlib is imported when one is drawn."""
+"""Pictures of fitted templates. matplotlib is imported when one is drawn."""
+
+from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
@@ -9,110 +11,11 @@ from sklearn.utils.validation import check_is_fitted
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["ObjectiveDisplay", "TemplateDisplay"]
-
-
-class ObjectiveDisplay:
-    """The objective of a fit after each iteration.
-
-    Parameters
-    ----------
-    lower_bounds : array-like of shape (n_iter,)
-        The objective, in nats per sample.
-    estimator_name : str, default=None
-        Label of the curve.
-
-    Attributes
-    ----------
-    ax_ : matplotlib.axes.Axes
-        The axes of the last plot.
-    figure_ : matplotlib.figure.Figure
-        Its figure.
-    line_ : matplotlib.lines.Line2D
-        The curve.
-
-    See Also
-    --------
-    ObjectiveDisplay.from_estimator : Plot the history of a fitted estimator.
-
-    Examples
-    --------
-    >>> from skem import ObjectiveDisplay, ShiftedTemplateEM
-    >>> from skem.datasets import make_shifted_templates
-    >>> data = make_shifted_templates(50, random_state=0)
-    >>> model = ShiftedTemplateEM(image_shape=data.image_shape).fit(data.X)
-    >>> display = ObjectiveDisplay.from_estimator(model)
-    """
-
-    def __init__(self, lower_bounds: ArrayLike, *, estimator_name: str | None = None) -> None:
-        self.lower_bounds = np.asarray(lower_bounds)
-        self.estimator_name = estimator_name
-
-    @classmethod
-    def from_estimator(cls, estimator: Any, *, ax: "Axes | None" = None, **kwargs: Any) -> Self:
-        """Plot the history of a fitted estimator.
-
-        Parameters
-        ----------
-        estimator : estimator
-            Fitted, with ``lower_bounds_`` or, such as ``VAEEstimator``, ``loss_curve_``.
-        ax : matplotlib.axes.Axes, default=None
-            Where to draw; None makes a new figure.
-        **kwargs : dict
-            Passed to ``matplotlib.axes.Axes.plot``.
-
-        Returns
-        -------
-        ObjectiveDisplay
-            The display, drawn.
-        """
-        check_is_fitted(estimator)
-        name = type(estimator).__name__
-        if hasattr(estimator, "lower_bounds_"):
-            bounds = np.asarray(estimator.lower_bounds_)
-        elif hasattr(estimator, "loss_curve_"):
-            bounds = -np.asarray(estimator.loss_curve_)
-        else:
-            raise TypeError(
-                f"{name} has neither lower_bounds_ nor loss_curve_: record its score with "
-                "skem.History, and give that to ObjectiveDisplay."
-            )
-        return cls(bounds, estimator_name=name).plot(ax=ax, **kwargs)
-
-    def plot(self, ax: "Axes | None" = None, **kwargs: Any) -> Self:
-        """Draw the curve.
-
-        Parameters
-        ----------
-        ax : matplotlib.axes.Axes, default=None
-            Where to draw; None makes a new figure.
-        **kwargs : dict
-            Passed to ``matplotlib.axes.Axes.plot``.
-
-        Returns
-        -------
-        ObjectiveDisplay
-            This display.
-        """
-        import matplotlib.pyplot as plt
-        from matplotlib.ticker import MaxNLocator
-
-        if ax is None:
-            _, ax = plt.subplots(layout="constrained")
-        options = {"marker": ".", "label": self.estimator_name, **kwargs}
-        iterations = np.arange(1, len(self.lower_bounds) + 1)
-        (line,) = ax.plot(iterations, self.lower_bounds, **options)
-        ax.set(xlabel="iteration", ylabel="objective (nats per sample)")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.ticklabel_format(axis="y", useOffset=False)
-        if options["label"]:
-            ax.legend(loc="lower right")
-        self.line_, self.ax_, self.figure_ = line, ax, ax.figure
-        return self
+__all__ = ["TemplateDisplay"]
 
 
 class TemplateDisplay:
-    """What a ``ShiftedTemplateEM`` found: template, background, and where in one image.
+    """A fitted ``ShiftedTemplateEM``: template, background, and its place in one image.
 
     Parameters
     ----------
@@ -151,12 +54,12 @@ class TemplateDisplay:
 
     def __init__(
         self,
-        template: NDArray,
-        background: NDArray,
-        background_seen: NDArray,
+        template: NDArray[Any],
+        background: NDArray[Any],
+        background_seen: NDArray[Any],
         *,
-        image: NDArray | None = None,
-        posterior: NDArray | None = None,
+        image: NDArray[Any] | None = None,
+        posterior: NDArray[Any] | None = None,
         absent: float = 0.0,
     ) -> None:
         self.template = template
@@ -249,7 +152,7 @@ class TemplateDisplay:
         both = np.concatenate([self.template.ravel(), self.background.ravel()])
         return {"cmap": "gray", "clim": (both.min(), both.max()), **kwargs}
 
-    def _draw(self, ax: "Axes", image: NDArray, title: str, options: dict) -> None:
+    def _draw(self, ax: Axes, image: NDArray[Any], title: str, options: dict[str, Any]) -> None:
         ax.set_title(title)
         if image.shape[0] == 1:
             ax.plot(np.arange(image.shape[1]), image[0])
@@ -260,10 +163,10 @@ class TemplateDisplay:
         ax.imshow(image, **options)
         ax.set(xticks=[], yticks=[])
 
-    def _hatch(self, ax: "Axes") -> None:
+    def _hatch(self, ax: Axes) -> None:
         """Hatch the places where the background was never seen."""
         seen = self.background_seen.reshape(*self.background.shape[:2], -1)
-        hidden: NDArray = np.logical_not(np.asarray(seen.all(2)))
+        hidden: NDArray[Any] = np.logical_not(np.asarray(seen.all(2)))
         if len(hidden) > 1 and hidden.shape[1] > 1:
             ax.contourf(hidden, levels=[0.5, 1.5], colors="none", hatches=["////"])
             return
@@ -278,7 +181,7 @@ class TemplateDisplay:
             hatch="////",
         )
 
-    def _mark(self, ax: "Axes", posterior: NDArray) -> None:
+    def _mark(self, ax: Axes, posterior: NDArray[Any]) -> None:
         """Outline the most probable window."""
         height, width = self.template.shape[:2]
         if self.absent > posterior.max():
@@ -292,7 +195,7 @@ class TemplateDisplay:
         x, y = (corners + np.array([column - 0.5, row - 0.5])).T
         ax.plot(x, y, color="tab:orange", lw=2)
 
-    def _draw_posterior(self, ax: "Axes", posterior: NDArray) -> None:
+    def _draw_posterior(self, ax: Axes, posterior: NDArray[Any]) -> None:
         ax.set_title("posterior of the shift")
         if posterior.shape[0] == 1:
             ax.bar(np.arange(posterior.size), posterior[0], width=1.0)

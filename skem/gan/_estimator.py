@@ -44,8 +44,8 @@ from skem.gan._training import (
 MIN_RANGE = 0.5  # values between 0 and 1 are not scaled if their range is above this
 SPREAD = 200.0  # the total variance of the rows that enter the discriminator
 ROWS = 2000  # rows per block: processing all rows at once would take too much memory
-# Collapse is reported if coverage is below MIN_COVERAGE. Coverage measured on fewer than
-# MIN_COMPARED rows is too noisy for that.
+# Collapse is reported if coverage is below MIN_COVERAGE and was measured on at least
+# MIN_COMPARED rows.
 MIN_COVERAGE, MIN_COMPARED = 0.4, 100
 
 

@@ -22,9 +22,9 @@ from skem.mixture._sums import Whitening
 class Group:
     """Rows of a chunk in which the same features are missing."""
 
-    values: Array  # (n, number observed)
-    observed: Indices | None = None  # None: all features
-    place: Indices | None = None  # in the chunk; None: all rows
+    values: Array  # (n, number of observed features)
+    observed: Indices | None = None  # observed features; None means all
+    place: Indices | None = None  # rows of the chunk; None means all
 
     def of(self, chunk: Array) -> Array:
         """Return the entries of this group from an array with one entry per row."""

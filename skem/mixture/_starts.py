@@ -33,7 +33,7 @@ SAMPLE_ROWS, SAMPLE_ROWS_PER_COMPONENT = 5000, 50
 MAX_EXTRA_ROWS = 50
 # Number of replacement starts after collapses, before the fit gives up.
 MAX_TRIES = 10
-# The standard deviation within clusters is at least this share of that of the data.
+# The standard deviation within clusters, divided by the one of the data, is at least this.
 MIN_SHARE = 1e-3
 # An empty cluster counts as the share MIN_COUNT of the rows. The average covariance within
 # clusters gets the weight of the share STEADY of an average cluster.
@@ -112,7 +112,7 @@ class Sample:
     """Rows on which starts are compared."""
 
     rows: InMemory
-    is_whole: bool  # whether they are all rows
+    is_whole: bool  # whether the sample contains all rows
 
 
 def sample_of(rows: Rows, n_components: int, rng: np.random.RandomState) -> Sample:

@@ -32,15 +32,14 @@ from skem._rows.parts import LocalRows, working_dtype
 from skem._threads import one_blas_thread, own_threads
 from skem._typing import Array, Indices
 from skem.rbm._model import (
-    MAX_EXACT,
     LogPartition,
     Params,
     ais_log_partition,
     draw,
-    exact_log_partition,
     free_energy,
     hidden_probabilities,
     impute,
+    log_partition,
     pseudo_log_likelihood,
     visible_probabilities,
     walk,
@@ -316,8 +315,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
             state = initial_state(mean_of(rows), self.n_components, n_chains, seed)
             dtype = rows.working_dtype
         workspace = self._workspaces(state, rows, seed, n_passes or 1)
-        n_before = self.n_iter_ if resume else 0
-        return Training(state, seed, dtype, workspace, n_before)
+        return Training(state, seed, dtype, workspace, self.n_iter_ if resume else 0)
 
     def _batch_size(self, n_rows: int) -> int:
         if self.batch_size == "auto":
@@ -405,15 +403,14 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
             self, X, sample_weight, reset=reset, random_order=True, accept_sparse="csr"
         )
         low, high = span(rows)
-        if low >= 0 and high <= 1:
-            return rows
-        if not quiet:
+        inside = low >= 0 and high <= 1
+        if not (inside or quiet):
             warn(
                 f"X has values between {low:.3g} and {high:.3g}; values outside [0, 1] are "
                 "clipped. Scale X to [0, 1], for example with MinMaxScaler.",
                 UserWarning,
             )
-        return rows.clip(0, 1)
+        return rows if inside else rows.clip(0, 1)
 
     def _in_memory(self, X: Any) -> Any:
         check_is_fitted(self)
@@ -538,11 +535,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
                 return ais_log_partition(params, base, rng, start=start)
             kept = self._log_partition  # copies of the estimator share it
             if "value" not in kept:
-                if min(params.weights.shape) <= MAX_EXACT:
-                    value = exact_log_partition(params)
-                    kept["value"] = LogPartition(value, 0.0, "exact")
-                else:
-                    kept["value"] = ais_log_partition(params, base, rng)
+                kept["value"] = log_partition(params, base, rng)
         return kept["value"]
 
     @rowwise
@@ -606,10 +599,9 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         """
         check_count("n_steps", n_steps, minimum=0)
         rng = _generator(random_state)
-        out = []
-        for v in self._blocks(X):
-            out.append(walk(self._params().astype(v.dtype), v, n_steps, rng))
-        return np.concatenate(out)
+        return np.concatenate(
+            [walk(self._params().astype(v.dtype), v, n_steps, rng) for v in self._blocks(X)]
+        )
 
     def sample(
         self,

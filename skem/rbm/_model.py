@@ -166,6 +166,13 @@ def exact_log_partition(params: Params) -> float:
     return float(logsumexp(np.array(terms) + y_bias))
 
 
+def log_partition(params: Params, base: Array, rng: np.random.Generator) -> LogPartition:
+    """Return log Z: exact if the smaller layer is small, else by AIS."""
+    if min(params.weights.shape) <= MAX_EXACT:
+        return LogPartition(exact_log_partition(params), 0.0, "exact")
+    return ais_log_partition(params, base, rng)
+
+
 def _log_product(exp_x: Array, y: Array) -> Array:
     """Return log prod_i (1 + exp_x[:, i] exp(y_i)), with one log for a group of factors."""
     factors = exp_x * np.exp(y)

@@ -27,7 +27,7 @@ from skem.rbm._rows import complete
 
 # Rate of the moving means. The average of the parameters covers about the last AVERAGE_SPAN
 # updates, and is computed every AVERAGE_EVERY updates.
-CENTRE_RATE, AVERAGE_SPAN, AVERAGE_EVERY = 0.01, 400, 10
+CENTER_RATE, AVERAGE_SPAN, AVERAGE_EVERY = 0.01, 400, 10
 MAX_BIAS = 1e6  # a larger bias means divergence: the sigmoid saturates near 100
 # Largest number of validation rows that are scored, and of features that are predicted. A
 # score then takes less time than a pass.
@@ -112,7 +112,7 @@ class Workspace:
             self.chains = np.empty((n_rows, n_hidden), np.float32)
         m = len(self.chains)
         n = n_rows + m
-        self.inputs = np.empty((m, n_visible), np.float32)  # of the visible units
+        self.inputs = np.empty((m, n_visible), np.float32)  # inputs of the visible units
         self.v = np.empty((n + 2, n_visible), np.float32)  # 2 rows for the rank-1 terms
         self.h = np.empty((n + 2, n_hidden), np.float32)
         self.parts = [(slice(0, n_rows), slice(0, len(self.chains)))]
@@ -192,8 +192,8 @@ def update(state: State, batch: Any, weight: Array, rate: float, space: Workspac
     signed = np.concatenate([weight, -chain_weight])
     dv, dh = signed @ v, signed @ h
     mu, lam = state.visible_mean, state.hidden_mean
-    mu += CENTRE_RATE * (weight @ v[:n] - mu)
-    lam += CENTRE_RATE * (weight @ h[:n] - lam)
+    mu += CENTER_RATE * (weight @ v[:n] - mu)
+    lam += CENTER_RATE * (weight @ h[:n] - lam)
     if not options.centered:
         mu, lam = 0 * mu, 0 * lam
     v, h = space.v, space.h
@@ -215,9 +215,9 @@ class Training:
 
     state: State
     seed: int
-    dtype: np.dtype  # of the fitted attributes
-    workspace: Callable[[int], Workspace]  # for each size of a batch
-    n_before: int = 0  # passes of earlier fits
+    dtype: np.dtype  # dtype of the fitted attributes
+    workspace: Callable[[int], Workspace]  # from batch size to workspace
+    n_before: int = 0  # number of passes in earlier fits
     n_passes: int = 0
 
     def is_finite(self) -> bool:

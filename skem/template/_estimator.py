@@ -521,10 +521,6 @@ class ShiftedTemplateEM(EMEstimator):
         seen = windows.to_images(lines > SEEN * stats.weight)
         template = model.to_image(params.template).astype(dtype)
         background = model.to_image(params.background).astype(dtype)
-        rows, columns = (
-            size - window + 1
-            for size, window in zip(windows.image_shape, windows.window_shape, strict=False)
-        )
         smoothness = model.smoothness
         return {
             "template_": template.reshape(*windows.window_shape, *channels),
@@ -532,7 +528,7 @@ class ShiftedTemplateEM(EMEstimator):
             "background_seen_": seen.reshape(windows.image_shape),
             "noise_std_": math.sqrt(params.noise_var),
             "shift_prior_": params.shift_prior,
-            "shift_shape_": (rows, columns),
+            "shift_shape_": windows.shift_shape,
             "image_shape_": windows.image_shape,
             "_center": model.center,
             "_variance": model.variance,

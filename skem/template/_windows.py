@@ -55,6 +55,12 @@ class Windows:
         return tuple(s - w + 1 for s, w in zip(self.space, self.window, strict=True))
 
     @cached_property
+    def shift_shape(self) -> tuple[int, int]:
+        """The numbers of row and column shifts."""
+        (height, width), (h, w) = self.image_shape[:2], self.window_shape
+        return height - h + 1, width - w + 1
+
+    @cached_property
     def n_shifts(self) -> int:
         return math.prod(self.shifts)
 

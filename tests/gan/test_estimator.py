@@ -180,8 +180,8 @@ def test_draws_digits(fitted, digits):
     assert X.shape == (3000, 64)
     assert ((X >= 0) & (X <= 1)).all()
     y = load_digits().target[np.random.default_rng(0).permutation(len(digits))]
-    judge = LogisticRegression(max_iter=1000).fit(digits, y)
-    shares = np.bincount(judge.predict(X), minlength=10) / len(X)
+    classifier = LogisticRegression(max_iter=1000).fit(digits, y)
+    shares = np.bincount(classifier.predict(X), minlength=10) / len(X)
     assert (shares > 0.02).all()
     assert np.abs(X.mean(0) - digits.mean(0)).max() < 0.12
 
