@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 
 class Maximizable(Protocol):
-    """A model of which EM finds the mode."""
+    """A model whose mode EM finds."""
 
     def m_step(self, params: Any, stats: Any) -> Any:
         """Return the parameters at the mode given the statistics."""

@@ -16,7 +16,7 @@ OPTIONS: dict[str, Any] = {
     "error_model": "numpy",
     "fastmath": {"contract", "reassoc", "nsz", "arcp"},
 }
-# log 2 in two parts, the first of which has few digits
+# log 2 in two parts; the first part has few digits
 LOG2_HIGH, LOG2_LOW = 0.693145751953125, 1.42860682030941723212e-6
 SQRT_HALF_BITS, SQRT_HALF_BITS_32 = 4604544271217802189, 0x3F3504F3
 

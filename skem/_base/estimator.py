@@ -42,18 +42,17 @@ __all__ = [
 ]
 
 # Frames between a method of ours and the caller's line.
-_INNER = ("skem", "sklearn.callback", "sklearn.utils._set_output", "contextlib")
+_INNER = ("skem", "sklearn.callback", "sklearn.base", "sklearn.utils", "contextlib")
 
 
 def warn(message: str, category: type[Warning] = ConvergenceWarning) -> None:
     """Warn at the line that called skem."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None:
-        frame = frame.f_back
+        frame, level = frame.f_back, level + 1
         name = frame.f_globals.get("__name__", "")
         if not any(name == inner or name.startswith(f"{inner}.") for inner in _INNER):
             break
-        level += 1
     warnings.warn(message, category, stacklevel=level)
 
 

@@ -242,7 +242,7 @@ class Blocks(Rows):
     def one_by_one(
         self, sample_weight: Any, weigh: Callable[[Any, Rows], Rows]
     ) -> Iterator[tuple[Any, Any]]:
-        """Yield the blocks that have rows, and of which a weight is positive."""
+        """Yield the blocks that have rows and a positive weight."""
         # The blocks of a data frame are frames, which have names.
         tasks = _tasks_of(self.array if is_array(self.origin) else self.origin)
         weights: list[Any] = [None] * len(tasks)

@@ -28,6 +28,7 @@ from skem import (
     ShiftedTemplateEM,
     VAEEstimator,
 )
+from skem._loop import Patience
 from skem.datasets import make_shifted_templates
 
 N, D = 90, 12
@@ -345,3 +346,26 @@ def test_the_table_is_of_all_estimators():
     tested = {type(row[0]) for row in TABLE.values()} | {LatentImputer}
     public = {getattr(skem, name) for name in skem.__all__}
     assert tested == {thing for thing in public if hasattr(thing, "get_params")}
+
+
+@pytest.mark.parametrize(
+    ("model", "X"),
+    [
+        (BayesianGMM_MAP(2, max_iter=1, tol=0), np.random.default_rng(0).normal(size=(50, 2))),
+        (BernoulliRBMCD(2, n_iter=1), np.full((20, 3), 2.0)),
+    ],
+    ids=["mixture", "rbm"],
+)
+def test_warnings_name_the_line_of_the_caller(model, X):
+    """Through scikit-learn's wrappers of fit and transform."""
+    for call in (model.fit, model.fit_transform):
+        with pytest.warns(UserWarning, match="converge|clipped") as record:
+            call(X)
+        assert record[0].filename == __file__
+
+
+def test_patience_counts_scores_without_a_rise():
+    patience = Patience(n_no_change=2, tol=0.1)
+    stops = [patience.note(score, lambda score=score: score) for score in (1, 2, 2.05, 1.9)]
+    assert stops == [False, False, False, True]
+    assert (patience.best, patience.kept) == (2, 2)

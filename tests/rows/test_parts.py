@@ -1,9 +1,13 @@
+import pickle
+
 import numpy as np
 import pytest
 
+from skem import BayesianGMM_MAP
 from skem._rows.moments import moments
-from skem._rows.parts import CHUNK_SIZE, InMemory, chunks
+from skem._rows.parts import CHUNK_SIZE, InMemory, Ones, chunks
 from skem._rows.sampling import representative_rows
+from skem._threads import ThreadMap
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 7, 1000])
@@ -45,3 +49,31 @@ def test_representative_rows_do_not_tell_weights_from_repeats(size):
     np.testing.assert_array_equal(a.values, b.values)
     np.testing.assert_allclose(a.weight, b.weight)
     np.testing.assert_allclose(a.weight.sum(), repeats.sum())
+
+
+def test_weights_broadcast_from_one_number_are_this_number():
+    """The sample of 60,000 equal weights of 2 has twice the weight of unweighted rows."""
+    X = np.random.default_rng(0).normal(size=(60_000, 2))
+    twice = InMemory(X, np.broadcast_to(2.0, len(X)))
+    samples = [
+        representative_rows(rows, 500, np.random.RandomState(0))
+        for rows in (InMemory(X), twice)
+    ]
+    assert [sample.weight.sum() for sample in samples] == pytest.approx([60_000, 120_000])
+    model = BayesianGMM_MAP(2, random_state=0, max_iter=3, tol=0.1)
+    one = model.fit(X[:100], sample_weight=np.broadcast_to(2.0, 100)).lower_bound_
+    assert model.fit(X[:100]).lower_bound_ == pytest.approx(one)
+
+
+def test_ones_are_weights_of_any_part():
+    ones = Ones(10)
+    for key, n in ((slice(2, 7), 5), (slice(None, None, 3), 4), (np.array([1, 1, 2]), 3)):
+        assert isinstance(ones[key], Ones)
+        np.testing.assert_array_equal(ones[key], np.ones(n))
+    assert not np.asarray(ones).flags.writeable
+
+
+def test_threads_start_where_a_pickle_arrives():
+    run = ThreadMap(2)
+    assert list(run(abs, [-1, 2, -3])) == [1, 2, 3]
+    assert list(pickle.loads(pickle.dumps(run))(abs, [-1])) == [1]
