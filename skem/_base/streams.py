@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skem._base.input import check_weights, largest_weight
 from skem._rows import open_rows
-from skem._rows.parts import Rows, Weights
+from skem._rows.parts import Ones, Rows, Weights
 from skem._typing import AnyArray, Array
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -105,8 +105,11 @@ def weighted_mean(estimator: Any, name: str, X: Any, sample_weight: Any) -> tupl
 
 
 def _sums(function: OfPart, top: float, rows: AnyArray, weight: Weights) -> Array:
-    relative = np.asarray(weight) / top
-    return np.array([relative @ function(rows), relative.sum()])
+    values = function(rows)
+    if isinstance(weight, Ones):
+        return np.array([values.sum(dtype=float), len(values)])
+    relative = weight / top
+    return np.array([relative @ values, relative.sum()])
 
 
 def blockwise(method: Method) -> Method:
