@@ -38,6 +38,16 @@ def coverage(session):
 
 
 @nox.session
+def minimum(session):
+    """The lower bounds of the dependencies, without the extras."""
+    lowest = "numpy==2.0.*", "scipy==1.13.*", "joblib==1.4.*", "threadpoolctl==3.5.*"
+    session.install("-e", ".", *lowest, "scikit-learn==1.9.*")
+    session.install("pytest", "pandas", "polars", "matplotlib", "hypothesis")
+    files = "tests/mixture/test_estimator.py", "tests/template", "tests/test_loop.py"
+    session.run("pytest", *files, "-m", FAST)
+
+
+@nox.session
 def docs(session):
     """The documentation, in docs/_build/html."""
     session.install(*CONSTRAINTS, "-e", ".[docs]")

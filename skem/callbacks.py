@@ -26,7 +26,7 @@ class History:
         (units of natural logarithm) per sample. ``GANEstimator`` needs a scoring: its own
         score does not compare generators.
     every : int, default=1
-        Iterations between scores: a score takes a pass over the rows.
+        Number of iterations between scores. A score takes a pass over the rows.
 
     Attributes
     ----------
@@ -141,6 +141,7 @@ class History:
         return self._stops(record)
 
     def _stops(self, record: dict[str, Any]) -> bool:
+        """Return whether the fit stops after this record."""
         return False
 
 
@@ -158,7 +159,7 @@ class EarlyStopping(History):
         ``scoring(estimator, X)`` returns a number. None is the estimator's ``score``, in nats
         (units of natural logarithm) per sample.
     every : int, default=1
-        Iterations between scores.
+        Number of iterations between scores.
     n_no_change : int, default=5
         The number of scores without a rise after which to stop.
     tol : float, default=1e-3
@@ -198,6 +199,7 @@ class EarlyStopping(History):
         self.n_no_change, self.tol = n_no_change, tol
 
     def _stops(self, record: dict[str, Any]) -> bool:
+        # rebuilt from the records, so that fits that run at the same time stay apart
         patience = Patience(self.n_no_change, self.tol)
         scores = [r["score"] for r in self.records if r["fit"] == record["fit"]]
         return [patience.note(score) for score in scores][-1]

@@ -47,7 +47,7 @@ def make_shifted_templates(
         Height of the template in pixels, if ``template`` is None. None means the height of
         the image.
     noise_std : float, default=0.5
-        Standard deviation of the noise. That of a random template or background is 1.
+        Standard deviation of the noise. A random template or background has one of 1.
     shift_prior : array-like of shape (n_shifts,), default=None
         Probability of each shift, in C order; None means uniform.
     absent : float, default=0.0
@@ -116,13 +116,15 @@ def make_shifted_templates(
     )
 
 
-def _paste(image: NDArray[Any], template: NDArray[Any], row: int, column: int) -> None:
+def _paste(
+    image: NDArray[np.floating], template: NDArray[np.floating], row: int, column: int
+) -> None:
     """Replace the pixels of a window by the template."""
     height, width = template.shape[:2]
     image[row : row + height, column : column + width] = template
 
 
-def _shift_shape(template: NDArray[Any], background: NDArray[Any]) -> list[int]:
+def _shift_shape(template: NDArray[np.floating], background: NDArray[np.floating]) -> list[int]:
     """Return the numbers of row and column shifts of a template in a background."""
     shape = [
         outer - inner + 1
@@ -136,7 +138,7 @@ def _shift_shape(template: NDArray[Any], background: NDArray[Any]) -> list[int]:
     return shape
 
 
-def _checked_prior(shift_prior: ArrayLike | None, n_shifts: int) -> NDArray[Any]:
+def _checked_prior(shift_prior: ArrayLike | None, n_shifts: int) -> NDArray[np.floating]:
     """Return the probabilities of the shifts; they are equal by default."""
     if shift_prior is None:
         return np.full(n_shifts, 1 / n_shifts)
@@ -161,8 +163,9 @@ def load_hidden_face(
 ) -> Bunch:
     """Hide a portrait at a random place in noisy copies of a photograph.
 
-    The portrait is matplotlib's of Grace Hopper, 100 rows by 73 columns; the photograph is
-    scikit-learn's china.jpg, 100 by 200; both are gray, 0...255. Needs matplotlib, pillow.
+    The portrait shows Grace Hopper in 100 rows and 73 columns; it ships with matplotlib. The
+    photograph is china.jpg of scikit-learn, in 100 rows and 200 columns. Both are gray, from
+    0 to 255. The function needs matplotlib and pillow.
 
     Parameters
     ----------
@@ -184,7 +187,7 @@ def load_hidden_face(
     Returns
     -------
     sklearn.utils.Bunch
-        As from :func:`make_shifted_templates`.
+        The same fields as from :func:`make_shifted_templates`.
 
     Examples
     --------
@@ -214,15 +217,15 @@ def load_hidden_face(
     )
 
 
-def _gray(image: Any, size: tuple[int, int]) -> NDArray[Any]:
+def _gray(image: Any, size: tuple[int, int]) -> NDArray[np.floating]:
     """Return the largest centered part with the proportions of ``size``, resized."""
     from PIL import ImageOps
 
     return np.asarray(ImageOps.fit(image.convert("L"), size), dtype=float)
 
 
-def _smooth_image(shape: Sequence[int], rng: np.random.RandomState) -> NDArray[Any]:
-    """Return smooth Gaussian noise: a filter of width 1.5 pixels, then variance 1."""
+def _smooth_image(shape: Sequence[int], rng: np.random.RandomState) -> NDArray[np.floating]:
+    """Return Gaussian noise, smoothed over 1.5 pixels and scaled to variance 1."""
     from scipy.ndimage import gaussian_filter
 
     image = gaussian_filter(rng.normal(size=shape), (1.5, 1.5, 0)[: len(shape)], mode="wrap")

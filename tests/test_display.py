@@ -213,7 +213,7 @@ def test_reconstructions(autoencoder):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_pictures_in_colour(channels):
+def test_pictures_in_color(channels):
     X = np.random.default_rng(0).random((30, 5, 4, channels))
     model = VAEEstimator(2, max_iter=1, image_shape=X.shape[1:], random_state=0).fit(X)
     display = ReconstructionDisplay.from_estimator(model, X[:3])
@@ -255,7 +255,7 @@ def test_morph(autoencoder, tmp_path):
     np.testing.assert_allclose(walk.images[4].ravel(), model.reconstruct(X[1:2])[0], atol=1e-6)
     walk.animate(interval=100).save(tmp_path / "walk.gif", writer="pillow")
     with Image.open(tmp_path / "walk.gif") as file:
-        assert file.n_frames >= 10  # equal neighbours are merged
+        assert file.n_frames >= 10  # equal neighbors are merged
     wrong = ((X[:1], 4, "two images"), (X[:2], 0, "n_steps"), (X[:2], 2.5, "n_steps"))
     for rows, n_steps, message in wrong:
         with pytest.raises(ValueError, match=message):

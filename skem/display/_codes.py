@@ -25,7 +25,7 @@ __all__ = [
     "morph",
 ]
 
-MAX_CLASSES = 20  # with more different labels, a color scale shows them
+MAX_CLASSES = 20  # a color scale shows more labels than this
 
 
 class LatentGridDisplay(ImageGrid):
@@ -93,14 +93,14 @@ class LatentGridDisplay(ImageGrid):
         estimator : VAEEstimator, or a transformer with ``inverse_transform``
             Fitted, with at least two codes.
         n_codes : int, default=21
-            Images in a row and in a column.
+            Number of images per row and per column.
         limit : float, default=3.0
             The two components vary between -limit and limit; the others are 0.
         components : tuple of two int, default=(0, 1)
             The two components of the code that vary, to the right and upwards.
         image_shape : tuple of int, default=None
-            Height and width in pixels, and channels; None takes that of the estimator, or
-            squares.
+            Height and width in pixels, and channels. None takes the shape of the estimator,
+            or squares if it has none.
         ax : matplotlib.axes.Axes, default=None
             The axes to draw in; None makes a new figure.
         **kwargs : dict
@@ -159,7 +159,7 @@ class LatentGridDisplay(ImageGrid):
 
 
 class ReconstructionDisplay(ImageGrid):
-    """Images, and below each the image that its code redraws.
+    """Images, with their reconstructions below.
 
     Parameters
     ----------
@@ -221,8 +221,8 @@ class ReconstructionDisplay(ImageGrid):
         X : array-like of shape (n_images, n_features)
             The images.
         image_shape : tuple of int, default=None
-            Height and width in pixels, and channels; None takes that of the estimator, or
-            squares.
+            Height and width in pixels, and channels. None takes the shape of the estimator,
+            or squares if it has none.
         ax : matplotlib.axes.Axes, default=None
             The axes to draw in; None makes a new figure.
         **kwargs : dict
@@ -399,8 +399,8 @@ class MorphDisplay:
     (30, 8, 8)
     """
 
-    codes: NDArray[Any]
-    images: NDArray[Any]
+    codes: NDArray[np.floating]
+    images: NDArray[np.floating]
 
     def animate(
         self, *, interval: float = 60.0, ax: Axes | None = None, **kwargs: Any
@@ -410,7 +410,7 @@ class MorphDisplay:
         Parameters
         ----------
         interval : float, default=60.0
-            Milliseconds of a frame.
+            Milliseconds per frame.
         ax : matplotlib.axes.Axes, default=None
             The axes to draw in; None makes a new figure.
         **kwargs : dict
@@ -457,7 +457,7 @@ def morph(
     X : array-like of shape (n_images, n_features)
         At least two images, in the order of the walk.
     n_steps : int, default=20
-        Frames from an image to the next.
+        Number of frames from one image to the next.
     image_shape : tuple of int, default=None
         Height and width in pixels, and channels. None takes the shape of the estimator, or
         squares if it has none.
@@ -509,7 +509,7 @@ def _shape_of(estimator: Any, image_shape: Sequence[int] | None) -> tuple[int, .
 
 
 def _check_components(name: str, components: tuple[int, int], n_components: int) -> None:
-    """Refuse components that are not two different numbers of a code."""
+    """Raise ValueError unless components are two different indices of a code."""
     if n_components < 2:
         raise ValueError(f"{name} needs n_components >= 2, but the model has {n_components}.")
     if len(set(components)) != 2 or not all(0 <= c < n_components for c in components):
@@ -520,7 +520,7 @@ def _check_components(name: str, components: tuple[int, int], n_components: int)
 
 
 def _check_count(name: str, value: Any, minimum: int) -> None:
-    """Refuse what is not a whole number, or too small."""
+    """Raise ValueError unless the value is an integer of at least ``minimum``."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
         raise ValueError(
             f"{name} must be an integer of at least {minimum}, but it is {value!r}."

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 __all__ = ["ChainsDisplay", "FiltersDisplay", "ImputationDisplay"]
 
-CELL, GAP = 0.75, 1  # inches of an image, and pixels between images
+CELL, GAP = 0.75, 1  # size of an image in inches, and pixels between images
 
 
 class ImageGrid:
     """Images in rows and columns; NaN is drawn in blue."""
 
-    images: NDArray[Any]  # (n_rows, n_columns, height, width)
+    images: NDArray[np.floating]  # (n_rows, n_columns, height, width)
     row_names: Sequence[str] = ()
     column_names: Sequence[str] = ()
     title = ""
@@ -76,7 +76,7 @@ class ImageGrid:
         return names or [""] * self.images.shape[side == "column"]
 
 
-def as_images(rows: ArrayLike, image_shape: tuple[int, ...] | None) -> NDArray[Any]:
+def as_images(rows: ArrayLike, image_shape: tuple[int, ...] | None) -> NDArray[np.floating]:
     """Return rows as images (n, height, width[, channels]); by default they are squares."""
     values = np.asarray(rows, dtype=float)
     side = math.isqrt(values.shape[-1])
@@ -89,12 +89,12 @@ def as_images(rows: ArrayLike, image_shape: tuple[int, ...] | None) -> NDArray[A
     return values.reshape(*values.shape[:-1], *shape)
 
 
-def gray_style(images: NDArray[Any]) -> dict[str, Any]:
+def gray_style(images: NDArray[np.floating]) -> dict[str, Any]:
     """Return options of ``imshow``: gray, from the smallest value to the largest."""
     return {"cmap": "gray", "vmin": np.nanmin(images), "vmax": np.nanmax(images)}
 
 
-def as_colors(image: NDArray[Any], low: float, high: float) -> NDArray[Any]:
+def as_colors(image: NDArray[np.floating], low: float, high: float) -> NDArray[np.floating]:
     """Return the image as ``imshow`` takes it; colors are scaled to 0...1."""
     if image.ndim == 2:
         return image
@@ -183,7 +183,7 @@ class FiltersDisplay(ImageGrid):
 
 
 class ChainsDisplay(ImageGrid):
-    """Gibbs chains: one row for each chain, its state after more and more steps.
+    """Gibbs chains: one row for each chain, one column for each number of steps.
 
     Parameters
     ----------
@@ -267,7 +267,9 @@ class ChainsDisplay(ImageGrid):
 
         check_is_fitted(estimator)
         if list(n_steps) != sorted(n_steps) or not len(n_steps) or n_steps[0] < 0:
-            raise ValueError(f"n_steps must not fall nor be negative, but it is {n_steps!r}.")
+            raise ValueError(
+                f"n_steps must hold increasing numbers of at least 0, but it is {n_steps!r}."
+            )
         rng = check_random_state(random_state)
         states, now, v = [], 0, np.asarray(X, dtype=float)
         for n in n_steps:

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 __all__ = ["MixtureDisplay", "SegmentationDisplay"]
 
-N_COLORS = 10  # of matplotlib's cycle
+N_COLORS = 10  # the length of matplotlib's color cycle
 
 
 class MixtureDisplay:
     """Rows and components of a mixture in the plane of two features.
 
-    Around the mean of each component are the ellipses at 1 and 2 standard deviations: the
-    points with a Mahalanobis distance of 1 and 2 from the mean, under the covariance of the
+    Each component has two ellipses around its mean, at 1 and 2 standard deviations. Their
+    points have a Mahalanobis distance of 1 and 2 from the mean, under the covariance of the
     two features. Components of weight 0 are left out.
 
     Parameters
@@ -62,11 +62,11 @@ class MixtureDisplay:
 
     def __init__(
         self,
-        X: NDArray[Any],
-        components: NDArray[Any],
-        means: NDArray[Any],
-        covariances: NDArray[Any],
-        weights: NDArray[Any],
+        X: NDArray[np.floating],
+        components: NDArray[np.integer],
+        means: NDArray[np.floating],
+        covariances: NDArray[np.floating],
+        weights: NDArray[np.floating],
         *,
         feature_names: tuple[str, str] = ("feature 0", "feature 1"),
     ) -> None:
@@ -165,7 +165,9 @@ class MixtureDisplay:
         return self
 
 
-def _ellipse(mean: NDArray[Any], covariance: NDArray[Any], radius: float) -> NDArray[Any]:
+def _ellipse(
+    mean: NDArray[np.floating], covariance: NDArray[np.floating], radius: float
+) -> NDArray[np.floating]:
     """Return points (2, n) at a Mahalanobis distance of ``radius`` from the mean."""
     values, vectors = np.linalg.eigh(covariance)
     angles = np.linspace(0, 2 * np.pi, 100)
@@ -204,7 +206,7 @@ class SegmentationDisplay:
     >>> display = SegmentationDisplay.from_estimator(model, image)
     """
 
-    def __init__(self, image: NDArray[Any], segments: NDArray[Any]) -> None:
+    def __init__(self, image: NDArray[Any], segments: NDArray[np.integer]) -> None:
         self.image = image
         self.segments = segments
 
@@ -268,8 +270,8 @@ class SegmentationDisplay:
         self.axes_, self.figure_ = axes, figure
         return self
 
-    def _shown(self, image: NDArray[Any]) -> NDArray[Any]:
-        """Return the image as floats between 0 and 1; bytes keep their brightness."""
+    def _shown(self, image: NDArray[Any]) -> NDArray[np.floating]:
+        """Return the image as floats between 0 and 1; values of uint8 are divided by 255."""
         if image.ndim == 3 and image.shape[2] == 1:
             image = image[:, :, 0]
         if image.ndim == 3 and image.shape[2] != 3:

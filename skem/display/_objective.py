@@ -57,7 +57,7 @@ class ObjectiveDisplay:
         Parameters
         ----------
         estimator : estimator
-            Fitted, with ``lower_bounds_`` or, such as ``VAEEstimator``, ``loss_curve_``.
+            Fitted, with ``lower_bounds_`` or ``loss_curve_``.
         ax : matplotlib.axes.Axes, default=None
             The axes to draw in; None makes a new figure.
         **kwargs : dict

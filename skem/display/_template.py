@@ -15,7 +15,7 @@ __all__ = ["TemplateDisplay"]
 
 
 class TemplateDisplay:
-    """A fitted ``ShiftedTemplateEM``: template, background, and its place in one image.
+    """A fitted ``ShiftedTemplateEM``: template, background, and an image in which it is found.
 
     Parameters
     ----------
@@ -24,13 +24,13 @@ class TemplateDisplay:
     background : ndarray of shape (height, width[, channels])
         The background.
     background_seen : ndarray of bool, of the shape of ``background``
-        False where the background is hidden in all images; drawn hatched.
+        False where the background is hidden in all images; these places are hatched.
     image : ndarray of the shape of ``background``, default=None
         One image.
     posterior : ndarray of shape (n_row_shifts, n_column_shifts), default=None
-        The probabilities of its shifts.
+        The probabilities of the shifts of the template in the image.
     absent : float, default=0.0
-        The probability that the template is absent from it.
+        The probability that the template is absent from the image.
 
     Attributes
     ----------
@@ -54,12 +54,12 @@ class TemplateDisplay:
 
     def __init__(
         self,
-        template: NDArray[Any],
-        background: NDArray[Any],
-        background_seen: NDArray[Any],
+        template: NDArray[np.floating],
+        background: NDArray[np.floating],
+        background_seen: NDArray[np.bool_],
         *,
-        image: NDArray[Any] | None = None,
-        posterior: NDArray[Any] | None = None,
+        image: NDArray[np.floating] | None = None,
+        posterior: NDArray[np.floating] | None = None,
         absent: float = 0.0,
     ) -> None:
         self.template = template
@@ -80,7 +80,7 @@ class TemplateDisplay:
         estimator : ShiftedTemplateEM
             Fitted.
         image : array-like of shape (n_features,) or of the shape of an image, default=None
-            An image in which to show where the template is.
+            An image; the plot shows where the template is.
         **kwargs : dict
             Passed to ``matplotlib.axes.Axes.imshow``.
 
@@ -152,7 +152,9 @@ class TemplateDisplay:
         both = np.concatenate([self.template.ravel(), self.background.ravel()])
         return {"cmap": "gray", "clim": (both.min(), both.max()), **kwargs}
 
-    def _draw(self, ax: Axes, image: NDArray[Any], title: str, options: dict[str, Any]) -> None:
+    def _draw(
+        self, ax: Axes, image: NDArray[np.floating], title: str, options: dict[str, Any]
+    ) -> None:
         ax.set_title(title)
         if image.shape[0] == 1:
             ax.plot(np.arange(image.shape[1]), image[0])
@@ -166,7 +168,7 @@ class TemplateDisplay:
     def _hatch(self, ax: Axes) -> None:
         """Hatch the places where the background was never seen."""
         seen = self.background_seen.reshape(*self.background.shape[:2], -1)
-        hidden: NDArray[Any] = np.logical_not(np.asarray(seen.all(2)))
+        hidden: NDArray[np.bool_] = np.logical_not(np.asarray(seen.all(2)))
         if len(hidden) > 1 and hidden.shape[1] > 1:
             ax.contourf(hidden, levels=[0.5, 1.5], colors="none", hatches=["////"])
             return
@@ -181,7 +183,7 @@ class TemplateDisplay:
             hatch="////",
         )
 
-    def _mark(self, ax: Axes, posterior: NDArray[Any]) -> None:
+    def _mark(self, ax: Axes, posterior: NDArray[np.floating]) -> None:
         """Outline the most probable window."""
         height, width = self.template.shape[:2]
         if self.absent > posterior.max():
@@ -195,7 +197,7 @@ class TemplateDisplay:
         x, y = (corners + np.array([column - 0.5, row - 0.5])).T
         ax.plot(x, y, color="tab:orange", lw=2)
 
-    def _draw_posterior(self, ax: Axes, posterior: NDArray[Any]) -> None:
+    def _draw_posterior(self, ax: Axes, posterior: NDArray[np.floating]) -> None:
         ax.set_title("posterior of the shift")
         if posterior.shape[0] == 1:
             ax.bar(np.arange(posterior.size), posterior[0], width=1.0)
