@@ -20,6 +20,6 @@ def _close_figures():
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config):
-    """Let ``-n`` keep the tests of a group in one process."""
+    """Let ``-n`` keep the tests of a file in one process: its fixtures are made once."""
     if config.getoption("dist", "no") == "load":
-        config.option.dist = "loadgroup"
+        config.option.dist = "loadfile"

@@ -33,9 +33,6 @@ from skem import (
 from skem._threads import own_threads
 from skem.datasets import make_shifted_templates
 
-# One process runs the file: a second cluster would compete for the cores.
-pytestmark = pytest.mark.xdist_group("cluster")
-
 
 @pytest.fixture(scope="module")
 def client():
