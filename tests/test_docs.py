@@ -74,6 +74,7 @@ def folder_of_data(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", recipes(), ids=range(len(recipes())))
 def test_recipes_run(code, folder_of_data, monkeypatch):
     monkeypatch.chdir(folder_of_data)

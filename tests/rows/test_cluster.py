@@ -119,7 +119,7 @@ TEMPLATES = {
 }
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("weighted", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", TEMPLATES)
 def test_shifted_template(client, case, weighted):
     images = make_shifted_templates(
@@ -290,6 +290,7 @@ def test_a_worker_may_die(client, kept):
     assert_same(model, expected)
 
 
+@pytest.mark.slow
 def test_large_parameters_travel_without_a_warning(client):
     X = np.random.default_rng(0).normal(size=(600, 600)) * np.arange(1, 601)
     model = BayesianGMM_MAP(3, prior="empirical", random_state=0, tol=1e9)
@@ -526,6 +527,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_arrays_with_query_planning(tmp_path):
     script = tmp_path / "planned.py"
     script.write_text(QUERY_PLANNING)

@@ -280,7 +280,10 @@ def test_memory_of_chunks_is_not_held(tmp_path, monkeypatch):
         (BernoulliRBMCD(2, n_iter=1, batch_size=5000, random_state=0), "score"),
         (BernoulliRBMCD(2, n_iter=1, batch_size=5000, early_stopping=True), "score"),
         (VAEEstimator(1, max_iter=1, hidden_layer_sizes=(2,), batch_size=5000), "score"),
-        (ShiftedTemplateEM(10, init="mean", max_iter=1, tol=1e9), "score"),
+        pytest.param(
+            *(ShiftedTemplateEM(10, init="mean", max_iter=1, tol=1e9), "score"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda model: type(model).__name__ if not isinstance(model, str) else model,
 )

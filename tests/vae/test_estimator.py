@@ -114,6 +114,7 @@ def test_the_compiled_loops_do_what_torch_does():
             np.testing.assert_allclose(adams[1].state()[name], value, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"architecture": "conv", "image_shape": (8, 8)}])
 def test_products_in_half_precision_learn_as_well(options, digits, monkeypatch):
     monkeypatch.setattr("skem._network.estimator.MIN_FAST", 0)
