@@ -1,5 +1,6 @@
 """What comes in: rows, their weights, and counts."""
 
+from collections.abc import Callable
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -23,7 +24,7 @@ def check_rows(
     *,
     reset: bool,
     min_rows: int = 1,
-    images: bool = False,
+    image_shape: Callable[[tuple[int, ...]], tuple[int, ...] | None] | None = None,
     random_order: bool = False,
     **options: Any,
 ) -> Rows:
@@ -34,15 +35,16 @@ def check_rows(
     estimator : estimator
         The estimator that takes the rows.
     X : array-like, file, or dask collection
-        The rows; with ``images`` also a stack of images, which are flattened.
+        The rows; with ``image_shape`` also a stack of images, which are flattened.
     sample_weight : array-like, file, dask collection or None, default=None
         The weights of the rows.
     reset : bool
         Whether X may have other features than in the last fit.
     min_rows : int, default=1
         The smallest number of rows.
-    images : bool, default=False
-        Whether X may have three or four dimensions.
+    image_shape : callable, default=None
+        Returns the shape that images must have, given the shape of a row of X. None refuses
+        X of more than two dimensions.
     random_order : bool, default=False
         Whether rows are needed in random order, which a cluster does not have.
     **options : dict
@@ -69,7 +71,10 @@ def check_rows(
     rows = open_rows(X)
     if random_order:
         rows = rows.in_random_order(type(estimator).__name__)
-    rows = rows.checked(Checks(check_whole, check_outline, check_part), images=images)
+    if image_shape is not None:
+        _check_images(rows.row_shape, image_shape(rows.row_shape))
+    checks = Checks(check_whole, check_outline, check_part)
+    rows = rows.checked(checks, images=image_shape is not None)
     if len(rows) < min_rows or rows.shape[1] == 0:
         raise ValueError(
             f"X has shape {rows.shape}, but at least {min_rows} rows and a column are needed."
@@ -82,15 +87,12 @@ def _check_part(name: str, rows: AnyArray) -> int:
     return len(rows)
 
 
-def check_stack(X: Any, image_shape: tuple[int, ...] | None) -> None:
-    """Refuse a stack of images of another shape; a channel of size 1 may be left out."""
-    shape = tuple(np.shape(X) if isinstance(X, list | tuple) else getattr(X, "shape", ()))
-    if len(shape) not in (3, 4):
-        return
-    if image_shape not in (shape[1:], (*shape[1:], 1)):
+def _check_images(row_shape: tuple[int, ...], image_shape: tuple[int, ...] | None) -> None:
+    """Refuse images of another shape; a channel of size 1 may be left out."""
+    if len(row_shape) in (2, 3) and image_shape not in (row_shape, (*row_shape, 1)):
         raise ValueError(
-            f"X holds images of shape {shape[1:]}, but image_shape is {image_shape!r}: "
-            f"set image_shape={shape[1:]!r}, or give other images."
+            f"X holds images of shape {row_shape}, but image_shape is {image_shape!r}: "
+            f"set image_shape={row_shape!r}, or give other images."
         )
 
 
@@ -132,10 +134,9 @@ def largest_weight(rows: Rows) -> float:
     return max(high for _, high in rows.collect_weights(_range))
 
 
-def check_count(name: str, value: object, minimum: int = 1) -> None:
+def check_count(name: str, value: Any, minimum: int = 1) -> None:
     """Refuse what is not a whole number, or too small."""
-    number = isinstance(value, Integral) and not isinstance(value, bool)
-    if not number or value < minimum:  # type: ignore[operator]
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
         raise ValueError(
             f"{name} must be an integer of at least {minimum}, but it is {value!r}."
         )

@@ -50,7 +50,8 @@ class MinibatchEstimator(LatentEstimator):
     - ``_split_generator(seed)``: the random numbers that choose validation rows;
     - ``_validation_score(training, rows, chosen)``: the score of validation rows;
     - ``_line(training, patience)``: what to print of the last pass;
-    - ``_attributes(training, resume)``: the fitted attributes as a dict;
+    - ``_attributes(training, resume, scores)``: the fitted attributes as a dict, with the
+      validation scores of this fit, if there can be any;
     - ``_diverged(error)``: the ValueError to raise if training diverged.
     """
 
@@ -62,13 +63,8 @@ class MinibatchEstimator(LatentEstimator):
     def _n_subtasks(self) -> int:
         return self._max_passes()
 
-    def _new_seed(self, resume: bool) -> int:
-        if resume:
-            return int(self._seed)
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
-
     def _train(self, rows: LocalRows, resume: bool) -> tuple[Any, bool, Run, Patience | None]:
-        rows, seed = _relative(rows), self._new_seed(resume)
+        rows, seed = _relative(rows), self._seed if resume else new_seed(self.random_state)
         chosen, validation, patience = np.flatnonzero(rows.weight), None, None
         if self.early_stopping:
             chosen, validation = split_rows(
@@ -78,9 +74,8 @@ class MinibatchEstimator(LatentEstimator):
             patience = Patience(self.n_iter_no_change, self.tol)
         training = self._start(rows, chosen, seed, resume, self._max_passes())
         if patience is not None and resume:  # so that the fit does not end up worse
-            score = self._validation_score(training, rows, validation)
-            patience.note(score, training.snapshot)
-            patience.scores.clear()
+            patience.best = self._validation_score(training, rows, validation)
+            patience.kept = training.snapshot()
 
         def step(training: Training) -> tuple[Training, float]:
             return training, self._pass(training, rows, chosen, training.n_passes)
@@ -96,7 +91,7 @@ class MinibatchEstimator(LatentEstimator):
             rows,
             int(self.verbose),
             lambda run: self._line(training, patience),
-            lambda run: self._attributes(training, resume),
+            lambda run: self._attributes(training, resume, _scores(patience)),
             stop,
         )
         try:
@@ -112,12 +107,10 @@ class MinibatchEstimator(LatentEstimator):
 
     def _keep(self, trained: tuple[Any, bool, Run, Patience | None]) -> None:
         training, resume, _, patience = trained
-        self._set_attributes(training, resume)
-        if "early_stopping" in self.get_params(deep=False):
-            self.validation_scores_ = patience.scores if patience else []
+        self._set_attributes(training, resume, _scores(patience))
 
-    def _set_attributes(self, training: Training, resume: bool) -> None:
-        for name, value in self._attributes(training, resume).items():
+    def _set_attributes(self, training: Training, resume: bool, scores: list[float]) -> None:
+        for name, value in self._attributes(training, resume, scores).items():
             setattr(self, name, value)
 
     def _partial_fit(self, X: Any, sample_weight: Any) -> None:
@@ -126,14 +119,25 @@ class MinibatchEstimator(LatentEstimator):
         resume = self._is_fitted()
         rows = _relative(self._check_rows(X, sample_weight, reset=not resume))
         chosen = np.flatnonzero(rows.weight)
-        training = self._start(rows, chosen, self._new_seed(resume), resume, None)
+        seed = self._seed if resume else new_seed(self.random_state)
+        training = self._start(rows, chosen, seed, resume, None)
         try:
             self._pass(training, rows, chosen, None)
         except FloatingPointError as error:
             raise self._diverged(error) from error
         if not resume:
             keep_features(self, X)
-        self._set_attributes(training, resume)
+        self._set_attributes(training, resume, [])
+
+
+def new_seed(random_state: Any) -> int:
+    """Draw the seed of private random numbers."""
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _scores(patience: Patience | None) -> list[float]:
+    """Return a copy of the validation scores; empty without early stopping."""
+    return list(patience.scores) if patience else []
 
 
 def _relative(rows: LocalRows) -> LocalRows:

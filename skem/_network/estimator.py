@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from sklearn.utils import gen_batches
 
-from skem._base.input import check_rows, check_stack
+from skem._base.input import check_rows
 from skem._base.minibatch import MinibatchEstimator
 from skem._network.layers import Design
-from skem._network.scaling import Scaling
 from skem._network.training import Purpose, choose_device
-from skem._rows.moments import Moments, moments
+from skem._rows.moments import moments
 from skem._rows.parts import LocalRows, Weights
 from skem._typing import AnyArray, Indices
 
@@ -46,10 +45,11 @@ class NetworkEstimator(MinibatchEstimator):
     ``learning_rate_init``, ``device`` and ``warm_start``. It defines the methods of
     ``MinibatchEstimator`` and these:
 
-    - ``_plan(rows, seen, resume)`` returns the design of the networks and the scaling of rows.
-    - ``_build(design, scaling, seed, device, fast, rows, resume)`` returns the training of new
-      networks. If ``resume``, it has the optimizer of the last fit.
-    - ``_attributes(training, resume)`` includes ``_weights``, ``t_`` and an empty ``_cache``.
+    - ``_begin(rows, seen, seed, device, fast, resume)`` returns the training of new networks,
+      given the moments ``seen`` of the rows. If ``fast``, loops are compiled. If ``resume``,
+      the training has the scaling and the optimizer of the last fit.
+    - ``_attributes(training, resume, scores)`` includes ``_weights``, ``t_`` and an empty
+      ``_cache``.
     """
 
     _fitted_name = "_weights"
@@ -61,20 +61,13 @@ class NetworkEstimator(MinibatchEstimator):
         self, rows: LocalRows, chosen: Indices, seed: int, resume: bool, n_passes: int | None
     ) -> Any:
         self._check_shapes(rows.shape[1])
-        design, scaling = self._plan(rows, moments(rows), resume)
         device = choose_device(self.device)
         fast = device.type == "cpu" and numba_pays(rows.size * (n_passes or 1))
-        training = self._build(design, scaling, seed, device, fast, rows, resume)
+        training = self._begin(rows, moments(rows), seed, device, fast, resume)
         if resume:
             training.restore(self._weights)
             training.n_steps = self.t_
         return training
-
-    def _plan(self, rows: LocalRows, seen: Moments, resume: bool) -> tuple[Design, Scaling]:
-        raise NotImplementedError
-
-    def _build(self, *args: Any) -> Any:
-        raise NotImplementedError
 
     def _sizes(self, n_features: int) -> dict[str, Any]:
         """Return the sizes and layers that the designs of all networks contain."""
@@ -125,9 +118,14 @@ class NetworkEstimator(MinibatchEstimator):
     # -- input ----------------------------------------------------------------------------
 
     def _check_rows(self, X: Any, sample_weight: Any = None, *, reset: bool) -> LocalRows:
-        check_stack(X, None if self.image_shape is None else tuple(self.image_shape))
+        shape = None if self.image_shape is None else tuple(self.image_shape)
         rows: Any = check_rows(
-            self, X, sample_weight, reset=reset, images=True, random_order=True
+            self,
+            X,
+            sample_weight,
+            reset=reset,
+            image_shape=lambda row_shape: shape,
+            random_order=True,
         )
         may_miss = rows.dtype.kind == "f"  # files of integers need not be searched
         if not self._allow_nan and may_miss and any(rows.collect(_has_nan)):

@@ -4,6 +4,7 @@ Only ``seeded`` changes the global random state of torch, for user-defined modul
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -175,14 +176,15 @@ def one_cycle(peak: float, n_steps: int) -> Callable[[int], float]:
 
 
 @dataclass
-class Trained:
-    """Networks with the scaling of their rows; a subclass defines ``tensors``."""
+class Trained(ABC):
+    """Networks with the scaling of their rows."""
 
     scaling: Scaling
     seed: int
 
+    @abstractmethod
     def tensors(self) -> list[Tensor]:
-        raise NotImplementedError
+        """Return all tensors that training changes."""
 
     def weights(self) -> list[AnyArray]:
         """Return copies of all tensors."""

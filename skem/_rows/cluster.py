@@ -59,7 +59,7 @@ class Blocks(Rows):
         return X
 
     @property
-    def row_shape(self) -> tuple[int, ...]:  # type: ignore[override]
+    def row_shape(self) -> tuple[int, ...]:
         return tuple(self.array.shape[1:])
 
     @cached_property
@@ -103,11 +103,11 @@ class Blocks(Rows):
         return [Ones(n) for n in self.lengths] if self._weights is None else self._weights
 
     @property
-    def dtype(self) -> np.dtype:  # type: ignore[override]
+    def dtype(self) -> np.dtype:
         return np.dtype(self.array.dtype)
 
     @cached_property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+    def shape(self) -> tuple[int, ...]:
         return (sum(self.lengths), *self._inner)
 
     def _replaced(
@@ -317,7 +317,7 @@ class KeptBlocks:
     def __init__(self, tasks: list[Any]) -> None:
         self._prepared = tasks
 
-    def fold(self, function: Callable[..., Result], run: Map = map) -> Result:
+    def fold(self, function: Callable[[Any], Result]) -> Result:
         found: Result = _sum_of(_tasks(function, self._prepared))
         return found
 

@@ -40,11 +40,21 @@ class Stored(LocalRows):
     ) -> None:
         self.origin, self._limits = origin, limits
         self._index = range(origin.shape[0]) if index is None else index  # in order
-        self.dtype, self.row_shape = np.dtype(origin.dtype), tuple(origin.shape[1:])
-        self.shape = (len(self._index), math.prod(origin.shape[1:]))
         self.weight = Ones(len(self._index)) if weight is None else weight
         self.is_weighted = not isinstance(self.weight, Ones)
         self._kept: OrderedDict[int, AnyArray] = OrderedDict()
+
+    @property
+    def dtype(self) -> np.dtype:
+        return np.dtype(self.origin.dtype)
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return tuple(self.origin.shape[1:])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return len(self._index), math.prod(self.row_shape)
 
     # -- coming in ------------------------------------------------------------------------
 

@@ -28,9 +28,10 @@ CHUNK_SIZE = 5_000_000
 
 
 class Folded(Protocol):
-    """What ``fold`` can be asked of."""
+    """What was prepared of rows, to be folded again and again."""
 
-    def fold(self, function: Callable[..., Result], run: Map = map) -> Result: ...
+    def fold(self, function: Callable[[Any], Result]) -> Result:
+        """Return the sum of ``function(prepared)`` over the parts."""
 
 
 def chunks(n_rows: int, row_size: int) -> list[slice]:
@@ -62,7 +63,7 @@ class Ones:
         return Ones(len(range(len(self))[key]) if isinstance(key, slice) else len(key))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        return _ones(len(self))
+        return np.array(_ones(len(self)), dtype=dtype, copy=copy)
 
 
 @lru_cache(maxsize=4)
@@ -87,10 +88,22 @@ class Checks(NamedTuple):
 class Rows(ABC):
     """Rows, their weights, and what is asked of them."""
 
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    row_shape: tuple[int, ...]  # of a row as it was given: an image is flattened later
     is_weighted: bool = False
+
+    @property
+    @abstractmethod
+    def dtype(self) -> np.dtype:
+        """The dtype of the values."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """The number of rows, and of columns once images are flattened."""
+
+    @property
+    @abstractmethod
+    def row_shape(self) -> tuple[int, ...]:
+        """The shape of a row as it was given, that of an image for example."""
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -157,7 +170,7 @@ class Rows(ABC):
 
     @abstractmethod
     def keep(self, prepare: Callable[..., Any]) -> "Folded | None":
-        """Return ``prepare(rows, weight)`` of each part, kept to be folded again and again.
+        """Return ``prepare(rows, weight)`` of each part, kept.
 
         None if keeping them would take memory that grows with the rows.
         """
@@ -312,16 +325,20 @@ class InMemory(LocalRows):
     def __init__(self, values: Any, weight: Weights | None = None) -> None:
         self.values = values
         shape = getattr(values, "shape", ())
-        self.row_shape = tuple(shape[1:])
+        self._row_shape = tuple(shape[1:])
         self.weight = Ones(shape[0] if shape else 0) if weight is None else weight
         self.is_weighted = not isinstance(self.weight, Ones)
 
     @property
-    def dtype(self) -> np.dtype:  # type: ignore[override]
+    def dtype(self) -> np.dtype:
         return np.dtype(self.values.dtype)
 
     @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+    def row_shape(self) -> tuple[int, ...]:
+        return self._row_shape
+
+    @property
+    def shape(self) -> tuple[int, ...]:
         return tuple(getattr(self.values, "shape", (0,)))
 
     @property
@@ -333,12 +350,12 @@ class InMemory(LocalRows):
         return np.empty((0, prod(shape[1:]))) if len(shape) > 2 else self.values
 
     def checked(self, checks: Checks, *, images: bool) -> "InMemory":
-        shape: tuple[int, ...] = getattr(self.values, "shape", ())
-        if images and len(shape) in (3, 4):
-            rows = InMemory(checks.whole(self.values.reshape(shape[0], prod(shape[1:]))))
-            rows.row_shape = shape[1:]
-            return rows
-        return InMemory(checks.whole(self.values))
+        values = self.values
+        if images and len(self._row_shape) in (2, 3):
+            values = values.reshape(len(values), prod(self._row_shape))
+        rows = InMemory(checks.whole(values))
+        rows._row_shape = self._row_shape
+        return rows
 
     def in_memory(self, reason: str) -> "InMemory":
         return self
@@ -394,5 +411,5 @@ class KeptInMemory:
     def __init__(self, value: Any) -> None:
         self._value = value
 
-    def fold(self, function: Callable[..., Result], run: Map = map) -> Result:
+    def fold(self, function: Callable[[Any], Result]) -> Result:
         return function(self._value)

@@ -305,7 +305,15 @@ class GANEstimator(NetworkEstimator):
         self._partial_fit(X, sample_weight)
         return self
 
-    def _plan(self, rows: LocalRows, seen: Moments, resume: bool) -> tuple[Design, Scaling]:
+    def _begin(
+        self,
+        rows: LocalRows,
+        seen: Moments,
+        seed: int,
+        device: Any,
+        fast: bool,
+        resume: bool,
+    ) -> Training:
         if resume:
             scaling, gain = Scaling(**self._scaling), self._design["gain"]
             if not scaling.standardized and not 0 <= seen.low <= seen.high <= 1:
@@ -327,18 +335,6 @@ class GANEstimator(NetworkEstimator):
             loss=self.loss,
         )
         self._check_same_design(design, resume, "loss")
-        return design, scaling
-
-    def _build(
-        self,
-        design: Design,
-        scaling: Scaling,
-        seed: int,
-        device: Any,
-        fast: bool,
-        rows: LocalRows,
-        resume: bool,
-    ) -> Training:
         betas = float(self.beta_1), float(self.beta_2)
         states = self._adams if resume else (None, None)
         return start(design, scaling, seed, device, rows, betas=betas, fast=fast, states=states)
@@ -354,7 +350,9 @@ class GANEstimator(NetworkEstimator):
         discriminator, generator = training.losses[-1]
         return f"loss {discriminator:.3f} of D, {generator:.3f} of G, nats per sample"
 
-    def _attributes(self, training: Training, resume: bool) -> dict[str, Any]:
+    def _attributes(
+        self, training: Training, resume: bool, scores: list[float]
+    ) -> dict[str, Any]:
         before: Any = self if resume else None
         names = "discriminator_loss_curve_", "generator_loss_curve_"
         curves = {

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import Tags, check_array, check_random_state, gen_batches
+from sklearn.utils import Tags, check_array, gen_batches
 
 from skem._base.estimator import (
     Interval,
@@ -25,7 +25,7 @@ from skem._base.estimator import (
     with_callbacks,
 )
 from skem._base.input import check_count, check_rows
-from skem._base.minibatch import MinibatchEstimator
+from skem._base.minibatch import MinibatchEstimator, new_seed
 from skem._base.streams import blockwise, rowwise
 from skem._loop import Patience
 from skem._rows.parts import LocalRows, working_dtype
@@ -365,7 +365,9 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
             f"is too large: {error}. Use a smaller value."
         )
 
-    def _attributes(self, training: Training, resume: bool) -> dict[str, Any]:
+    def _attributes(
+        self, training: Training, resume: bool, scores: list[float]
+    ) -> dict[str, Any]:
         state, dtype = training.state, training.dtype
         average = state.average.astype(dtype)
         return {
@@ -374,6 +376,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
             "intercept_visible_": average.visible,
             "h_samples_": state.chains.astype(dtype),
             "n_iter_": training.n_before + training.n_passes,
+            "validation_scores_": scores,
             "_seed": training.seed,
             "_last": vars(state.params),
             "_visible_mean": state.visible_mean,
@@ -453,10 +456,9 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         ndarray of shape (n_samples, n_components)
             The probabilities P(h = 1 | v).
         """
-        blocks = [
-            hidden_probabilities(self._params().astype(v.dtype), v) for v in self._blocks(X)
-        ]
-        return np.concatenate(blocks)
+        return np.concatenate(
+            [hidden_probabilities(self._params().astype(v.dtype), v) for v in self._blocks(X)]
+        )
 
     @rowwise
     def inverse_transform(self, X: ArrayLike) -> Array:
@@ -676,13 +678,10 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         out = dense(rows, dtype).copy()
         incomplete = np.flatnonzero(np.isnan(out).any(1))
         for part in gen_batches(len(incomplete), ROWS) if len(incomplete) else ():
-            chosen = incomplete[part]
-            out[chosen] = impute(
-                params, out[chosen], mean, rng, n_chains=n_chains, n_steps=n_steps
-            )
+            some = incomplete[part]
+            out[some] = impute(params, out[some], mean, rng, n_chains=n_chains, n_steps=n_steps)
         return out
 
 
 def _generator(random_state: Any) -> np.random.Generator:
-    seed = int(check_random_state(random_state).randint(2**31 - 1))
-    return np.random.Generator(np.random.SFC64(seed))
+    return np.random.Generator(np.random.SFC64(new_seed(random_state)))

@@ -17,7 +17,7 @@ from sklearn.utils import Tags, check_array, check_random_state
 
 from skem._base.em import EMEstimator, Trained
 from skem._base.estimator import Interval, StrOptions, check_is_fitted, with_callbacks
-from skem._base.input import check_count, check_rows, check_stack
+from skem._base.input import check_count, check_rows
 from skem._base.passes import Passes
 from skem._base.streams import rowwise
 from skem._loop import Run, em
@@ -506,10 +506,10 @@ class ShiftedTemplateEM(EMEstimator):
         return check_image_shape(self.image_shape)
 
     def _check_rows(self, X: Any, sample_weight: Any = None, *, reset: bool) -> AllRows:
-        X = np.asarray(X) if isinstance(X, list | tuple) else X
-        row_shape = tuple(getattr(X, "shape", ()))[1:]
-        check_stack(X, self._image_shape_of(row_shape) if reset else self.image_shape_)
-        return check_rows(self, X, sample_weight, reset=reset, images=True, order="C")
+        image_shape = self._image_shape_of if reset else lambda row_shape: self.image_shape_
+        return check_rows(
+            self, X, sample_weight, reset=reset, image_shape=image_shape, order="C"
+        )
 
     def _attributes(
         self, model: ShiftedTemplate, params: Params, stats: Stats

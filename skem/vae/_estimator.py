@@ -330,7 +330,15 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         self._partial_fit(X, sample_weight)
         return self
 
-    def _plan(self, rows: LocalRows, seen: Moments, resume: bool) -> tuple[Design, Scaling]:
+    def _begin(
+        self,
+        rows: LocalRows,
+        seen: Moments,
+        seed: int,
+        device: Any,
+        fast: bool,
+        resume: bool,
+    ) -> Training:
         own = self.encoder is None and self.decoder is None
         if self.precision == "bfloat16" and not own:
             raise ValueError(
@@ -346,20 +354,10 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         )
         self._check_same_design(design, resume)
         if resume:
-            return design, Scaling(**self._scaling)
-        return design, scaling_of(seen, float(np.sum(rows.weight)), gaussian)
-
-    def _build(
-        self,
-        design: Design,
-        scaling: Scaling,
-        seed: int,
-        device: Any,
-        fast: bool,
-        rows: LocalRows,
-        resume: bool,
-    ) -> Training:
-        half, adam = self.precision == "bfloat16", self._adam if resume else None
+            scaling, adam = Scaling(**self._scaling), self._adam
+        else:
+            scaling, adam = scaling_of(seen, float(np.sum(rows.weight)), gaussian), None
+        half = self.precision == "bfloat16"
         return start(design, scaling, seed, device, half=half, fast=fast, adam=adam)
 
     def _likelihood_of(self, seen: Moments, resume: bool) -> str:
@@ -404,7 +402,9 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         epoch(training, rows, chosen, size, rate, beta)
         return -training.losses[-1]
 
-    def _attributes(self, training: Training, resume: bool) -> dict[str, Any]:
+    def _attributes(
+        self, training: Training, resume: bool, scores: list[float]
+    ) -> dict[str, Any]:
         before: Any = self if resume else None
         losses = [*getattr(before, "loss_curve_", []), *training.losses]
         return {
@@ -415,7 +415,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
             "t_": training.n_steps,
             "likelihood_": "gaussian" if training.design.gaussian else "bernoulli",
             "device_": str(training.device),
-            "validation_scores_": [],
+            "validation_scores_": scores,
             "_design": vars(training.design),
             "_scaling": vars(training.scaling),
             "_weights": training.weights(),

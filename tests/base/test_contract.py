@@ -369,3 +369,20 @@ def test_patience_counts_scores_without_a_rise():
     stops = [patience.note(score, lambda score=score: score) for score in (1, 2, 2.05, 1.9)]
     assert stops == [False, False, False, True]
     assert (patience.best, patience.kept) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        BernoulliRBMCD(2, n_iter=3, early_stopping=True, random_state=0),
+        VAEEstimator(1, hidden_layer_sizes=(4,), max_iter=3, early_stopping=True),
+    ],
+    ids=["rbm", "vae"],
+)
+def test_callbacks_see_the_validation_scores_so_far(model):
+    seen = []
+    history = History(scoring=lambda fitted, X: seen.append(fitted.validation_scores_) or 0)
+    X = np.random.default_rng(0).random((60, 5))
+    model.set_callbacks(history).fit(X)
+    assert [len(scores) for scores in seen] == [1, 2, 3]
+    assert seen[-1] == model.validation_scores_

@@ -71,6 +71,10 @@ def test_ones_are_weights_of_any_part():
         assert isinstance(ones[key], Ones)
         np.testing.assert_array_equal(ones[key], np.ones(n))
     assert not np.asarray(ones).flags.writeable
+    own = np.array(ones)
+    own[:] = 2
+    np.testing.assert_array_equal(ones, np.ones(10))
+    assert np.asarray(ones, dtype=np.float32).dtype == np.float32
 
 
 def test_threads_start_where_a_pickle_arrives():
