@@ -421,7 +421,7 @@ def test_rows_of_weight_0_are_not_there(digits):
     np.testing.assert_allclose(one.score_samples(digits), two.score_samples(digits), atol=1e-4)
 
 
-@pytest.mark.parametrize("spread", [0.1, 0.01, 1e-4])
+@pytest.mark.parametrize("spread", [0.1, 1e-4])
 def test_a_narrow_range_within_0_and_1(spread):
     X = 0.5 + spread * np.random.default_rng(0).standard_normal((1000, 4)).clip(-4, 4)
     model = GANEstimator(10, max_iter=200, random_state=0).fit(X)

@@ -119,8 +119,18 @@ TEMPLATES = {
 }
 
 
-@pytest.mark.parametrize("weighted", [False, pytest.param(True, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("case", TEMPLATES)
+@pytest.mark.parametrize(
+    ("case", "weighted"),
+    [
+        pytest.param(
+            case,
+            weighted,
+            marks=[pytest.mark.slow] * (weighted or case in ("smooth", "hard", "anywhere")),
+        )
+        for case in TEMPLATES
+        for weighted in (False, True)
+    ],
+)
 def test_shifted_template(client, case, weighted):
     images = make_shifted_templates(
         n_samples=160, image_shape=(6, 24), template_width=8, noise_std=0.5, random_state=0
@@ -272,7 +282,7 @@ class Killer:
         os.kill(pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("kept", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_worker_may_die(client, kept):
     X, weight = three_clusters(120_000), weights_of(120_000)
     options = {"n_components": 3, "random_state": 0, "tol": 0, "max_iter": 12}

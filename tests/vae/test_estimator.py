@@ -232,7 +232,7 @@ def test_missing_values(digits):
     rng = np.random.default_rng(0)
     missing = rng.random(digits.shape) < 0.4
     X = np.where(missing, np.nan, digits)
-    model = VAEEstimator(8, max_iter=25, random_state=0).fit(X[:1500])
+    model = VAEEstimator(8, max_iter=15, random_state=0).fit(X[:1500])
     filled = model.impute(X[1500:])
     holes = missing[1500:]
     np.testing.assert_array_equal(filled[~holes], digits[1500:][~holes])
@@ -354,6 +354,7 @@ def test_custom_networks(digits):
     assert one.loss_curve_[-1] < one.loss_curve_[0]
 
 
+@pytest.mark.slow
 def test_in_a_search_after_a_scaler():
     X = load_digits().data[:200]
     pipeline = make_pipeline(
