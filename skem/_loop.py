@@ -107,6 +107,7 @@ def iterate(
     max_iter: int,
     tol: float | None = None,
     delay: int = 0,
+    patient: bool = False,
     start: float = -math.inf,
     on_begin: Callable[[], object] | None = None,
     on_iter: Callable[[Run], bool | None] | None = None,
@@ -125,6 +126,8 @@ def iterate(
         Stop when a step changes the objective by less than this; None runs all steps.
     delay : int, default=0
         The number of steps to take after such a change.
+    patient : bool, default=False
+        Whether to go on while the changes shrink slowly, see :func:`has_settled`.
     start : float, default=-inf
         The objective of ``state``, if it is known.
     on_begin : callable, default=None
@@ -157,14 +160,33 @@ def iterate(
             run.state = new_state
             run.objectives.append(objective)
             run.n_iter += 1
-            last = run.objectives[: len(run.objectives) - delay][-2:]
-            run.converged = tol is not None and len(last) == 2 and abs(last[1] - last[0]) < tol
+            last = run.objectives[: len(run.objectives) - delay]
+            run.converged = tol is not None and has_settled(last[-3:], tol, patient)
             run.stopped = bool(on_iter is not None and on_iter(run))
             if run.stopped or run.converged:
                 break
     except KeyboardInterrupt:
         run.interrupted = True
     return run
+
+
+def has_settled(objectives: list[float], tol: float, patient: bool) -> bool:
+    """Return whether the last change of the objective was below ``tol``.
+
+    If ``patient``, the changes to come must be small too. Changes of EM shrink at a rate
+    r < 1 in the long run, so that a change g is followed by g r / (1 - r) in total (Aitken's
+    extrapolation). This sum must be below 10 ``tol``. While the changes grow, EM is leaving a
+    saddle, and goes on.
+    """
+    if len(objectives) < 2 + patient:
+        return False
+    gain = objectives[-1] - objectives[-2]
+    if abs(gain) >= tol:
+        return False
+    before = objectives[-2] - objectives[-3] if patient else 0.0
+    if not patient or gain <= 0 or before <= 0:
+        return True
+    return gain < before and gain * gain < 10 * tol * (before - gain)
 
 
 def em(model: Maximizable, total: Callable[[Any], Any], params: Any, **options: Any) -> Run:

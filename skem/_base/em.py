@@ -40,9 +40,12 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
     # -- fitting ----------------------------------------------------------------------
 
     def _run_em(
-        self, model: Model, passes: Any, params: Any, rows: Rows, max_iter: int, delay: int = 0
+        self, model: Model, passes: Any, params: Any, rows: Rows, max_iter: int, **rule: Any
     ) -> Run:
-        """Run EM to convergence, with callbacks and a line per ``verbose_interval``."""
+        """Run EM to convergence, with callbacks and a line per ``verbose_interval``.
+
+        ``rule`` says how the loop stops: ``delay`` or ``patient``.
+        """
 
         def line(run: Run) -> str:
             gain = run.objectives[-1] - run.objectives[-2]
@@ -54,7 +57,7 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
             params,
             max_iter=max_iter,
             tol=self.tol,
-            delay=delay,
+            **rule,
             **hooks(
                 self,
                 rows,

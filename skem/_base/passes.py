@@ -47,7 +47,8 @@ class Passes:
     """
 
     def __init__(self, model: Model, rows: Rows, n_jobs: int | None = 1) -> None:
-        self._model, self._rows, self._dtype = model, rows, rows.working_dtype
+        self.rows = rows
+        self._model, self._dtype = model, rows.working_dtype
         self._over_parts, self._within = map(ThreadMap, rows.threads(n_jobs))
         self._kept = rows.keep(partial(_prepared, model, self._dtype, self._within))
 
@@ -59,7 +60,7 @@ class Passes:
         dtype = self._model.dtype_for(params, self._dtype)
         if self._kept is None or dtype != self._dtype:
             of_part = partial(_sum_of_part, self._model, function, dtype, self._within)
-            return self._rows.fold(of_part, run=self._over_parts)
+            return self.rows.fold(of_part, run=self._over_parts)
         return self._kept.fold(partial(_sum_of_kept, function, self._within))
 
     def total(self, params: Any) -> Any:

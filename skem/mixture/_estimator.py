@@ -8,7 +8,6 @@ prior.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
@@ -37,24 +36,20 @@ from skem._rows.parts import Rows
 from skem._threads import one_blas_thread
 from skem._typing import Array, Indices
 from skem.mixture._covariances import Layout, inverse_cholesky
+from skem.mixture._given import Given, given_of
 from skem.mixture._missing import Group
 from skem.mixture._model import Mixture, Params, Prior, Stats, fast_pays, params_of
 from skem.mixture._pixels import merge_equal_pixels
 from skem.mixture._potts import PottsMixture, PottsPasses, neighbors
 from skem.mixture._prior import empirical_prior, flat_prior, given_prior, scale_of
-from skem.mixture._starts import (
-    Given,
-    Sample,
-    first_to_hold,
-    given_of,
-    sample_of,
-    start,
-    starts_of,
-)
+from skem.mixture._starts import Outcome, Sample, Search, first_to_hold, sample_of
 
 # Number of values above which BLAS is limited to one thread. On smaller data, setting the
 # limit takes about as long as an iteration.
 MIN_LIMITED = 100_000
+
+
+REMEDY = "Use fewer components, prior='empirical', or a larger reg_covar."
 
 
 class BayesianGMM_MAP(EMEstimator):  # noqa: N801
@@ -413,24 +408,36 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         with one_blas_thread() if rows.size > MIN_LIMITED else nullcontext():
             if self.connectivity is None:
                 rows = merge_equal_pixels(rows).positive()
-            sample = sample_of(rows, self.n_components, rng)
-            model = self._new_model(rows, sample)
-            model, passes = self._passes(model, rows)
+            layout = Layout(self.covariance_type, self.n_components, rows.shape[1])
+            sample = sample_of(rows, layout, rng)
+            mixture = self._new_model(layout, rows, sample)
+            search = Search(
+                mixture,
+                Passes(mixture, rows, self.n_jobs),
+                sample,
+                self.init_params,
+                self.max_iter,
+                self.tol,
+            )
+            given = self._given(mixture, resume)
+            model, passes = self._passes(search)
             # scikit-learn compares objectives before the M step: it runs one step more
-            delay = 0 if resume else 1
-            starts = self._starts(model, sample, resume, rng)
+            rule = {"delay": 0 if resume else 1} if given.is_complete else {"patient": True}
             try:
-                run, before = first_to_hold(
-                    starts,
+                outcome = first_to_hold(
+                    search,
+                    search.starts(given, rng, self.n_init, self.n_jobs),
                     lambda params: self._run_em(
-                        model, passes, params, shown, self.max_iter, delay
+                        model, passes, params, shown, self.max_iter, **rule
                     ),
+                    is_final=given.means is not None,
                 )
             except KeyboardInterrupt:
-                params = start(model, sample.rows, self.init_params, Given(), 0)
+                *_, params = search.found(Given(), 0)
                 run = em(model, passes.total, params, max_iter=0)
                 return model, replace(run, interrupted=True)
-        return model, run or self._collapsed(before)
+        self._warn_of_collapse(outcome, given)
+        return model, outcome.run or self._before_collapse(outcome.before)
 
     def _check_size(self, rows: Rows) -> None:
         if rows.n_positive < self.n_components:
@@ -444,51 +451,49 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
                 "cannot be repeated: omit one of them."
             )
 
-    def _passes(self, model: Mixture, rows: Rows) -> tuple[Mixture, Any]:
+    def _passes(self, search: Search) -> tuple[Mixture, Any]:
         """Return the model to fit, and its passes over the rows."""
         if self.connectivity is None:
-            return model, Passes(model, rows, self.n_jobs)
-        graph = neighbors(self.connectivity, len(rows))
-        passes = PottsPasses(model, rows.given, graph, self.coupling)
-        return PottsMixture(**vars(model)), passes
+            return search.model, search.passes
+        X = search.passes.rows.given
+        graph = neighbors(self.connectivity, len(X))
+        passes = PottsPasses(search.model, X, graph, self.coupling)
+        return PottsMixture(**vars(search.model)), passes
 
-    def _starts(
-        self, model: Mixture, sample: Sample, resume: bool, rng: np.random.RandomState
-    ) -> Iterator[Params]:
-        """Yield starting parameters; EM takes the next ones after a collapse."""
+    def _given(self, model: Mixture, resume: bool) -> Given:
+        """Return the starting values that are given, or those of the last fit."""
         given = given_of(model.layout, self.weights_init, self.means_init, self.precisions_init)
-        if resume:
-            given = Given.all_of(self._params(model))
-        return starts_of(
-            model,
-            sample,
-            given,
-            rng,
-            init=self.init_params,
-            n_init=self.n_init,
-            n_jobs=self.n_jobs,
-            max_iter=self.max_iter,
-            tol=self.tol,
-        )
+        return Given.all_of(self._params(model)) if resume else given
 
-    def _collapsed(self, before: Run | None) -> Run:
+    def _warn_of_collapse(self, outcome: Outcome, given: Given) -> None:
+        """Warn if components collapsed, or if the given start was replaced."""
+        if outcome.n_replaced and not given.is_empty and outcome.run is not None:
+            warn(
+                "EM lost a component from the given start (weights_init, means_init, "
+                "precisions_init, or the last fit), and another start was used: check that "
+                "each mean lies among the rows."
+            )
+        if len(outcome.collapsed):
+            warn(
+                f"components {outcome.collapsed.tolist()} collapsed onto too few rows for "
+                f"their covariance: their smallest variance is that of reg_covar. {REMEDY}"
+            )
+
+    def _before_collapse(self, before: Run | None) -> Run:
         """Warn and return the run before a collapse; raise an error if there is none."""
-        remedy = "reg_covar" if self.prior == "empirical" else "reg_covar or prior='empirical'"
         if before is None or not before.objectives:
             raise ValueError(
                 "the likelihood of X is not finite at any start: X has constant or collinear "
-                f"features, or its values are too large or too small. Use {remedy}, or "
-                "rescale X."
+                "features, or its values are too large or too small. Raise reg_covar, use "
+                "prior='empirical', or rescale X."
             )
         warn(
             "all starts collapsed: a component shrank onto a point or lost its rows. The "
-            "parameters before the first collapse are kept. Use fewer components, or "
-            f"{remedy}."
+            f"parameters before the first collapse are kept. {REMEDY}"
         )
         return replace(before, stopped=True)
 
-    def _new_model(self, rows: Rows, sample: Sample) -> Mixture:
-        layout = Layout(self.covariance_type, self.n_components, rows.shape[1])
+    def _new_model(self, layout: Layout, rows: Rows, sample: Sample) -> Mixture:
         seen = moments(sample.rows)
         scale = scale_of(seen)
         prior = flat_prior(layout)

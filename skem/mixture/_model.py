@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from scipy.special import gammaln, multigammaln, softmax, xlogy
 
 from skem._stats import Additive
-from skem._typing import Array, Indices
+from skem._typing import Array, Indices, Mask
 from skem.mixture import _sums
 from skem.mixture._covariances import Layout, inverse_cholesky
 from skem.mixture._missing import Group, conditional_means, group_rows, marginal
@@ -34,6 +34,9 @@ from skem.mixture._sums import Whitening
 # MIN_SCALE. It has also collapsed if the conditional standard deviation of a feature, given
 # other features, is below MIN_CONDITIONAL_SCALE times the marginal one.
 MIN_SCALE, MIN_CONDITIONAL_SCALE = 1e-10, 1e-7
+# With ``reg_covar``, a component has collapsed if its smallest variance is at most MAX_FLOOR
+# times ``reg_covar`` where the variance of all rows is at least MIN_SPREAD times as large.
+MAX_FLOOR, MIN_SPREAD = 2.0, 100.0
 # float32 is used while a component's standard deviation is above this share of the spread.
 MIN_SINGLE_SCALE = 1e-3
 # Compiling is worthwhile if a pass in NumPy takes more than about this many nanoseconds.
@@ -358,6 +361,32 @@ class Mixture:
         if (std < MIN_SCALE * scale).any() or (diagonal < MIN_CONDITIONAL_SCALE * std).any():
             raise CollapseError("a component has collapsed onto a point, a line or a plane")
         return params
+
+    def collapsed(self, params: Params, counts: Array) -> Mask:
+        """Return which components have a variance that is nothing but ``reg_covar``.
+
+        Such a component holds fewer rows than its covariance needs, while all rows together
+        vary in that direction. A component of many equal rows is not meant: it is in the data.
+        """
+        layout, K = self.layout, len(counts)
+        if not self.reg_covar or self.prior.has_scale:
+            return np.zeros(K, bool)
+        matrices = layout.of_groups(params.covariances)
+        gaps = params.means - params.weights @ params.means
+        if layout.dense:
+            values, vectors = np.linalg.eigh(matrices)
+            smallest, direction = values[:, 0], vectors[:, :, 0]
+            within = np.einsum("gd,kde,ge->gk", direction, matrices, direction)
+            spread = (within + (direction @ gaps.T) ** 2) @ params.weights
+        else:
+            axis = matrices.argmin(1)
+            smallest = matrices.min(1)
+            spread = ((matrices + gaps**2).T @ params.weights)[axis]
+        rows = counts.reshape(len(smallest), -1).sum(1)
+        few = rows < 2 * (layout.block_size + 1)
+        floor = self.reg_covar
+        at_floor = (smallest <= MAX_FLOOR * floor) & (spread >= MIN_SPREAD * floor)
+        return np.broadcast_to(at_floor & few, K) & (params.weights > 0)
 
     # -- prior ------------------------------------------------------------------------
 

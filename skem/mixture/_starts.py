@@ -1,15 +1,16 @@
-"""Starts of EM for the mixture: clusters of a sample of the rows.
+"""Starts of EM for the mixture, found on a sample of the rows.
 
-Every start gives each component the mean and the covariance of the rows assigned to it. Its
-covariance is mixed with a share of the average covariance within clusters, so that clusters
-of few rows have a usable covariance.
+A start is the winner of a race: the clusters of k-means and several draws of k-means++ run a
+few iterations of EM, and the best goes on. If the sample is not all rows, EM runs to its end
+on the sample, and components move to rows that the sample did not show.
 """
 
 import logging
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
+from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -22,89 +23,44 @@ from skem._base.passes import Passes
 from skem._loop import DivergenceError, Run, em
 from skem._rows.parts import InMemory, Rows
 from skem._rows.sampling import representative_rows, rows_unlike
-from skem._typing import Array, Indices, Mask
+from skem._typing import Array, Indices
+from skem.mixture._candidates import DECIMALS, Batch, labels_from_rows, whitened
 from skem.mixture._covariances import Layout
-from skem.mixture._model import CollapseError, Mixture, Params
-from skem.mixture._prior import check_covariances
+from skem.mixture._given import Given, start_at_means
+from skem.mixture._model import CollapseError, Mixture, Params, Stats
+from skem.mixture._moves import moved, with_lowest
 
-# Minimum number of rows in the sample, in total and per component.
-SAMPLE_ROWS, SAMPLE_ROWS_PER_COMPONENT = 5000, 50
+# Minimum number of rows in the sample, in total, per component, and per parameter of a
+# component: components with few rows per parameter collapse on the sample.
+SAMPLE_ROWS, SAMPLE_ROWS_PER_COMPONENT, VALUES_PER_PARAMETER = 5000, 50, 20
 # Largest number of rows added to the sample for a feature that is constant or missing in it.
 MAX_EXTRA_ROWS = 50
-# Number of replacement starts after collapses, before the fit gives up.
-MAX_TRIES = 10
-# The standard deviation within clusters, divided by the one of the data, is at least this.
-MIN_SHARE = 1e-3
-# An empty cluster counts as the share MIN_COUNT of the rows. The average covariance within
-# clusters gets the weight of the share STEADY of an average cluster.
-MIN_COUNT, STEADY = 1e-6, 0.05
-DECIMALS = 9  # objectives that agree to this precision, in nats per row, are equal
-
+# Number of replacement starts after collapses, before the fit gives up: if the likelihood was
+# not finite, and if it was.
+MAX_TRIES, MAX_COLLAPSED = 10, 3
+# The race: draws of k-means++ in each of two units, iterations and numbers of those that stay,
+# rows at least, and entries of the features at most (80 MB).
+N_DRAWS = 4
+RACE = ((3, 3), (4, 1))
+RACE_ROWS, MAX_RACE = 500, 10_000_000
 logger = logging.getLogger("skem")
 
 
-@dataclass(frozen=True)
-class Given:
-    """Starting values that the user gave; None for the others."""
-
-    weights: Array | None = None
-    means: Array | None = None
-    covariances: Array | None = None  # (G, B, d, d)
-
-    @property
-    def is_complete(self) -> bool:
-        return all(v is not None for v in (self.weights, self.means, self.covariances))
-
-    @classmethod
-    def all_of(cls, params: Params) -> "Given":
-        """Return given values for all parameters, to continue a fit."""
-        return cls(params.weights, params.means, params.covariances)
-
-    def params(self, layout: Layout) -> Params:
-        """Return the start as parameters; all values must be given."""
-        values: Any = (self.weights, self.means, self.covariances)
-        return Params(layout, *values)
-
-
-def given_of(layout: Layout, weights: Any, means: Any, precisions: Any) -> Given:
-    """Check and return the starting values of the user; None stays None."""
-    K, D = layout.n_components, layout.n_features
-    if weights is not None:
-        weights = _checked("weights_init", weights, (K,))
-        if (weights < 0).any() or abs(weights.sum() - 1) > 1e-6:
-            raise ValueError(
-                "weights_init must be at least 0 and sum to 1, but its sum is "
-                f"{weights.sum()} and its smallest value is {weights.min()}."
-            )
-    if means is not None:
-        means = _checked("means_init", means, (K, D))
-    if precisions is None:
-        return Given(weights, means)
-    blocks = layout.to_blocks(_checked("precisions_init", precisions, layout.public_shape))
-    return Given(weights, means, np.linalg.inv(check_covariances("precisions_init", blocks)))
-
-
-def _checked(name: str, values: Any, shape: tuple[int, ...]) -> Array:
-    try:
-        array = np.asarray(values, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must hold numbers in the shape {shape}: {error}") from error
-    if array.shape != shape:
-        raise ValueError(
-            f"{name} must hold numbers in the shape {shape}, but its shape is {array.shape}."
-        )
-    if not np.isfinite(array).all():
-        raise ValueError(f"{name} must hold finite numbers, but it has NaN or infinity.")
-    return array
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trial:
     """A start, and the result of EM on the sample from it."""
 
+    n_collapsed: int
     objective: float
     start: Params
     end: Params
+
+    def rank(self) -> tuple[int, float]:
+        """Return a key that sorts the best trial first.
+
+        Starts that reach the same mode differ by rounding only; the first of them is kept.
+        """
+        return self.n_collapsed, -round(self.objective, DECIMALS)
 
 
 @dataclass(frozen=True)
@@ -115,9 +71,9 @@ class Sample:
     is_whole: bool  # whether the sample contains all rows
 
 
-def sample_of(rows: Rows, n_components: int, rng: np.random.RandomState) -> Sample:
+def sample_of(rows: Rows, layout: Layout, rng: np.random.RandomState) -> Sample:
     """Draw the sample on which starts are computed."""
-    size = max(SAMPLE_ROWS, SAMPLE_ROWS_PER_COMPONENT * n_components)
+    size = max(SAMPLE_ROWS, rows_per_component(layout) * layout.n_components)
     sample = representative_rows(rows, size, rng)
     if rows.n_positive <= size:
         return Sample(sample, True)
@@ -135,191 +91,236 @@ def _varied(rows: Rows, sample: InMemory) -> InMemory:
     return InMemory(values, weight)
 
 
-def starts_of(
-    model: Mixture,
-    sample: Sample,
-    given: Given,
-    rng: np.random.RandomState,
-    *,
-    init: str,
-    n_init: int,
-    n_jobs: int | None,
-    **options: Any,
-) -> Iterator[Params]:
-    """Yield starts in the order in which EM tries them.
+@dataclass(frozen=True)
+class Search:
+    """Where starts are looked for, and how EM runs on the sample."""
 
-    First comes the given start, or the starts found on the sample, best first. Replacements
-    follow. EM uses the next start only if it collapses from the one before.
+    model: Mixture
+    passes: Passes  # over all rows
+    sample: Sample
+    init: str
+    max_iter: int
+    tol: float
+
+    # -- order of the starts -----------------------------------------------------------
+
+    def starts(
+        self, given: Given, rng: np.random.RandomState, n_init: int, n_jobs: int | None
+    ) -> Iterator[Params]:
+        """Yield starts in the order in which EM tries them.
+
+        First comes the given start, or the starts found on the sample, best first.
+        Replacements follow. EM uses the next start only if it collapses from the one before.
+        """
+        if given.is_complete:
+            yield given.params(self.model.layout)
+        elif given.means is not None:
+            yield given.on(start_at_means(self.model, self.passes, given.means))
+        else:
+            first = deepcopy(rng)  # the first start is the same as with n_init=1
+            seeds = [first, *rng.randint(2**31 - 1, size=n_init - 1).tolist()]
+            if n_init > 1 or not self.sample.is_whole:
+                yield from self._compared(given, seeds, n_jobs)
+            else:
+                yield from self.found(given, first)
+        for seed in rng.randint(2**31 - 1, size=MAX_TRIES).tolist():
+            yield from islice(self.found(Given(), seed), 1)
+
+    def _compared(self, given: Given, seeds: list[Any], n_jobs: int | None) -> Iterator[Params]:
+        """Yield the starts of the trials on the sample, best first."""
+        parallel = Parallel(n_jobs=n_jobs, prefer="threads")
+        trials = parallel(delayed(self.tried)(given, seed) for seed in seeds)
+        ranked = sorted((t for t in trials if t), key=Trial.rank)
+        logger.debug("starts: %s nats per row", [trial.objective for trial in ranked])
+        if self.sample.is_whole:
+            yield from (trial.start for trial in ranked)
+            return
+        finalists = dict.fromkeys(t for t in (*ranked[:1], trials[0]) if t)
+        ends = [self.finished(trial.end) for trial in finalists]
+        if len(ends) > 1:  # both go to the end on all rows: more starts never end worse
+            ends = [self.em(self.passes, end).state[0] for end in ends]
+            ends.sort(key=self._rank)
+        yield from ends
+        yield from (trial.end for trial in ranked[1:])
+
+    def tried(self, given: Given, seed: Any) -> "Trial | None":
+        """Run EM on the sample from the starts of a seed until one holds; None if none does."""
+        kept: Trial | None = None
+        for params in islice(self.found(given, seed), 2):
+            try:
+                run = self.em(Passes(self.model, self.sample.rows), params)
+            except FloatingPointError:
+                continue
+            if run.interrupted:
+                raise KeyboardInterrupt
+            end, stats = run.state
+            n_collapsed = len(collapsed(self.model, self.sample.rows, end, stats))
+            trial = Trial(n_collapsed, run.objectives[-1], params, end)
+            kept = trial if kept is None else min(kept, trial, key=Trial.rank)
+            if not n_collapsed:
+                break
+        return kept
+
+    def em(self, passes: Passes, params: Params) -> Run:
+        """Run EM to its end."""
+        options = {"max_iter": self.max_iter, "tol": self.tol, "patient": True}
+        return em(self.model, passes.total, params, **options)
+
+    def finished(self, params: Params) -> Params:
+        """Return the parameters after moves to rows that no component explains.
+
+        What comes out of the moves is compared, on all rows, with what went in.
+        """
+        if self.model.layout.n_components < 3:
+            return params
+        size = max(len(self.sample.rows) // 5, 1)
+        try:
+            rows = with_lowest(self.model, self.passes, self.sample.rows, params, size)
+            better = moved(self.model, rows, params)
+            if better is None:
+                return params
+            better = self.em(Passes(self.model, rows), better).state[0]
+            pairs = [(self._rank(candidate), candidate) for candidate in (params, better)]
+        except FloatingPointError:
+            return params
+        return min(pairs, key=itemgetter(0))[1]
+
+    def _rank(self, params: Params) -> tuple[int, float]:
+        stats = self.passes.total(params)
+        objective = (stats.log_lik + self.model.log_prior(params)) / stats.weight
+        return len(collapsed(self.model, self.passes.rows, params, stats)), -objective
+
+    # -- starts on the sample ----------------------------------------------------------
+
+    def found(self, given: Given, seed: Any) -> Iterator[Params]:
+        """Yield the start that wins the race of candidates, then the first candidate."""
+        rng = check_random_state(seed)
+        rows = self.sample.rows
+        X, weight = rows.values.astype(float), np.asarray(rows.weight)
+        missing = np.isnan(X)
+        if missing.any():
+            known = np.where(missing, 0, X)
+            X = np.where(missing, weight @ known / (weight @ ~missing), X)
+        labels = self._first_labels(X, weight, rng)
+        few = self._racing(X)
+        if self.init == "random" or few is None:
+            few = np.arange(len(X))
+        batch = Batch(self.model, X[few], weight[few], missing[few])
+        if self.init == "random":
+            shares = rng.uniform(size=(1, self.model.layout.n_components, len(X)))
+            first = batch.sums_of(shares / shares.sum(1, keepdims=True) * weight)
+        else:
+            first = batch.sums_of_labels(labels[None, few])
+            yield from self._winner(batch, labels[few], first, given, rng)
+        yield given.on(batch.params(first[0], steady=True))
+
+    def _racing(self, X: Array) -> Indices | None:
+        """Return the rows on which candidates race; None if a race would take too long."""
+        layout = self.model.layout
+        n_rows = max(RACE_ROWS, rows_per_component(layout) * layout.n_components)
+        n_features = 1 + layout.n_features + layout.n_parameters // layout.n_groups
+        if min(n_rows, len(X)) * n_features > MAX_RACE or layout.n_components == 1:
+            return None
+        if len(X) <= n_rows:
+            return np.arange(len(X))
+        return np.linspace(0, len(X) - 1, n_rows).astype(int)
+
+    def _winner(
+        self, batch: Batch, labels: Indices, first: Array, given: Given, rng: Any
+    ) -> Iterator[Params]:
+        if self._racing(batch.z) is None or len(batch.z) <= 2 * self.model.layout.n_components:
+            return
+        layout, weight = self.model.layout, batch.weight
+        draws = [
+            labels_from_rows(z, weight, layout, N_DRAWS, rng)
+            for z in (batch.z, whitened(batch.z, weight))
+        ]
+        sums = np.concatenate([first, *(batch.sums_of_labels(d) for d in draws)])
+        try:
+            scores = batch.race(sums, RACE)
+            winner = batch.params(scores.sums[0], steady=batch.has_missing)
+        except (FloatingPointError, np.linalg.LinAlgError):
+            return
+        yield given.on(winner)
+
+    def _first_labels(self, X: Array, weight: Array, rng: np.random.RandomState) -> Indices:
+        """Return the component of each row in the first candidate."""
+        K = self.model.layout.n_components
+        if len(X) <= K:
+            return np.arange(len(X))
+        if self.init == "kmeans":
+            kmeans = KMeans(K, n_init=1, random_state=rng)
+            equal = (weight == weight[0]).all()
+            return kmeans.fit(X, sample_weight=None if equal else weight).labels_
+        if self.init == "k-means++":
+            centers, _ = kmeans_plusplus(X, K, sample_weight=weight, random_state=rng)
+        else:
+            centers = X[rng.choice(len(X), size=K, replace=False, p=weight / weight.sum())]
+        return cdist(X, centers).argmin(1)
+
+
+def rows_per_component(layout: Layout) -> int:
+    """Return the rows of a sample for each component: enough values for its parameters."""
+    parameters = layout.n_parameters / layout.n_groups + layout.n_features
+    return max(
+        SAMPLE_ROWS_PER_COMPONENT, int(VALUES_PER_PARAMETER * parameters / layout.n_features)
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The run of a fit, or None if none was finite, and how it came about."""
+
+    run: Run | None
+    collapsed: Indices  # components that collapsed in it
+    n_replaced: int = 0  # starts that diverged before it
+    before: Run | None = None  # what came before the first divergence
+
+    def rank(self) -> tuple[int, float]:
+        """Return a key that sorts the best outcome first."""
+        assert self.run is not None
+        return len(self.collapsed), -self.run.objectives[-1]
+
+
+def collapsed(model: Mixture, rows: Rows, params: Params, stats: Stats) -> Indices:
+    """Return the components that collapsed.
+
+    A row counts as its weight; weights below 1 on average are not repeats, and are scaled.
     """
-    new_start = partial(start, model, sample.rows, init)
-    if given.is_complete:
-        yield given.params(model.layout)
-    elif n_init > 1 or not sample.is_whole:
-        first = deepcopy(rng)  # the first start is the same as with n_init=1
-        seeds = [first, *rng.randint(2**31 - 1, size=n_init - 1).tolist()]
-        of_seed = partial(new_start, given)
-        for trial in search(model, sample.rows, of_seed, seeds, n_jobs=n_jobs, **options):
-            yield trial.start if sample.is_whole else trial.end
-    else:
-        yield new_start(given, rng)
-    for seed in rng.randint(2**31 - 1, size=MAX_TRIES).tolist():
-        yield new_start(Given(), seed)
+    counts = stats.counts * max(1.0, rows.n_positive / stats.weight)
+    return np.flatnonzero(model.collapsed(params, counts))
 
 
 def first_to_hold(
-    starts: Iterator[Params], run_em: Callable[[Params], Run]
-) -> tuple[Run | None, Run | None]:
+    search: Search,
+    starts: Iterator[Params],
+    run_em: Callable[[Params], Run],
+    *,
+    is_final: bool,
+) -> Outcome:
     """Return the run from the first start that does not collapse.
 
-    If all starts collapse, return None and the run up to the first collapse.
+    If all starts collapse, it is the run with the fewest collapsed components. With
+    ``is_final``, the first finite run is taken as it is.
     """
+    outcomes: list[Outcome] = []
     before: Run | None = None
+    n_replaced = 0
     try:
         for params in starts:
             try:
-                return run_em(params), None
+                run = run_em(params)
             except DivergenceError as failure:
+                n_replaced += 1
                 if before is None or not before.objectives:
                     before = failure.run
+                continue
+            found = collapsed(search.model, search.passes.rows, *run.state)
+            outcomes.append(Outcome(run, found, n_replaced))
+            done = is_final or not len(found) or run.interrupted
+            if done or len(outcomes) == MAX_COLLAPSED:
+                break
     except CollapseError:
         pass  # this start itself is degenerate, and so are all others
-    return None, before
-
-
-def start(
-    model: Mixture,
-    sample: InMemory,
-    init: str,
-    given: Given,
-    seed: int | np.random.RandomState,
-) -> Params:
-    """Return the parameters of a start; NaN is replaced by the mean of the cluster."""
-    X, weight = sample.values, np.asarray(sample.weight)
-    K = model.layout.n_components
-    rng = check_random_state(seed)
-    missing = np.isnan(X)
-    X = _filled(X, weight, np.ones((len(X), 1)), missing)
-    if init == "random":
-        shares = rng.uniform(size=(len(X), K))
-        shares /= shares.sum(1, keepdims=True)
-    else:
-        shares = np.eye(K)[_labels(model, X, weight, init, given.means, rng)]
-    X = _filled(X, weight, shares, missing)
-    counts, averages, scatter = _moments(model, X, weight, shares, missing)
-    empty = counts <= MIN_COUNT * weight.sum()
-    if empty.any():  # empty clusters start at random rows, with the average covariance
-        averages[empty] = X[rng.randint(len(X), size=empty.sum())]
-        minimum = MIN_COUNT * weight.sum()
-        if model.layout.covariance_type != "tied":
-            within = scatter[~empty].sum(0) / counts[~empty].sum()
-            scatter[empty] = minimum * within
-        counts = np.maximum(counts, minimum)
-    params = model.mode(counts, averages, scatter)
-    changes = {name: value for name, value in vars(given).items() if value is not None}
-    return replace(params, **changes)
-
-
-def _labels(
-    model: Mixture,
-    X: Array,
-    weight: Array,
-    init: str,
-    means: Array | None,
-    rng: np.random.RandomState,
-) -> Indices:
-    """Assign each row to a cluster."""
-    K = model.layout.n_components
-    if means is not None:
-        return _nearest(X, means)
-    if len(X) <= K:
-        return np.arange(len(X))
-    if init == "kmeans":
-        kmeans = KMeans(K, n_init=1, random_state=rng)
-        equal = (weight == weight[0]).all()
-        return kmeans.fit(X, sample_weight=None if equal else weight).labels_
-    if init == "k-means++":
-        centers, _ = kmeans_plusplus(X, K, sample_weight=weight, random_state=rng)
-        return _nearest(X, centers)
-    drawn = rng.choice(len(X), size=K, replace=False, p=weight / weight.sum())
-    return _nearest(X, X[drawn])
-
-
-def _nearest(X: Array, centers: Array) -> Indices:
-    return cdist(X, centers).argmin(1)
-
-
-def _filled(X: Array, weight: Array, shares: Array, missing: Mask) -> Array:
-    """Return X with missing values replaced by the averages of their clusters."""
-    if not missing.any():
-        return X
-    known = np.where(missing, 0, X)
-    shares_w = shares * weight[:, None]
-    total = shares_w.T @ ~missing
-    averages = np.divide(shares_w.T @ known, total, out=np.zeros_like(total), where=total > 0)
-    return np.where(missing, shares @ averages, X)
-
-
-def _moments(
-    model: Mixture, X: Array, weight: Array, shares: Array, missing: Mask
-) -> tuple[Array, Array, Array]:
-    """Return the counts, averages and regularized scatter of the clusters."""
-    D, dense = X.shape[1], model.layout.dense
-    shares = shares * weight[:, None]
-    counts = shares.sum(0)
-    center = weight @ X / weight.sum()
-    X = X - center
-    averages = shares.T @ X / np.maximum(counts, np.finfo(float).tiny)[:, None]
-    scatter = np.empty((len(counts), D, D) if dense else (len(counts), D))
-    for k, average in enumerate(averages):
-        gaps = X - average
-        scaled = shares[:, k, None] * gaps
-        scatter[k] = scaled.T @ gaps if dense else (scaled * gaps).sum(0)
-    within = scatter.sum(0) / weight.sum()
-    floor = (MIN_SHARE * model.scale) ** 2 + weight @ missing / weight.sum() * model.scale**2
-    within = within + (np.diag(floor) if dense else floor)
-    some, shape = STEADY * weight.sum() / len(counts), (-1, *[1] * within.ndim)
-    mixed = (counts / (counts + some)).reshape(shape) * (scatter + some * within)
-    if model.layout.covariance_type == "tied":
-        mixed = mixed.sum(0, keepdims=True)
-    return counts, averages + center, mixed
-
-
-def search(
-    model: Mixture,
-    sample: InMemory,
-    new_start: Callable[[Any], Params],
-    seeds: list[Any],
-    *,
-    n_jobs: int | None,
-    **options: Any,
-) -> list[Trial]:
-    """Run EM on the sample from one start per seed; return the trials, best first.
-
-    Starts that collapse are omitted.
-    """
-    parallel = Parallel(n_jobs=n_jobs, prefer="threads")
-    trials = parallel(
-        delayed(run_start)(model, sample, new_start, seed, options) for seed in seeds
-    )
-    # starts that reach the same mode differ by rounding only: the first of them wins
-    kept = sorted((t for t in trials if t), key=lambda trial: -round(trial.objective, DECIMALS))
-    logger.debug("starts: %s nats per row", [trial.objective for trial in kept])
-    return kept
-
-
-def run_start(
-    model: Mixture,
-    sample: InMemory,
-    new_start: Callable[[Any], Params],
-    seed: Any,
-    options: dict[str, Any],
-) -> Trial | None:
-    """Run EM from one start; return None if it collapses."""
-    try:
-        params = new_start(seed)
-        run = em(model, Passes(model, sample).total, params, **options)
-    except FloatingPointError:
-        return None
-    if run.interrupted:
-        raise KeyboardInterrupt
-    return Trial(run.objectives[-1], params, run.state[0])
+    nothing = Outcome(None, np.arange(0), n_replaced, before)
+    return min(outcomes, key=Outcome.rank, default=nothing)

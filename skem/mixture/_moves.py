@@ -1,0 +1,215 @@
+"""Moves of components to where they explain more, tried on a sample.
+
+A sample shows no group of few rows. One pass over all rows finds the rows of lowest density,
+and the sample is joined by them. A move then merges two components that overlap, and puts the
+free one at a group of such rows, or splits a component that fits badly (Ueda, Nakano,
+Ghahramani and Hinton, 2000).
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy.special import logsumexp
+from sklearn.cluster import KMeans
+
+from skem._base.passes import Passes
+from skem._rows.parts import InMemory
+from skem._typing import Array, Indices
+from skem.mixture._candidates import Batch, Scores
+from skem.mixture._missing import Group
+from skem.mixture._model import Mixture, Params
+
+N_LOW_GROUPS = 10  # clusters of the rows of lowest density
+N_MOVES = 8  # moves that are tried in a round
+N_ROUNDS = 5  # rounds at most; a round without an accepted move is the last
+N_ITER = 5  # iterations of EM after a move, before it is compared
+# Entries of the responsibilities of all moves of a round, at most (160 MB).
+MAX_ENTRIES = 20_000_000
+MIN_GAIN = 1e-6  # smallest gain of a move, in nats per row
+SPLIT_SHIFT = 0.8  # standard deviations from a component to its halves
+
+
+@dataclass(frozen=True)
+class Lowest:
+    """The rows of lowest density, as a value that can be summed over parts."""
+
+    size: int
+    values: Array
+    weight: Array
+    log_density: Array
+
+    def __add__(self, other: "Lowest") -> "Lowest":
+        both = [
+            np.concatenate([a, b])
+            for a, b in (
+                (self.values, other.values),
+                (self.weight, other.weight),
+                (self.log_density, other.log_density),
+            )
+        ]
+        return Lowest(self.size, *both).cut()
+
+    def cut(self) -> "Lowest":
+        if len(self.weight) <= self.size:
+            return self
+        index = np.argpartition(self.log_density, self.size)[: self.size]
+        return Lowest(
+            self.size, self.values[index], self.weight[index], self.log_density[index]
+        )
+
+
+def with_lowest(
+    model: Mixture, passes: Passes, sample: InMemory, params: Params, size: int
+) -> InMemory:
+    """Return the sample in which all rows of lowest density stand for themselves."""
+    low = passes.fold(partial(_lowest_of, model, params, size), params)
+    limit = low.log_density.max()
+    values, weight = sample.values, np.asarray(sample.weight)
+    others = _log_density(model, params, model.rows(values, float)) > limit
+    rest = weight.sum() - low.weight.sum()
+    if not others.any() or rest <= 0:
+        return InMemory(low.values, low.weight)
+    kept = weight[others]
+    return InMemory(
+        np.concatenate([values[others], low.values.astype(values.dtype)]),
+        np.concatenate([kept * (rest / kept.sum()), low.weight]),
+    )
+
+
+def _lowest_of(
+    model: Mixture, params: Params, size: int, groups: list[Group], weight: Array
+) -> Lowest:
+    log_density = _log_density(model, params, groups)
+    index = np.arange(len(log_density))
+    if len(index) > size:
+        index = np.argpartition(log_density, size)[:size]
+    values = np.full((len(log_density), model.layout.n_features), np.nan)
+    for group in groups:
+        place = group.index(len(log_density))
+        observed = slice(None) if group.observed is None else group.observed
+        chosen = np.isin(place, index) if len(index) < len(place) else slice(None)
+        values[place[chosen][:, None], np.arange(values.shape[1])[observed]] = group.values[
+            chosen
+        ]
+    return Lowest(size, values[index], weight[index], log_density[index])
+
+
+def _log_density(model: Mixture, params: Params, groups: Any) -> Array:
+    return np.asarray(logsumexp(model.log_joint(params, groups), axis=1), dtype=float)
+
+
+def moved(model: Mixture, sample: InMemory, params: Params) -> Params | None:
+    """Return parameters that fit the sample better after moves, or None."""
+    groups = model.rows(sample.values, float)
+    X, weight = model.impute(params, groups), np.asarray(sample.weight)
+    batch = Batch(model, X, weight, np.isnan(sample.values))
+    shares = np.exp(_normalized(model.log_joint(params, groups))).T * weight
+    scores = batch.run(batch.sums_of(shares[None]), 1)
+    accepted = False
+    for _ in range(N_ROUNDS):
+        sums = np.concatenate([scores.sums, proposals(batch, scores)])
+        scores = batch.run(sums, N_ITER)
+        best = int(scores.best(1)[0])
+        gain = scores.objective[best] - scores.objective[0]
+        fewer = scores.n_bad[best] < scores.n_bad[0]
+        scores = scores.take(np.array([best]))
+        if best == 0 or not (gain > MIN_GAIN or fewer):
+            break
+        accepted = True
+    return batch.params(scores.sums[0]) if accepted else None
+
+
+def _normalized(log_joint: Array) -> Array:
+    return log_joint - logsumexp(log_joint, axis=1, keepdims=True)
+
+
+def proposals(batch: Batch, scores: Scores) -> Array:
+    """Return the sums after each move, (number of moves, K, F)."""
+    sums, log_density = scores.sums[0], scores.log_density[0]
+    K, n = scores.responsibilities.shape[1:]
+    limit = min(N_MOVES, max(1, MAX_ENTRIES // (K * n)))
+    pairs = _overlapping(scores.responsibilities[0], batch.weight)
+    bad = _badly_fitted(batch, scores)
+    groups = _low_groups(batch, log_density)
+    out = []
+    for c in range(limit):
+        first, second = pairs[(c // 2) % len(pairs)]
+        new = sums.copy()
+        new[first] = sums[first] + sums[second]
+        free = [k for k in bad if k not in (first, second)]
+        if c % 2 == 0 and c // 2 < len(groups):
+            new[second] = groups[c // 2]
+        elif free:
+            parent = free[(c // 2) % len(free)]
+            new[parent], new[second] = _halves(batch, sums[parent])
+        else:
+            continue
+        out.append(new)
+    return np.array(out).reshape(len(out), K, sums.shape[1])
+
+
+def _overlapping(r: Array, weight: Array) -> list[tuple[int, int]]:
+    """Return the pairs of components whose responsibilities are most alike, best first."""
+    products = (r / weight) @ r.T
+    norms = np.sqrt(np.diag(products))
+    first, second = np.triu_indices(len(r), 1)
+    alike = products[first, second] / np.maximum(norms[first] * norms[second], 1e-300)
+    order = np.argsort(-alike, kind="stable")[:N_MOVES]
+    return [(int(first[i]), int(second[i])) for i in order]
+
+
+def _badly_fitted(batch: Batch, scores: Scores) -> Indices:
+    """Return the components, first those whose rows have a lower density than expected."""
+    counts, averages, scatter = batch.moments(scores.sums)
+    theta = batch.theta(counts, averages, scatter)[0]
+    # E[phi] under a component equals its sums divided by its count
+    expected = np.einsum("kf,kf->k", theta, scores.sums[0])
+    found = scores.responsibilities[0] @ scores.log_density[0]
+    return np.argsort(found - expected, kind="stable")
+
+
+def _low_groups(batch: Batch, log_density: Array) -> list[Array]:
+    """Return the sums of groups of rows of low density, the most promising first."""
+    index = np.argsort(log_density, kind="stable")[: max(200, len(log_density) // 6)]
+    if len(index) < 2 * N_LOW_GROUPS:
+        return []
+    with_weights = batch.weight[index]
+    labels = KMeans(N_LOW_GROUPS, n_init=1, random_state=0).fit(
+        batch.z[index], sample_weight=with_weights
+    ).labels_  # fmt: skip
+    found = []
+    for label in range(N_LOW_GROUPS):
+        own = index[labels == label]
+        weight, phi = batch.weight[own], batch.phi[own]
+        if weight.sum() < batch.few:
+            continue
+        sums = weight @ phi
+        steady = batch.steadied(np.stack([sums, *[batch.weight @ batch.phi]])[None])
+        theta = batch.theta(*steady)[0, 0]
+        gain = weight @ (phi @ theta - log_density[own])
+        found.append((gain, sums))
+    found.sort(key=lambda pair: -pair[0])
+    return [sums for _, sums in found]
+
+
+def _halves(batch: Batch, sums: Array) -> tuple[Array, Array]:
+    """Return the sums of two halves of a component; together they have its moments."""
+    counts, averages, scatter = (value[0, 0] for value in batch.moments(sums[None, None]))
+    shift = np.zeros(len(averages))
+    if scatter.ndim == 2:
+        values, vectors = np.linalg.eigh(scatter / counts)
+        shift = SPLIT_SHIFT * np.sqrt(max(values[-1], 0)) * vectors[:, -1]
+    else:
+        axis = scatter.argmax()
+        shift[axis] = SPLIT_SHIFT * np.sqrt(scatter[axis] / counts)
+    moment = batch.products(shift) * (counts / 2)
+    halves = []
+    for sign in (1, -1):
+        mean = averages + sign * shift
+        # the halves share the scatter that their distance does not explain
+        products = sums[len(mean) + 1 :] / 2 - batch.products(averages) * counts / 2
+        products = products - moment + batch.products(mean) * counts / 2
+        halves.append(np.concatenate([[counts / 2], counts / 2 * mean, products]))
+    return halves[0], halves[1]
