@@ -65,8 +65,8 @@ class Batch:
         self.phi = np.concatenate([np.ones((len(X), 1)), self.z, self.products(self.z)], axis=1)
         varies = model.scale > 0
         # variance of missing values, which were filled in
-        # weights below 1 on average are not repeats of rows
-        self.few = (D + 1 if model.layout.dense else 2) * min(1.0, weight.sum() / len(X))
+        # too few rows for a covariance; neither repeats nor a factor of the weights matter
+        self.few = (D + 1 if model.layout.dense else 2) * weight.min()
         self.has_missing = bool(missing.any())
         self._floor = MIN_SHARE**2 * varies + weight @ missing / weight.sum()
         blocks = self._blocks(np.diag(self.units**-2) if model.layout.dense else self.units**-2)
@@ -242,7 +242,7 @@ def labels_from_rows(
         drawn = rng.uniform(size=n_starts) * cumulated[:, -1]
         index = [np.searchsorted(c, u, side="right") for c, u in zip(cumulated, drawn)]  # noqa: B905
         found = distances(np.minimum(index, n - 1))
-        labels[found < nearest] = k
+        labels[found < (1 - MIN_COUNT) * nearest] = k  # rounding does not decide a tie
         nearest = np.minimum(nearest, found)
     return labels
 

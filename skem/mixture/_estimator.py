@@ -8,7 +8,6 @@ prior.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import replace
 from importlib.util import find_spec
 from numbers import Integral, Real
@@ -43,11 +42,6 @@ from skem.mixture._pixels import merge_equal_pixels
 from skem.mixture._potts import PottsMixture, PottsPasses, neighbors
 from skem.mixture._prior import empirical_prior, flat_prior, given_prior, scale_of
 from skem.mixture._starts import Outcome, Sample, Search, first_to_hold, sample_of
-
-# Number of values above which BLAS is limited to one thread. On smaller data, setting the
-# limit takes about as long as an iteration.
-MIN_LIMITED = 100_000
-
 
 REMEDY = "Use fewer components, prior='empirical', or a larger reg_covar."
 
@@ -404,8 +398,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             self._check_same_model(rows.shape[1])
         rng, shown = check_random_state(self.random_state), rows
         rows = rows.positive()
-        # BLAS uses one thread for small products anyway
-        with one_blas_thread() if rows.size > MIN_LIMITED else nullcontext():
+        with one_blas_thread():
             if self.connectivity is None:
                 rows = merge_equal_pixels(rows).positive()
             layout = Layout(self.covariance_type, self.n_components, rows.shape[1])

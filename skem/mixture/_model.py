@@ -35,7 +35,7 @@ from skem.mixture._sums import Whitening
 # other features, is below MIN_CONDITIONAL_SCALE times the marginal one.
 MIN_SCALE, MIN_CONDITIONAL_SCALE = 1e-10, 1e-7
 # With ``reg_covar``, a component has collapsed if its smallest variance is at most MAX_FLOOR
-# times ``reg_covar`` where the variance of all rows is at least MIN_SPREAD times as large.
+# times ``reg_covar`` where the variance of the others is at least MIN_SPREAD times as large.
 MAX_FLOOR, MIN_SPREAD = 2.0, 100.0
 # float32 is used while a component's standard deviation is above this share of the spread.
 MIN_SINGLE_SCALE = 1e-3
@@ -362,31 +362,30 @@ class Mixture:
             raise CollapseError("a component has collapsed onto a point, a line or a plane")
         return params
 
-    def collapsed(self, params: Params, counts: Array) -> Mask:
+    def collapsed(self, params: Params, n_rows: Array) -> Mask:
         """Return which components have a variance that is nothing but ``reg_covar``.
 
-        Such a component holds fewer rows than its covariance needs, while all rows together
-        vary in that direction. A component of many equal rows is not meant: it is in the data.
+        Such a component holds fewer rows (K,) than its covariance needs, and the others vary
+        in that direction. A component of many equal rows is not meant: it is in the data. Nor
+        is a column of few values meant, in which no component varies.
         """
-        layout, K = self.layout, len(counts)
-        if not self.reg_covar or self.prior.has_scale:
+        layout, K = self.layout, len(n_rows)
+        if not self.reg_covar or self.prior.has_scale or layout.n_groups == 1:
             return np.zeros(K, bool)
         matrices = layout.of_groups(params.covariances)
-        gaps = params.means - params.weights @ params.means
         if layout.dense:
             values, vectors = np.linalg.eigh(matrices)
             smallest, direction = values[:, 0], vectors[:, :, 0]
-            within = np.einsum("gd,kde,ge->gk", direction, matrices, direction)
-            spread = (within + (direction @ gaps.T) ** 2) @ params.weights
+            variances = np.einsum("kd,jde,ke->kj", direction, matrices, direction)
         else:
-            axis = matrices.argmin(1)
             smallest = matrices.min(1)
-            spread = ((matrices + gaps**2).T @ params.weights)[axis]
-        rows = counts.reshape(len(smallest), -1).sum(1)
-        few = rows < 2 * (layout.block_size + 1)
-        floor = self.reg_covar
-        at_floor = (smallest <= MAX_FLOOR * floor) & (spread >= MIN_SPREAD * floor)
-        return np.broadcast_to(at_floor & few, K) & (params.weights > 0)
+            variances = matrices.T[matrices.argmin(1)]
+        weights = np.where(np.eye(K, dtype=bool), 0, params.weights)
+        spread = (variances * weights).sum(1) / np.maximum(weights.sum(1), MIN_SCALE)
+        at_floor = smallest <= MAX_FLOOR * self.reg_covar
+        few = n_rows < 2 * (layout.block_size + 1)
+        found = at_floor & few & (spread >= MIN_SPREAD * self.reg_covar)
+        return np.asarray(found & (params.weights > 0))
 
     # -- prior ------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from sklearn.cluster import KMeans
 from skem._base.passes import Passes
 from skem._rows.parts import InMemory
 from skem._typing import Array, Indices
-from skem.mixture._candidates import Batch, Scores
+from skem.mixture._candidates import DECIMALS, Batch, Scores
 from skem.mixture._missing import Group
 from skem.mixture._model import Mixture, Params
 
@@ -41,22 +41,18 @@ class Lowest:
     log_density: Array
 
     def __add__(self, other: "Lowest") -> "Lowest":
-        both = [
-            np.concatenate([a, b])
-            for a, b in (
-                (self.values, other.values),
-                (self.weight, other.weight),
-                (self.log_density, other.log_density),
-            )
-        ]
-        return Lowest(self.size, *both).cut()
+        return Lowest(
+            self.size,
+            np.concatenate([self.values, other.values]),
+            np.concatenate([self.weight, other.weight]),
+            np.concatenate([self.log_density, other.log_density]),
+        ).cut()
 
     def cut(self) -> "Lowest":
-        if len(self.weight) <= self.size:
-            return self
-        index = np.argpartition(self.log_density, self.size)[: self.size]
+        """Return the lowest rows only, in an order that does not depend on the parts."""
+        order = np.lexsort([*self.values.T, self.log_density.round(DECIMALS)])[: self.size]
         return Lowest(
-            self.size, self.values[index], self.weight[index], self.log_density[index]
+            self.size, self.values[order], self.weight[order], self.log_density[order]
         )
 
 
@@ -93,7 +89,7 @@ def _lowest_of(
         values[place[chosen][:, None], np.arange(values.shape[1])[observed]] = group.values[
             chosen
         ]
-    return Lowest(size, values[index], weight[index], log_density[index])
+    return Lowest(size, values[index], weight[index], log_density[index]).cut()
 
 
 def _log_density(model: Mixture, params: Params, groups: Any) -> Array:

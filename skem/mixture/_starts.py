@@ -102,6 +102,17 @@ class Search:
     max_iter: int
     tol: float
 
+    def collapsed(self, params: Params, stats: Stats) -> Indices:
+        """Return the components that collapsed, see ``Mixture.collapsed``.
+
+        Neither repeated rows nor a factor of the weights changes the answer.
+        """
+        rows, sample = self.passes.rows, self.sample
+        unit = stats.weight / rows.n_positive
+        if sample.is_whole:  # equal rows are one row here
+            unit = np.asarray(sample.rows.weight).min()
+        return np.flatnonzero(self.model.collapsed(params, stats.counts / unit))
+
     # -- order of the starts -----------------------------------------------------------
 
     def starts(
@@ -154,7 +165,7 @@ class Search:
             if run.interrupted:
                 raise KeyboardInterrupt
             end, stats = run.state
-            n_collapsed = len(collapsed(self.model, self.sample.rows, end, stats))
+            n_collapsed = len(self.collapsed(end, stats))
             trial = Trial(n_collapsed, run.objectives[-1], params, end)
             kept = trial if kept is None else min(kept, trial, key=Trial.rank)
             if not n_collapsed:
@@ -188,7 +199,7 @@ class Search:
     def _rank(self, params: Params) -> tuple[int, float]:
         stats = self.passes.total(params)
         objective = (stats.log_lik + self.model.log_prior(params)) / stats.weight
-        return len(collapsed(self.model, self.passes.rows, params, stats)), -objective
+        return len(self.collapsed(params, stats)), -objective
 
     # -- starts on the sample ----------------------------------------------------------
 
@@ -282,15 +293,6 @@ class Outcome:
         return len(self.collapsed), -self.run.objectives[-1]
 
 
-def collapsed(model: Mixture, rows: Rows, params: Params, stats: Stats) -> Indices:
-    """Return the components that collapsed.
-
-    A row counts as its weight; weights below 1 on average are not repeats, and are scaled.
-    """
-    counts = stats.counts * max(1.0, rows.n_positive / stats.weight)
-    return np.flatnonzero(model.collapsed(params, counts))
-
-
 def first_to_hold(
     search: Search,
     starts: Iterator[Params],
@@ -315,7 +317,7 @@ def first_to_hold(
                 if before is None or not before.objectives:
                     before = failure.run
                 continue
-            found = collapsed(search.model, search.passes.rows, *run.state)
+            found = search.collapsed(*run.state)
             outcomes.append(Outcome(run, found, n_replaced))
             done = is_final or not len(found) or run.interrupted
             if done or len(outcomes) == MAX_COLLAPSED:
