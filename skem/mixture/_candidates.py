@@ -146,31 +146,45 @@ class Batch:
         else:
             diagonal = np.broadcast_to(precision[..., 0, 0], (S, precision.shape[1], D))
             slope, products = diagonal * averages, -0.5 * diagonal
-        constant = np.log(counts / counts.sum(1, keepdims=True)) - log_det / 2
+        constant = np.log(counts / self.weight.sum()) - log_det / 2
         constant = constant - 0.5 * (averages * slope).sum(-1) - D / 2 * math.log(2 * math.pi)
         products = np.broadcast_to(products, (S, K, products.shape[-1]))
         return np.concatenate([constant[..., None], slope, products], axis=-1)
 
-    def e_step(self, theta: Array) -> Scores:
-        """Return the posterior, the sums and the objective of each candidate."""
+    def e_step(self, theta: Array, log_rest: Array | None = None) -> Scores:
+        """Return the posterior, the sums and the objective of each candidate.
+
+        ``log_rest`` (S, n) is the log-density of components that do not change.
+        """
         S, K, F = theta.shape
         r = (theta.reshape(S * K, F) @ self.phi.T).reshape(S, K, -1)
         top = r.max(1)
+        if log_rest is not None:
+            np.maximum(top, log_rest, out=top)
         r -= top[:, None]
         np.exp(r, out=r)
         total = r.sum(1)
+        if log_rest is not None:
+            total += np.exp(log_rest - top)
         log_density = top + np.log(total)
         r *= (self.weight / total)[:, None]
-        sums, layout = self.sums_of(r), self.model.layout
-        n_bad = (sums[..., 0] < self.few / layout.group_size).sum(1)
+        sums = self.sums_of(r)
+        n_bad = (sums[..., 0] < self.few / self.model.layout.group_size).sum(1)
         objective = log_density @ self.weight / self.weight.sum()
         return Scores(sums, r, log_density, objective, n_bad)
 
-    def run(self, sums: Array, n_iter: int, *, steady: bool = False) -> Scores:
+    def run(
+        self,
+        sums: Array,
+        n_iter: int,
+        *,
+        steady: bool = False,
+        log_rest: Array | None = None,
+    ) -> Scores:
         """Run EM for ``n_iter`` iterations from each candidate."""
         for i in range(n_iter):
             moments = self.steadied if steady and i == 0 else self.moments
-            scores = self.e_step(self.theta(*moments(sums)))
+            scores = self.e_step(self.theta(*moments(sums)), log_rest)
             sums = scores.sums
         return scores
 

@@ -6,6 +6,7 @@ free one at a group of such rows, or splits a component that fits badly (Ueda, N
 Ghahramani and Hinton, 2000).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,10 +25,9 @@ from skem.mixture._model import Mixture, Params
 N_LOW_GROUPS = 10  # clusters of the rows of lowest density
 N_MOVES = 8  # moves that are tried in a round
 N_ROUNDS = 5  # rounds at most; a round without an accepted move is the last
-N_ITER = 5  # iterations of EM after a move, before it is compared
-# Entries of the responsibilities of all moves of a round, at most (160 MB).
-MAX_ENTRIES = 20_000_000
+N_ITER = 4  # iterations of EM after a move, before it is compared
 MIN_GAIN = 1e-6  # smallest gain of a move, in nats per row
+MIN_REST = 1e-300  # smallest share of a row that other components explain
 SPLIT_SHIFT = 0.8  # standard deviations from a component to its halves
 
 
@@ -101,49 +101,62 @@ def moved(model: Mixture, sample: InMemory, params: Params) -> Params | None:
     groups = model.rows(sample.values, float)
     X, weight = model.impute(params, groups), np.asarray(sample.weight)
     batch = Batch(model, X, weight, np.isnan(sample.values))
-    shares = np.exp(_normalized(model.log_joint(params, groups))).T * weight
-    scores = batch.run(batch.sums_of(shares[None]), 1)
+    log_joint = model.log_joint(params, groups)
+    shares = np.exp(log_joint - logsumexp(log_joint, axis=1, keepdims=True)).T
+    scores = batch.run(batch.sums_of((shares * weight)[None]), 1)
     accepted = False
     for _ in range(N_ROUNDS):
-        sums = np.concatenate([scores.sums, proposals(batch, scores)])
-        scores = batch.run(sums, N_ITER)
-        best = int(scores.best(1)[0])
-        gain = scores.objective[best] - scores.objective[0]
-        fewer = scores.n_bad[best] < scores.n_bad[0]
-        scores = scores.take(np.array([best]))
-        if best == 0 or not (gain > MIN_GAIN or fewer):
+        better = _moved_once(batch, scores)
+        if better is None:
             break
-        accepted = True
+        scores, accepted = batch.run(better, N_ITER), True
     return batch.params(scores.sums[0]) if accepted else None
 
 
-def _normalized(log_joint: Array) -> Array:
-    return log_joint - logsumexp(log_joint, axis=1, keepdims=True)
+def _moved_once(batch: Batch, scores: Scores) -> Array | None:
+    """Return the sums (1, K, F) after the best move, or None if no move is a gain.
 
-
-def proposals(batch: Batch, scores: Scores) -> Array:
-    """Return the sums after each move, (number of moves, K, F)."""
+    Each move changes two or three components. They run a few iterations of EM while the
+    others stay as they are.
+    """
     sums, log_density = scores.sums[0], scores.log_density[0]
-    K, n = scores.responsibilities.shape[1:]
-    limit = min(N_MOVES, max(1, MAX_ENTRIES // (K * n)))
+    best: tuple[tuple[int, float], Array] | None = None
+    for changed, new in proposals(batch, scores):
+        taken = scores.responsibilities[0, changed].sum(0) / batch.weight
+        log_rest = log_density + np.log(np.maximum(1 - taken, MIN_REST))
+        tried = batch.run(new[None], N_ITER, log_rest=log_rest[None])
+        few = int(tried.n_bad[0]) - _n_few(batch, sums[changed])
+        rank = (few, -float(tried.objective[0]))
+        if best is None or rank < best[0]:
+            whole = sums.copy()
+            whole[changed] = tried.sums[0]
+            best = rank, whole
+    if best is None:
+        return None
+    (few, objective), whole = best
+    gain = -objective - float(scores.objective[0])
+    return whole[None] if few < 0 or (few == 0 and gain > MIN_GAIN) else None
+
+
+def _n_few(batch: Batch, sums: Array) -> int:
+    return int((sums[:, 0] < batch.few / batch.model.layout.group_size).sum())
+
+
+def proposals(batch: Batch, scores: Scores) -> Iterator[tuple[list[int], Array]]:
+    """Yield the components that a move changes, and their sums after it."""
+    sums = scores.sums[0]
     pairs = _overlapping(scores.responsibilities[0], batch.weight)
     bad = _badly_fitted(batch, scores)
-    groups = _low_groups(batch, log_density)
-    out = []
-    for c in range(limit):
+    groups = _low_groups(batch, scores.log_density[0])
+    for c in range(N_MOVES):
         first, second = pairs[(c // 2) % len(pairs)]
-        new = sums.copy()
-        new[first] = sums[first] + sums[second]
-        free = [k for k in bad if k not in (first, second)]
+        merged = sums[first] + sums[second]
+        free = [int(k) for k in bad if k not in (first, second)]
         if c % 2 == 0 and c // 2 < len(groups):
-            new[second] = groups[c // 2]
+            yield [first, second], np.stack([merged, groups[c // 2]])
         elif free:
             parent = free[(c // 2) % len(free)]
-            new[parent], new[second] = _halves(batch, sums[parent])
-        else:
-            continue
-        out.append(new)
-    return np.array(out).reshape(len(out), K, sums.shape[1])
+            yield [first, second, parent], np.stack([merged, *_halves(batch, sums[parent])])
 
 
 def _overlapping(r: Array, weight: Array) -> list[tuple[int, int]]:

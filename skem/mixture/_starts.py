@@ -7,7 +7,6 @@ on the sample, and components move to rows that the sample did not show.
 
 import logging
 from collections.abc import Callable, Iterator
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
@@ -39,10 +38,10 @@ MAX_EXTRA_ROWS = 50
 # not finite, and if it was.
 MAX_TRIES, MAX_COLLAPSED = 10, 3
 # The race: draws of k-means++ in each of two units, iterations and numbers of those that stay,
-# rows at least, and entries of the features at most (80 MB).
+# rows at least, and entries of the features at most.
 N_DRAWS = 4
-RACE = ((3, 3), (4, 1))
-RACE_ROWS, MAX_RACE = 500, 10_000_000
+RACE = ((3, 3), (3, 1))
+RACE_ROWS, MAX_RACE = 500, 2_000_000
 logger = logging.getLogger("skem")
 
 
@@ -128,7 +127,8 @@ class Search:
         elif given.means is not None:
             yield given.on(start_at_means(self.model, self.passes, given.means))
         else:
-            first = deepcopy(rng)  # the first start is the same as with n_init=1
+            first = np.random.RandomState()
+            first.set_state(rng.get_state())  # the first start is that of n_init=1
             seeds = [first, *rng.randint(2**31 - 1, size=n_init - 1).tolist()]
             if n_init > 1 or not self.sample.is_whole:
                 yield from self._compared(given, seeds, n_jobs)
