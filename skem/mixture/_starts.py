@@ -40,7 +40,7 @@ MAX_TRIES, MAX_COLLAPSED = 10, 3
 # The race: draws of k-means++ in each of two units, iterations and numbers of those that stay,
 # rows at least, and entries of the features at most.
 N_DRAWS = 4
-RACE = ((3, 3), (3, 1))
+RACE = ((4, 4), (6, 2), (10, 1))
 RACE_ROWS, MAX_RACE = 500, 2_000_000
 logger = logging.getLogger("skem")
 
