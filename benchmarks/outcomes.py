@@ -198,6 +198,7 @@ def report(records: list[dict]) -> None:
             g for r, g in zip(chosen, gaps, strict=True) if not r["theirs"]["n_collapsed"]
         ]
         held = [r["ours"]["held_out"] - r["theirs"]["held_out"] for r in chosen]
+        five = "ours, 5 starts"
         ten = [r for r in chosen if "theirs, 10 starts" in r]
         print(
             f"{name:24s} {len(chosen):5d}  {share(g < -0.05 for g in gaps)} "
@@ -208,12 +209,13 @@ def report(records: list[dict]) -> None:
             f"{share(worse_with_more_starts(r) for r in chosen)}  "
             f"{share(short_of(r, 'ours') for r in ten)} "
             f"{ratio(r['theirs, 10 starts']['seconds'] / r['ours']['seconds'] for r in ten)} "
-            f"{share(short_of(r, 'ours, 5 starts') for r in ten)} "
-            f"{ratio(r['theirs, 10 starts']['seconds'] / r['ours, 5 starts']['seconds'] for r in ten)}"
+            f"{share(short_of(r, five) for r in ten)} "
+            f"{ratio(r['theirs, 10 starts']['seconds'] / r[five]['seconds'] for r in ten)}"
         )
 
     print(
-        f"{'':30s}  ------ objective -----  - held out -   more          n_init=5   10 starts of theirs"
+        f"{'':30s}  ------ objective -----  - held out -   more          n_init=5   "
+        "10 starts of theirs"
     )
     print(
         f"{'':24s}  fits   lower proper higher   lower higher   coll.   speed   worse  "

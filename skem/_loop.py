@@ -1,4 +1,4 @@
-"""The loop that trains every model, and nothing else.
+"""The loop that trains every model, and the rules that stop it.
 
 A training is ``state, objective = step(state)`` repeated. One EM iteration is a step; so is one
 pass over minibatches. The objective is maximized, in nats per sample: a nat is the unit of
@@ -49,7 +49,7 @@ class Run:
     interrupted: bool = False
 
     def then(self, later: "Run") -> "Run":
-        """Return this run continued by a later one, from where that is better."""
+        """Append a later run; of its objectives, those above the last one here are kept."""
         better = [value for value in later.objectives if value > self.objectives[-1]]
         return replace(
             later,

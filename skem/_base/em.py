@@ -113,12 +113,12 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
         mixed = (1 - step) * kept + (step / stats.weight) * stats
         try:
             if not (np.isfinite(objective) and mixed.is_finite()):
-                raise FloatingPointError("their likelihood is not finite")
+                raise FloatingPointError("its likelihood is not finite")
             new = model.m_step(params, seen * mixed)
         except FloatingPointError as error:
             raise ValueError(
-                f"X cannot be added to what was fitted: {error}. Rescale it as the first "
-                "batch was, or give larger batches."
+                f"X cannot be added to the fit: {error}. Scale it like the first "
+                "batch, or pass larger batches."
             ) from error
         mixed = model.recenter(mixed, params, new)
         self._set_attributes(model, new, mixed, seen, n_batches=self._n_batches + 1)

@@ -45,8 +45,8 @@ class MinibatchEstimator(LatentEstimator):
     - ``_check_rows(X, sample_weight=None, *, reset)``: rows that can be shuffled;
     - ``_start(rows, chosen, seed, resume, n_passes)``: a training of new parameters, or of
       copies of the fitted ones; ``n_passes`` is None in ``partial_fit``;
-    - ``_pass(training, rows, chosen, i)``: trains in pass i over the chosen rows, or in that
-      of ``partial_fit`` if i is None; returns the objective;
+    - ``_pass(training, rows, chosen, i)``: trains for one pass over the chosen rows and
+      returns the objective; i counts the passes, and is None in ``partial_fit``;
     - ``_split_generator(seed)``: the random numbers that choose validation rows;
     - ``_validation_score(training, rows, chosen)``: the score of validation rows;
     - ``_line(training, patience)``: what to print of the last pass;

@@ -67,7 +67,7 @@ def row_function(
 ) -> OfPart:
     """Return a method as a function of parts, whose rows have this shape.
 
-    It stays as it is when the estimator is fitted anew.
+    It uses a copy of the estimator, so that a later fit does not change it.
     """
     estimator = copy(estimator)
     for own in ("feature_names_in_", "_skl_callbacks"):  # parts have no names
@@ -93,7 +93,8 @@ def weighted_mean(estimator: Any, name: str, X: Any, sample_weight: Any) -> tupl
         if not len(rows):
             raise ValueError(f"X has shape {rows.shape}, but at least 1 row is needed.")
         function = row_function(estimator, X.shape[1:], name)
-        function(np.zeros((1, *X.shape[1:]), rows.dtype))  # what is computed once travels then
+        # what the first call caches then goes to the workers with the function
+        function(np.zeros((1, *X.shape[1:]), rows.dtype))
         return function
 
     function = rows.choose(getattr(estimator, name), of_part)

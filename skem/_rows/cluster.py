@@ -166,14 +166,15 @@ class Blocks(Rows):
                 return found
         raise ValueError(
             f"sample_weight has shape {weight.shape}, but X has {len(self)} rows: give one "
-            "weight for each row, in the same blocks where their lengths are not known."
+            "weight for each row. If the lengths of the blocks of X are unknown, the weights "
+            "need the same blocks."
         )
 
     def in_random_order(self, name: str) -> NoReturn:
         raise TypeError(
-            f"X is of dask, which {name} takes only where it need not shuffle rows: call "
-            "partial_fit, which learns from the blocks in their order, once for each pass; or "
-            "store X, by X.to_zarr for example, and give that file."
+            f"X is a dask collection, but {name}.fit shuffles rows. Call partial_fit(X) once "
+            "for each pass, which keeps the order of the blocks. Or save X to a file, with "
+            "X.to_zarr for example, and fit that."
         )
 
     def in_memory(self, reason: str) -> NoReturn:
@@ -371,7 +372,7 @@ def _sum_of(tasks: list[Any]) -> Any:
 
 
 def _no_warning() -> Any:
-    """Allow large graphs: parameters may be large, and dask has warned of data already."""
+    """Turn off the warning of dask about large graphs: ours hold parameters, not data."""
     from dask import config
 
     return config.set({"distributed.admin.large-graph-warning-threshold": 2**62})

@@ -164,7 +164,7 @@ class Stored(LocalRows):
     def batch_order(self, order: Indices) -> Indices:
         """Rearrange shuffled indices so that few parts of a file are needed at a time.
 
-        Parts in random order are grouped to windows, within which rows stay shuffled.
+        Parts in random order form groups, and rows are shuffled within a group.
         """
         if isinstance(self.origin, np.ndarray):
             return order

@@ -68,7 +68,7 @@ class Ones:
 
 @lru_cache(maxsize=4)
 def _ones(n: int) -> Array:
-    """Return ones, kept: for each chunk a new array would cost as much as its rows."""
+    """Return ones from a cache: a new array for each chunk costs as much as its rows."""
     out = np.ones(n)
     out.flags.writeable = False
     return out
@@ -137,7 +137,10 @@ class Rows(ABC):
 
     @abstractmethod
     def in_random_order(self, name: str) -> "LocalRows":
-        """Return the rows if ``rows[index]`` works; else raise what the estimator advises."""
+        """Return rows that can be taken in any order, or raise if they are on a cluster.
+
+        ``name`` is the estimator that the message names.
+        """
 
     @abstractmethod
     def in_memory(self, reason: str) -> "Rows":
@@ -191,7 +194,7 @@ class Rows(ABC):
     def one_by_one(
         self, sample_weight: Any, weigh: Callable[[Any, "Rows"], "Rows"]
     ) -> Iterator[tuple[Any, Any]]:
-        """Yield blocks in memory and their weights, in order; X as it is off a cluster."""
+        """Yield each block of a cluster with its weights; other rows are one block."""
 
     # -- some of the rows -----------------------------------------------------------------
 

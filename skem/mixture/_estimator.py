@@ -1,9 +1,10 @@
 """BayesianGMM_MAP: a Gaussian mixture at the mode of its posterior.
 
-A fit uses four parts: ``_base`` (the frame and the loop of EM), ``_starts`` (the sample and
-the starts), ``_model`` (E and M step), and the inner loop in ``_sums`` (NumPy) or ``_kernel``
-(numba). ``_missing`` handles missing values, ``_prior`` the priors, and ``_potts`` the spatial
-prior.
+A fit takes these steps: ``_starts`` draws a sample and finds starts on it (``_candidates``,
+``_moves``) or takes those that the user gave (``_given``). ``skem._loop`` repeats the E and M
+steps of ``_model``, whose inner loop is ``_sums`` (NumPy) or ``_kernel`` (numba). ``_missing``
+handles missing values, ``_prior`` the priors, ``_potts`` the spatial prior, and ``_pixels``
+equal rows of images.
 """
 
 from __future__ import annotations
@@ -111,10 +112,10 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         Source of the hyperparameters that are not given below. "flat" has no effect:
         alpha = 1, kappa_0 = 0, Sigma_0 = 0 and nu_0 = -(D + 2) with full or spherical
         covariances, -(D + 1 + K) with tied and -3 with diagonal ones. "empirical" is a weak
-        prior that follows the units of X [1]_: mu_0 is the mean of X, kappa_0 = 0.01,
-        nu_0 = D + 2 and Sigma_0 = cov(X) / K^(2/D). Diagonal covariances use the diagonal
-        of this matrix, and spherical ones the mean of the diagonal. A singular cov(X) is
-        shrunk toward its diagonal.
+        prior that follows the units of X: mu_0 is the mean of X, kappa_0 = 0.01, nu_0 is 1
+        above the flat value, and Sigma_0 = diag(var(X)) / K^(2/D), the volume of X shared by
+        K components [1]_. Spherical covariances use the mean of the variances. The prior
+        counts as one row, and keeps components of few rows from collapsing.
     weight_concentration_prior : float, default=None
         The concentration alpha. A value below 1 can switch components off: their weight
         becomes 0.
@@ -396,7 +397,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         self._check_size(rows)
         if resume:
             self._check_same_model(rows.shape[1])
-        rng, shown = check_random_state(self.random_state), rows
+        rng, original = check_random_state(self.random_state), rows
         rows = rows.positive()
         with one_blas_thread():
             if self.connectivity is None:
@@ -414,14 +415,14 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             )
             given = self._given(mixture, resume)
             model, passes = self._passes(search)
-            # scikit-learn compares objectives before the M step: it runs one step more
+            # scikit-learn notices convergence one step later: from the same start, do the same
             rule = {"delay": 0 if resume else 1} if given.is_complete else {"patient": True}
             try:
                 outcome = first_to_hold(
                     search,
                     search.starts(given, rng, self.n_init, self.n_jobs),
                     lambda params: self._run_em(
-                        model, passes, params, shown, self.max_iter, **rule
+                        model, passes, params, original, self.max_iter, **rule
                     ),
                     is_final=given.means is not None,
                 )

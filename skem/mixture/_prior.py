@@ -17,9 +17,8 @@ MIN_RELATIVE_SPREAD = 1e-15
 # Below this, squares of the scale and products of two squares are finite in float64.
 MAX_SCALE = 1e70
 MEAN_PRECISION = 0.01  # in the empirical prior, the mean counts as 1% of a row
-# A correlation matrix with an eigenvalue below MIN_EIGENVALUE is treated as singular. Its
-# correlations are reduced by the share MIN_SHRINKAGE, or by more if there are few rows.
-MIN_EIGENVALUE, MIN_SHRINKAGE = 1e-6, 1e-3
+# In the empirical prior, the covariance counts as one row: benchmarks/prior.py compares more.
+N_PRIOR_ROWS = 1
 
 
 def scale_of(seen: Moments) -> Array:
@@ -44,50 +43,36 @@ def flat_prior(layout: Layout) -> Prior:
 
 
 def empirical_prior(layout: Layout, rows: Rows, mean: Array, scale: Array) -> Prior:
-    """Return the prior of Fraley and Raftery (2007).
+    """Return a weak prior that follows the units of X.
 
-    It is weak, and it follows the units of X.
+    Its scale is the variances of the data divided by K^(2/D), as if K equal components shared
+    the volume (Fraley and Raftery, 2007). It counts as one row. Correlations are left out:
+    with few rows per feature those of the data are mostly noise.
     """
-    mean, covariance = data_moments(layout, rows, mean, scale)
+    mean, variances = data_moments(layout, rows, mean, scale)
     share = layout.n_components ** (2 / layout.n_features)
-    if layout.dense:
-        covariance = _definite(covariance, rows.n_positive)
-    return Prior(1.0, MEAN_PRECISION, mean, layout.n_features + 2, covariance / share)
-
-
-def _definite(covariance: Array, n_rows: int) -> Array:
-    """Return the covariance (1, 1, D, D), shrunk toward its diagonal if it is singular."""
-    diagonal = covariance * np.eye(covariance.shape[-1])
-    std = np.sqrt(np.einsum("gbii->gbi", covariance))
-    correlation = covariance / (std[..., None] * std[..., None, :])
-    if np.linalg.eigvalsh(correlation).min() > MIN_EIGENVALUE:
-        return covariance
-    share = max(MIN_SHRINKAGE, len(std[0, 0]) / (n_rows + len(std[0, 0])))
-    return (1 - share) * covariance + share * diagonal
+    dof = layout.flat_degrees_of_freedom + N_PRIOR_ROWS
+    return Prior(1.0, MEAN_PRECISION, mean, dof, variances / share)
 
 
 def data_moments(layout: Layout, rows: Rows, mean: Array, scale: Array) -> tuple[Array, Array]:
-    """Compute the mean of the data and their covariance (1, B, d, d) in one pass.
+    """Compute the mean of the data and their variances, as blocks (1, B, d, d), in one pass.
 
     ``mean`` and ``scale`` come from a sample and center the pass. A constant feature gets
-    the smallest spread of the other features, so that the covariance is positive definite.
+    the smallest spread of the other features, so that the blocks are positive definite.
     """
-    single = Layout(layout.covariance_type, 1, layout.n_features)
+    one = Layout("diag", 1, layout.n_features)
     positive = scale[scale > 0]
     floor = positive.min() if len(positive) else 1.0
     spread = np.where(scale > 0, scale, floor)
-    blocks: Any = np.diag(spread**2) if single.dense else spread**2
-    if single.n_repeats > 1:
-        blocks = np.mean(spread**2)
-    params = Params(single, np.ones(1), mean[None], single.to_blocks(blocks))
-    model = Mixture(single, flat_prior(single), scale)
+    params = Params(one, np.ones(1), mean[None], one.to_blocks(spread**2))
+    model = Mixture(one, flat_prior(one), scale)
     stats = Passes(model, rows).total(params)
     averages, scatter = model.moments(params, stats)
-    covariance = single.pool(scatter) / (single.n_repeats * stats.weight)
-    rest: Any = np.where(scale > 0, 0, floor**2)
-    if single.n_repeats > 1:
-        rest = np.where((scale > 0).any(), 0, floor**2)
-    return averages[0], covariance + single.to_blocks(np.diag(rest) if single.dense else rest)
+    variances = scatter[0] / stats.weight + np.where(scale > 0, 0, floor**2)
+    if layout.n_repeats > 1:
+        return averages[0], layout.to_blocks(variances.mean())
+    return averages[0], layout.to_blocks(np.diag(variances) if layout.dense else variances)
 
 
 def given_prior(

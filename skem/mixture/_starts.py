@@ -29,8 +29,8 @@ from skem.mixture._given import Given, start_at_means
 from skem.mixture._model import CollapseError, Mixture, Params, Stats
 from skem.mixture._moves import moved, with_lowest
 
-# Minimum number of rows in the sample, in total, per component, and per parameter of a
-# component: components with few rows per parameter collapse on the sample.
+# The sample has as many rows as the largest of these asks for: in total, per component, and
+# values per parameter of a component. With fewer, components collapse on the sample.
 SAMPLE_ROWS, SAMPLE_ROWS_PER_COMPONENT, VALUES_PER_PARAMETER = 5000, 50, 20
 # Largest number of rows added to the sample for a feature that is constant or missing in it.
 MAX_EXTRA_ROWS = 50

@@ -179,7 +179,9 @@ def test_weights(name, X):
     one = clone(model).fit(X, sample_weight=counts)
     # against a prior, larger weights count for more
     flat = {"prior": "flat"} if "prior" in model.get_params() else {}
-    fits = [clone(model).set_params(**flat).fit(X, sample_weight=c * counts) for c in (1, 1000.0)]
+    fits = [
+        clone(model).set_params(**flat).fit(X, sample_weight=c * counts) for c in (1, 1000.0)
+    ]
     np.testing.assert_allclose(*(m.transform(X) for m in fits), rtol=1e-3, atol=1e-4)
     weighted = one.score(X, sample_weight=counts)
     assert weighted == pytest.approx(one.score(np.repeat(X, counts, axis=0)))

@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -585,6 +584,19 @@ def test_starts_without_rows_or_with_few_distinct_ones():
     flat = np.column_stack([X, np.ones(60)])
     with pytest.raises(ValueError, match="constant or collinear"):
         BayesianGMM_MAP(2, reg_covar=0).fit(flat)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_weights_are_repeats_where_features_are_equal(kind):
+    """Grey pixels as RGB: bytes are merged into few rows with weights, floats are not."""
+    grey = np.random.default_rng(0).integers(0, 60, size=900)
+    grey[:300] += 150
+    pixels = np.repeat(grey[:, None], 3, axis=1)
+    options = {"covariance_type": kind, "prior": "empirical", "random_state": 0}
+    as_bytes = BayesianGMM_MAP(2, **options).fit(pixels.astype(np.uint8))
+    as_floats = BayesianGMM_MAP(2, **options).fit(pixels.astype(float))
+    expected = pytest.approx(as_floats.score(pixels), abs=1e-6)
+    assert as_bytes.score(pixels.astype(np.uint8)) == expected
 
 
 @pytest.mark.parametrize("kind", TYPES)
