@@ -37,8 +37,7 @@ from skem._threads import one_blas_thread
 from skem._typing import Array, Indices
 from skem.mixture._covariances import Layout, inverse_cholesky
 from skem.mixture._given import Given, given_of
-from skem.mixture._missing import Group
-from skem.mixture._model import Mixture, Params, Prior, Stats, fast_pays, params_of
+from skem.mixture._model import Groups, Mixture, Params, Prior, Stats, fast_pays, params_of
 from skem.mixture._pixels import merge_equal_pixels
 from skem.mixture._potts import PottsMixture, PottsPasses, neighbors
 from skem.mixture._prior import empirical_prior, flat_prior, given_prior, scale_of
@@ -734,5 +733,5 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         return X.astype(np.float32 if model.single else np.float64, copy=False), components
 
 
-def _most_probable(model: Mixture, params: Params, groups: list[Group]) -> Indices:
+def _most_probable(model: Mixture, params: Params, groups: Groups) -> Indices:
     return model.log_joint(params, groups).argmax(1)

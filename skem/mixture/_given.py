@@ -10,8 +10,7 @@ from skem._base.passes import Passes
 from skem._typing import Array
 from skem.mixture._candidates import MIN_SHARE, params_of_moments, steadied
 from skem.mixture._covariances import Layout
-from skem.mixture._missing import Group
-from skem.mixture._model import Mixture, Params, Stats
+from skem.mixture._model import Groups, Mixture, Params, Stats
 from skem.mixture._prior import check_covariances
 
 
@@ -96,7 +95,7 @@ def start_at_means(model: Mixture, passes: Passes, means: Array) -> Params:
     return params_of_moments(model, *steadied(stats.counts, averages, scatter, floor))
 
 
-def _of_nearest(model: Mixture, params: Params, groups: list[Group], weight: Array) -> Stats:
+def _of_nearest(model: Mixture, params: Params, groups: Groups, weight: Array) -> Stats:
     nearest = model.log_joint(params, groups).argmax(1)
     shares = np.eye(len(params.weights))[nearest]
     return model.e_step(params, groups, weight, shares)

@@ -1,6 +1,7 @@
 """Rows with missing values: rows with the same observed features form a group.
 
-The observed features o of a group follow the marginal mixture, which is exact. One matrix,
+Rows that share their pattern with few others are left to ``_scattered``. The observed
+features o of a group follow the marginal mixture, which is exact. One matrix,
 M = A Sigma[:, o] A_o^T, gives the moments of all whitened coordinates:
 
     E[z | z_o] = M z_o,   Cov[z | z_o] = I - M M^T
@@ -13,9 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from skem._typing import Array, Indices
+from skem._typing import Array, Indices, Mask
 from skem.mixture._covariances import inverse_cholesky
+from skem.mixture._scattered import Scattered
 from skem.mixture._sums import Whitening
+
+# Rows with the same pattern from which one factorization for all pays.
+MIN_GROUP = 8
 
 
 @dataclass(frozen=True)
@@ -35,8 +40,8 @@ class Group:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def group_rows(values: Array) -> list[Group]:
-    """Group rows with the same missing features.
+def group_rows(values: Array) -> list[Group | Scattered]:
+    """Group rows with the same missing features, and the rest by their number.
 
     If nothing is missing, the result is one group that is not copied.
     """
@@ -46,11 +51,21 @@ def group_rows(values: Array) -> list[Group]:
     _, inverse = np.unique(keys, axis=0, return_inverse=True)
     order = np.argsort(inverse, kind="stable")
     places = np.split(order, np.flatnonzero(np.diff(inverse[order])) + 1)
-    groups = []
+    groups: list[Group | Scattered] = []
+    rest = []
     for place in places:
+        if len(place) < MIN_GROUP:
+            rest.append(place)
+            continue
         observed = np.flatnonzero(~missing[place[0]])
         groups.append(Group(values[np.ix_(place, observed)], observed, place))
-    return groups
+    return groups + (_scattered(values, missing, np.concatenate(rest)) if rest else [])
+
+
+def _scattered(values: Array, missing: Mask, place: Indices) -> list[Scattered]:
+    counts = missing[place].sum(1)
+    groups = (place[counts == count] for count in np.unique(counts))
+    return [Scattered(values[own].astype(float), missing[own], own) for own in groups]
 
 
 def marginal(

@@ -28,6 +28,7 @@ from skem._typing import Array, Indices, Mask
 from skem.mixture import _sums
 from skem.mixture._covariances import Layout, inverse_cholesky
 from skem.mixture._missing import Group, conditional_means, group_rows, marginal
+from skem.mixture._scattered import Filling, Scattered
 from skem.mixture._sums import Whitening
 
 # A component has collapsed if its standard deviation, divided by that of the data, is below
@@ -44,6 +45,9 @@ MIN_FAST_TIME = 2e7
 # Largest number of features for which the compiled loop is faster than NumPy: with full
 # covariances, and with the other types.
 MAX_FAST_FULL, MAX_FAST_OTHER = 128, 4
+
+
+Groups = list[Group | Scattered]
 
 
 class CollapseError(FloatingPointError):
@@ -175,7 +179,7 @@ class Mixture:
         spread = max(spread, float(self.scale.max(initial=0)))
         return np.dtype(float if smallest < MIN_SINGLE_SCALE * spread else dtype)
 
-    def rows(self, values: Array, dtype: DTypeLike) -> list[Group]:
+    def rows(self, values: Array, dtype: DTypeLike) -> Groups:
         """Split a chunk (n, D) into groups of rows with the same missing features."""
         return group_rows(np.asarray(values, dtype))
 
@@ -184,7 +188,7 @@ class Mixture:
     def e_step(
         self,
         params: Params,
-        groups: list[Group],
+        groups: Groups,
         weight: Array,
         responsibilities: Array | None = None,
     ) -> Stats:
@@ -196,10 +200,17 @@ class Mixture:
         return sum(stats[1:], stats[0])
 
     def _group_stats(
-        self, params: Params, group: Group, weight: Array, responsibilities: Array | None
+        self,
+        params: Params,
+        group: Group | Scattered,
+        weight: Array,
+        responsibilities: Array | None,
     ) -> Stats:
         weight = group.of(weight)
         active, layout = params.active, self.layout
+        if isinstance(group, Scattered):
+            given = None if responsibilities is None else group.of(responsibilities).T[active]
+            return self._of_active(params, Filling(params.whitening).sums(group, weight, given))
         whitening, expand = marginal(params.whitening, group.observed)
         if responsibilities is not None:
             given = group.of(responsibilities).T[active]
@@ -210,7 +221,11 @@ class Mixture:
             sums = _kernel.sums(whitening, group.values, weight)
         else:
             sums = _sums.sums(whitening, group.values, weight)
-        log_lik, counts, first, second = expand(*sums)
+        return self._of_active(params, expand(*sums))
+
+    def _of_active(self, params: Params, sums: tuple[float, Array, Array, Array]) -> Stats:
+        """Return the statistics, given the sums of the active components."""
+        (log_lik, counts, first, second), active, layout = sums, params.active, self.layout
         if len(active) < layout.n_components:
             counts, first = self._spread(counts, active), self._spread(first, active)
             if len(second) > 1 or layout.n_groups > 1:
@@ -222,27 +237,34 @@ class Mixture:
         out[active] = values
         return out
 
-    def log_joint(self, params: Params, groups: list[Group]) -> Array:
+    def log_joint(self, params: Params, groups: Groups) -> Array:
         """Return log p(x, k), (n, K), stored by columns."""
         n = sum(len(group.values) for group in groups)
         out = np.full((self.layout.n_components, n), -np.inf)
         for group in groups:
+            if isinstance(group, Scattered):
+                for block in Filling(params.whitening).blocks(group):
+                    out[np.ix_(params.active, group.place[block.rows])] = block.log_joint
+                continue
             whitening, _ = marginal(params.whitening, group.observed)
             values = _sums.log_joint(whitening, group.values)
             out[np.ix_(params.active, group.index(n))] = values
         return out.T
 
-    def entropy(self, params: Params, groups: list[Group]) -> Array:
+    def entropy(self, params: Params, groups: Groups) -> Array:
         """Return the entropy of the responsibilities of each row, in nats."""
         posterior = softmax(self.log_joint(params, groups), axis=1)
         return -xlogy(posterior, posterior).sum(1)
 
-    def impute(self, params: Params, groups: list[Group]) -> Array:
+    def impute(self, params: Params, groups: Groups) -> Array:
         """Return the rows with missing values replaced by their conditional expectation."""
         posterior = softmax(self.log_joint(params, groups), axis=1)[:, params.active]
         out = np.empty((len(posterior), self.layout.n_features))
         for group in groups:
             place = group.index(len(out))
+            if isinstance(group, Scattered):
+                self._impute_scattered(params, group, posterior, out)
+                continue
             if group.observed is None:
                 out[place] = group.values
                 continue
@@ -250,6 +272,16 @@ class Mixture:
             out[place] = np.einsum("nk,knd->nd", posterior[place], means)
             out[np.ix_(place, group.observed)] = group.values
         return out
+
+    def _impute_scattered(
+        self, params: Params, group: Scattered, posterior: Array, out: Array
+    ) -> None:
+        whitening = params.whitening
+        for block in Filling(whitening).blocks(group):
+            place = group.place[block.rows]
+            means = block.gaps + (whitening.center + whitening.means)[:, None]
+            filled = np.einsum("nk,knd->nd", posterior[place], means)
+            out[place] = np.where(group.missing[block.rows], filled, group.values[block.rows])
 
     def sample(
         self, params: Params, n_samples: int, rng: np.random.RandomState

@@ -19,8 +19,8 @@ from skem._base.passes import Passes
 from skem._rows.parts import InMemory
 from skem._typing import Array, Indices
 from skem.mixture._candidates import DECIMALS, Batch, Scores
-from skem.mixture._missing import Group
-from skem.mixture._model import Mixture, Params
+from skem.mixture._model import Groups, Mixture, Params
+from skem.mixture._scattered import Scattered
 
 N_LOW_GROUPS = 10  # clusters of the rows of lowest density
 N_MOVES = 8  # moves that are tried in a round
@@ -75,7 +75,7 @@ def with_lowest(
 
 
 def _lowest_of(
-    model: Mixture, params: Params, size: int, groups: list[Group], weight: Array
+    model: Mixture, params: Params, size: int, groups: Groups, weight: Array
 ) -> Lowest:
     log_density = _log_density(model, params, groups)
     index = np.arange(len(log_density))
@@ -84,7 +84,8 @@ def _lowest_of(
     values = np.full((len(log_density), model.layout.n_features), np.nan)
     for group in groups:
         place = group.index(len(log_density))
-        observed = slice(None) if group.observed is None else group.observed
+        all_features = isinstance(group, Scattered) or group.observed is None
+        observed = slice(None) if all_features else group.observed
         chosen = np.isin(place, index) if len(index) < len(place) else slice(None)
         values[place[chosen][:, None], np.arange(values.shape[1])[observed]] = group.values[
             chosen
