@@ -30,7 +30,8 @@ from skem._base.passes import Passes
 from skem._rows.parts import InMemory
 from skem._threads import one_blas_thread
 from skem.mixture._covariances import Layout
-from skem.mixture._model import Mixture, Params
+from skem.mixture._model import Mixture
+from skem.mixture._params import Params
 from skem.mixture._prior import flat_prior
 
 CASES = {

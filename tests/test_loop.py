@@ -4,7 +4,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from skem._loop import iterate
+from skem._loop import has_settled, iterate
 from skem._stats import Additive
 
 
@@ -17,6 +17,19 @@ def test_stops_at_tolerance_and_counts_steps():
     # objectives -4, -2, -1, -0.5, -0.25: the last gain, 0.25, is the first under 0.3
     assert run.objectives == [-4, -2, -1, -0.5, -0.25]
     assert (run.n_iter, run.converged, run.state) == (5, True, 0.25)
+
+
+def test_patience_counts_the_changes_to_come():
+    """After changes g r^i, the sum of those to come is g r / (1 - r)."""
+    for rate in (0.5, 0.9, 0.99):
+        gains = 0.9e-3 * rate ** np.arange(3)
+        objectives = [0.0, *np.cumsum(gains)]
+        to_come = gains[-1] * rate / (1 - rate)
+        assert has_settled(objectives[-3:], 1e-3, patient=True) == (to_come < 1e-2)
+        assert has_settled(objectives[-3:], 1e-3, patient=False)
+    assert not has_settled([0.0, 1e-5, 3e-5], 1e-3, patient=True)  # changes grow: a saddle
+    assert has_settled([0.0, 1e-5, 1e-5], 1e-3, patient=True)
+    assert not has_settled([0.0, 1e-5], 1e-3, patient=True)
 
 
 def test_stops_at_max_iter_and_keeps_the_known_start():

@@ -44,7 +44,7 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
     ) -> Run:
         """Run EM to convergence, with callbacks and a line per ``verbose_interval``.
 
-        ``rule`` says how the loop stops: ``delay`` or ``patient``.
+        ``rule`` says how the loop stops: ``tol``, ``delay`` or ``patient``.
         """
 
         def line(run: Run) -> str:
@@ -56,8 +56,7 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
             passes.total,
             params,
             max_iter=max_iter,
-            tol=self.tol,
-            **rule,
+            **{"tol": self.tol, **rule},
             **hooks(
                 self,
                 rows,
@@ -169,7 +168,7 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
         ndarray of shape (n_samples,)
             The log-density log p(x) of the observed values, in nats.
         """
-        return self._map_rows(X, _log_likelihood, np.float64)
+        return self._map_rows(X, _log_likelihood)
 
     @rowwise
     def predict_proba(self, X: ArrayLike) -> Array:

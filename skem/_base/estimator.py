@@ -135,6 +135,10 @@ class LatentEstimator(
     def _resumes(self) -> bool:
         return bool(self.warm_start) and self._is_fitted()
 
+    def _seed_of(self, random_state: Any) -> Any:
+        """Return the seed of a draw: by default that of the estimator."""
+        return self.random_state if random_state is None else random_state
+
     def _check_parameters(self) -> None:
         self._validate_params()
 

@@ -15,6 +15,9 @@ def open_rows(X: Any) -> Rows:
         return Blocks(X)
     if is_on_disk(X):
         return Stored(X)
+    if isinstance(X, np.ma.MaskedArray):
+        dtype = np.float32 if X.dtype == np.float32 else float
+        return InMemory(np.ma.filled(X.astype(dtype), np.nan))  # masked values are missing
     return InMemory(np.asarray(X) if isinstance(X, list | tuple) else X)
 
 

@@ -502,7 +502,7 @@ class GANEstimator(NetworkEstimator):
         n_samples : int, default=1
             The number of rows to draw.
         random_state : int, RandomState or None, default=None
-            Seed of this call; None gives new draws at each call.
+            Seed of this call; None means that of the estimator.
 
         Returns
         -------
@@ -511,7 +511,7 @@ class GANEstimator(NetworkEstimator):
         """
         check_is_fitted(self)
         check_count("n_samples", n_samples)
-        rng = check_random_state(random_state)
+        rng = check_random_state(self._seed_of(random_state))
         shape = int(n_samples), int(self._design["n_components"])
         normal = self._design["noise"] == "normal"
         return self.inverse_transform(

@@ -17,7 +17,8 @@ import numpy as np
 
 from skem._typing import Array, Indices
 from skem.mixture._covariances import Layout
-from skem.mixture._model import Mixture, Params
+from skem.mixture._model import Mixture
+from skem.mixture._params import Params
 
 # The average covariance within components gets the weight of the share STEADY of an average
 # component. A component of few rows then has a usable covariance.

@@ -29,21 +29,24 @@ from skem._base.estimator import (
 from skem._base.input import check_count, check_rows
 from skem._base.passes import Passes
 from skem._base.streams import rowwise, weighted_mean
-from skem._loop import Run, em
+from skem._loop import em
 from skem._rows import open_rows
-from skem._rows.moments import moments
+from skem._rows.moments import Moments, moments
 from skem._rows.parts import Rows
 from skem._threads import one_blas_thread
 from skem._typing import Array, Indices
 from skem.mixture._covariances import Layout, inverse_cholesky
 from skem.mixture._given import Given, given_of
-from skem.mixture._model import Groups, Mixture, Params, Prior, Stats, fast_pays, params_of
+from skem.mixture._model import Groups, Mixture, Stats, fast_pays
+from skem.mixture._outcome import first_to_hold
+from skem.mixture._params import Params, Prior, params_of
 from skem.mixture._pixels import merge_equal_pixels
 from skem.mixture._potts import PottsMixture, PottsPasses, neighbors
 from skem.mixture._prior import empirical_prior, flat_prior, given_prior, scale_of
-from skem.mixture._starts import Outcome, Sample, Search, first_to_hold, sample_of
+from skem.mixture._starts import Search, sample_of
 
-REMEDY = "Use fewer components, prior='empirical', or a larger reg_covar."
+# The tolerance shrinks with the share of rows in which a feature is observed, down to this.
+MIN_SHARE = 0.01
 
 
 class BayesianGMM_MAP(EMEstimator):  # noqa: N801
@@ -90,8 +93,9 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default="kmeans"
         How EM starts. "kmeans": from the clusters of k-means. "k-means++": from the rows
         nearest to centers chosen by k-means++. "random_from_data": from the rows nearest to
-        randomly chosen rows. "random": from random responsibilities. Clusters are computed on
-        the sample. Each component gets the mean and the covariance of its rows.
+        randomly chosen rows. "random": from responsibilities that random directions
+        define. Each component gets the mean and the covariance of its rows. Several draws
+        race for a few iterations of EM on the sample, and the best one is the start.
     weights_init : array-like of shape (n_components,), default=None
         Weights to start from; they must sum to 1.
     means_init : array-like of shape (n_components, n_features), default=None
@@ -116,8 +120,10 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         K components [1]_. Spherical covariances use the mean of the variances. The prior
         counts as one row, and keeps components of few rows from collapsing.
     weight_concentration_prior : float, default=None
-        The concentration alpha. A value below 1 can switch components off: their weight
-        becomes 0.
+        The concentration alpha. A value below 1 favors few components, and a component whose
+        count falls below 1 - alpha is switched off: its weight becomes 0. This needs values
+        below 0, such as 1 - T/2 with the T parameters of a component [3]_; few rows bear no
+        more. EM does not find the smallest number of components that way; compare ``bic``.
     mean_precision_prior : float, default=None
         The precision kappa_0: the number of rows that the prior mean counts as.
     mean_prior : array-like of shape (n_features,) or float, default=None
@@ -243,7 +249,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "prior": [StrOptions({"flat", "empirical"})],
-        "weight_concentration_prior": [Interval(Real, 0, None, closed="neither"), None],
+        "weight_concentration_prior": [Real, None],
         "mean_precision_prior": [Interval(Real, 0, None, closed="left"), None],
         "mean_prior": ["array-like", Real, None],
         "degrees_of_freedom_prior": [Real, None],
@@ -403,19 +409,24 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
                 rows = merge_equal_pixels(rows).positive()
             layout = Layout(self.covariance_type, self.n_components, rows.shape[1])
             sample = sample_of(rows, layout, rng)
-            mixture = self._new_model(layout, rows, sample)
+            seen = moments(sample.rows)
+            mixture = self._new_model(layout, rows, seen)
+            # what a row tells of a feature that is rarely observed changes the objective little
+            share = max(MIN_SHARE, (seen.weight / np.sum(sample.rows.weight)).min())
             search = Search(
                 mixture,
                 Passes(mixture, rows, self.n_jobs),
                 sample,
                 self.init_params,
                 self.max_iter,
-                self.tol,
+                self.tol * share,
             )
             given = self._given(mixture, resume)
             model, passes = self._passes(search)
             # scikit-learn notices convergence one step later: from the same start, do the same
-            rule = {"delay": 0 if resume else 1} if given.is_complete else {"patient": True}
+            rule: dict[str, Any] = {"patient": True, "tol": search.tol}
+            if given.is_complete:
+                rule = {"delay": 0 if resume else 1, "tol": self.tol}
             try:
                 outcome = first_to_hold(
                     search,
@@ -429,10 +440,16 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
                 *_, params = search.found(Given(), 0)
                 run = em(model, passes.total, params, max_iter=0)
                 return model, replace(run, interrupted=True)
-        self._warn_of_collapse(outcome, given)
-        return model, outcome.run or self._before_collapse(outcome.before)
+        run = outcome.checked(is_given=not given.is_empty)
+        self._responsibilities = getattr(passes, "responsibilities", None)
+        return model, run
 
     def _check_size(self, rows: Rows) -> None:
+        if self.connectivity is None and self.coupling != 1:
+            warn(
+                "coupling has no effect without connectivity, the graph of the rows.",
+                UserWarning,
+            )
         if rows.n_positive < self.n_components:
             raise ValueError(
                 f"n_components={self.n_components} needs at least {self.n_components} rows "
@@ -458,36 +475,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         given = given_of(model.layout, self.weights_init, self.means_init, self.precisions_init)
         return Given.all_of(self._params(model)) if resume else given
 
-    def _warn_of_collapse(self, outcome: Outcome, given: Given) -> None:
-        """Warn if components collapsed, or if the given start was replaced."""
-        if outcome.n_replaced and not given.is_empty and outcome.run is not None:
-            warn(
-                "EM lost a component from the given start (weights_init, means_init, "
-                "precisions_init, or the last fit), and another start was used: check that "
-                "each mean lies among the rows."
-            )
-        if len(outcome.collapsed):
-            warn(
-                f"components {outcome.collapsed.tolist()} collapsed onto too few rows for "
-                f"their covariance: their smallest variance is that of reg_covar. {REMEDY}"
-            )
-
-    def _before_collapse(self, before: Run | None) -> Run:
-        """Warn and return the run before a collapse; raise an error if there is none."""
-        if before is None or not before.objectives:
-            raise ValueError(
-                "the likelihood of X is not finite at any start: X has constant or collinear "
-                "features, or its values are too large or too small. Raise reg_covar, use "
-                "prior='empirical', or rescale X."
-            )
-        warn(
-            "all starts collapsed: a component shrank onto a point or lost its rows. The "
-            f"parameters before the first collapse are kept. {REMEDY}"
-        )
-        return replace(before, stopped=True)
-
-    def _new_model(self, layout: Layout, rows: Rows, sample: Sample) -> Mixture:
-        seen = moments(sample.rows)
+    def _new_model(self, layout: Layout, rows: Rows, seen: Moments) -> Mixture:
         scale = scale_of(seen)
         prior = flat_prior(layout)
         if self.prior == "empirical":
@@ -631,7 +619,9 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         graph = neighbors(self.connectivity, len(rows))
         passes = PottsPasses(model, rows.given, graph, self.coupling)
         with one_blas_thread():
-            posterior = passes.posterior(self._params(model))
+            posterior = passes.posterior(
+                self._params(model), getattr(self, "_responsibilities", None)
+            )
         return posterior.astype(rows.working_dtype, copy=False)
 
     @rowwise
@@ -687,8 +677,9 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         Returns
         -------
         float
-            ``bic(X)`` plus twice the entropy of the responsibilities in nats. The entropy
-            penalizes components that overlap [1]_.
+            ``bic(X)`` minus twice the sum of the log-probabilities of the most probable
+            components, in nats [1]_. This penalizes components that overlap. R's mclust
+            returns the same number with the opposite sign.
 
         References
         ----------
@@ -696,12 +687,12 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
            clustering with the integrated completed likelihood", IEEE Transactions on
            Pattern Analysis and Machine Intelligence 22, 2000.
         """
-        mean, weight = weighted_mean(self, "_entropies", X, sample_weight)
-        return self.bic(X, sample_weight) + 2 * weight * mean
+        mean, weight = weighted_mean(self, "_log_certainties", X, sample_weight)
+        return self.bic(X, sample_weight) - 2 * weight * mean
 
-    def _entropies(self, X: ArrayLike) -> Array:
-        """Return the entropy of the responsibilities of each row, in nats."""
-        return self._map_rows(X, Mixture.entropy, np.float64)
+    def _log_certainties(self, X: ArrayLike) -> Array:
+        """Return the log-probability of the most probable component of each row."""
+        return self._map_rows(X, Mixture.log_certainty, np.float64)
 
     def sample(
         self,
@@ -715,7 +706,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         n_samples : int, default=1
             The number of rows to draw.
         random_state : int, RandomState or None, default=None
-            Seed of this call; None gives new draws at each call.
+            Seed of this call; None means that of the estimator.
 
         Returns
         -------
@@ -726,7 +717,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         """
         check_is_fitted(self)
         check_count("n_samples", n_samples)
-        rng = check_random_state(random_state)
+        rng = check_random_state(self._seed_of(random_state))
         model = self._fitted_model()
         params = self._params(model)
         X, components = model.sample(params, n_samples, rng)

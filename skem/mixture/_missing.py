@@ -82,7 +82,7 @@ def marginal(
     factors, covariance = _dense_marginal(whitening, observed)
     n_missing = len(whitening.center) - len(observed)
     constants = whitening.constants + n_missing / 2 * math.log(2 * math.pi)
-    constants = constants + _log_det(factors) - _log_det(whitening.factors)
+    constants = constants + _log_det(factors) - whitening.log_det
     back = whitening.factors @ covariance[:, :, observed] @ factors.transpose(0, 2, 1)
     left = np.eye(len(whitening.center)) - back @ back.transpose(0, 2, 1)
 
@@ -114,8 +114,7 @@ def conditional_means(whitening: Whitening, group: Group) -> Array:
 
 def _dense_marginal(whitening: Whitening, observed: Indices) -> tuple[Array, Array]:
     """Return the inverse Cholesky factors of the observed features, and all covariances."""
-    cholesky = inverse_cholesky(whitening.factors)
-    covariance = cholesky @ cholesky.transpose(0, 2, 1)
+    covariance = whitening.covariances
     part = covariance[:, observed[:, None], observed]
     return inverse_cholesky(np.linalg.cholesky(part)), covariance
 

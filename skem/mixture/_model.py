@@ -16,20 +16,18 @@ for blocks of size d, with m observations per row and c components per group.
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
-from scipy.special import gammaln, multigammaln, softmax, xlogy
+from numpy.typing import DTypeLike
+from scipy.special import gammaln, logsumexp, multigammaln, softmax, xlogy
 
 from skem._stats import Additive
 from skem._typing import Array, Indices, Mask
 from skem.mixture import _sums
 from skem.mixture._covariances import Layout, inverse_cholesky
 from skem.mixture._missing import Group, conditional_means, group_rows, marginal
+from skem.mixture._params import CollapseError, Params, Prior
 from skem.mixture._scattered import Filling, Scattered
-from skem.mixture._sums import Whitening
 
 # A component has collapsed if its standard deviation, divided by that of the data, is below
 # MIN_SCALE. It has also collapsed if the conditional standard deviation of a feature, given
@@ -48,95 +46,6 @@ MAX_FAST_FULL, MAX_FAST_OTHER = 128, 4
 
 
 Groups = list[Group | Scattered]
-
-
-class CollapseError(FloatingPointError):
-    """A component has collapsed onto a point, a line or a plane, or has lost its rows."""
-
-
-@dataclass(frozen=True)
-class Params:
-    """Parameters of the mixture; weight 0 marks a component that is switched off."""
-
-    layout: Layout
-    weights: Array  # (K,)
-    means: Array  # (K, D)
-    covariances: Array  # (G, B, d, d)
-
-    @cached_property
-    def cholesky(self) -> Array:
-        """Cholesky factors of the covariances, as lower triangular blocks."""
-        try:
-            return np.linalg.cholesky(self.covariances)
-        except np.linalg.LinAlgError as error:
-            raise CollapseError("a covariance is not positive definite") from error
-
-    @cached_property
-    def factors(self) -> Array:
-        """Inverse Cholesky factors: (G, D, D) or (G, D)."""
-        return self.layout.of_groups(inverse_cholesky(self.cholesky))
-
-    @cached_property
-    def active(self) -> Indices:
-        return np.flatnonzero(self.weights > 0)
-
-    @cached_property
-    def whitening(self) -> Whitening:
-        """The whitening of the active components."""
-        active, layout = self.active, self.layout
-        weights, means = self.weights[active], self.means[active]
-        factors = self.factors
-        if len(factors) > 1:
-            factors = factors[active]
-        elif factors.ndim == 2:
-            factors = np.broadcast_to(factors, means.shape)
-        log_norm = layout.n_features * math.log(2 * math.pi) + layout.log_det(self.cholesky)
-        center = weights @ means
-        return Whitening(
-            center, factors, means - center, np.log(weights) - log_norm[active] / 2
-        )
-
-
-def params_of(
-    layout: Layout, weights: ArrayLike, means: ArrayLike, factors: Any, covariances: Any
-) -> Params:
-    """Return the parameters that fitted attributes describe.
-
-    The factors of the precisions are preferred to the covariances, because they remain
-    positive definite under rounding.
-    """
-    cholesky = None
-    if factors is not None:
-        cholesky = inverse_cholesky(layout.to_blocks(factors).swapaxes(2, 3))
-        blocks: Array = cholesky @ cholesky.swapaxes(2, 3)
-    else:
-        blocks = layout.to_blocks(covariances)
-    weights, means = np.asarray(weights, dtype=float), np.asarray(means, dtype=float)
-    params = Params(layout, weights / weights.sum(), means, blocks)
-    try:
-        params.cholesky  # noqa: B018
-    except CollapseError:
-        if cholesky is None:
-            raise
-        # rounding made the product indefinite: keep the factor it was computed from
-        vars(params)["cholesky"] = cholesky
-    return params
-
-
-@dataclass(frozen=True)
-class Prior:
-    """Hyperparameters of the prior; :func:`flat_prior` returns those without effect."""
-
-    concentration: float  # alpha
-    mean_precision: float  # kappa_0
-    mean: Array  # mu_0, (D,)
-    degrees_of_freedom: float  # nu_0
-    covariance: Array  # Psi_0, (1, B, d, d)
-
-    @property
-    def has_scale(self) -> bool:
-        """Whether the prior keeps covariances away from 0."""
-        return bool(np.any(self.covariance))
 
 
 @dataclass(frozen=True)
@@ -206,8 +115,7 @@ class Mixture:
         weight: Array,
         responsibilities: Array | None,
     ) -> Stats:
-        weight = group.of(weight)
-        active, layout = params.active, self.layout
+        weight, active = group.of(weight), params.active
         if isinstance(group, Scattered):
             given = None if responsibilities is None else group.of(responsibilities).T[active]
             return self._of_active(params, Filling(params.whitening).sums(group, weight, given))
@@ -251,10 +159,11 @@ class Mixture:
             out[np.ix_(params.active, group.index(n))] = values
         return out.T
 
-    def entropy(self, params: Params, groups: Groups) -> Array:
-        """Return the entropy of the responsibilities of each row, in nats."""
-        posterior = softmax(self.log_joint(params, groups), axis=1)
-        return -xlogy(posterior, posterior).sum(1)
+    def log_certainty(self, params: Params, groups: Groups) -> Array:
+        """Return the log-probability of the most probable component of each row."""
+        log_joint = self.log_joint(params, groups)
+        certainty: Array = log_joint.max(1) - logsumexp(log_joint, axis=1)
+        return certainty
 
     def impute(self, params: Params, groups: Groups) -> Array:
         """Return the rows with missing values replaced by their conditional expectation."""
@@ -439,8 +348,9 @@ class Mixture:
         if self.is_flat:
             return 0.0
         alpha, weights = self.prior.concentration, params.weights[self.in_model(params)]
-        out = gammaln(len(weights) * alpha) - len(weights) * gammaln(alpha)
-        out += xlogy(alpha - 1, weights).sum()
+        out = xlogy(alpha - 1, weights).sum()
+        if alpha > 0:  # else the prior is not proper
+            out += gammaln(len(weights) * alpha) - len(weights) * gammaln(alpha)
         return float(out + self.log_prior_of_components(params))
 
     def log_prior_of_components(self, params: Params) -> float:

@@ -19,11 +19,15 @@ from skem._base.passes import Passes
 from skem._rows.parts import InMemory
 from skem._typing import Array, Indices
 from skem.mixture._candidates import DECIMALS, Batch, Scores
-from skem.mixture._model import Groups, Mixture, Params
+from skem.mixture._model import Groups, Mixture
+from skem.mixture._params import Params
 from skem.mixture._scattered import Scattered
 
 N_LOW_GROUPS = 10  # clusters of the rows of lowest density
-N_MOVES = 8  # moves that are tried in a round
+N_PAIRS = 3  # pairs of components that may be merged
+# Moves of a round: which pair is merged, and to which low group the free component goes, or
+# which badly fitted component is split.
+PLAN = ((0, 0), (1, 0), (2, 0), (0, 1), (1, 1))
 N_ROUNDS = 5  # rounds at most; a round without an accepted move is the last
 N_ITER = 4  # iterations of EM after a move, before it is compared
 MIN_GAIN = 1e-6  # smallest gain of a move, in nats per row
@@ -84,12 +88,10 @@ def _lowest_of(
     values = np.full((len(log_density), model.layout.n_features), np.nan)
     for group in groups:
         place = group.index(len(log_density))
-        all_features = isinstance(group, Scattered) or group.observed is None
-        observed = slice(None) if all_features else group.observed
-        chosen = np.isin(place, index) if len(index) < len(place) else slice(None)
-        values[place[chosen][:, None], np.arange(values.shape[1])[observed]] = group.values[
-            chosen
-        ]
+        observed = None if isinstance(group, Scattered) else group.observed
+        columns = np.arange(values.shape[1]) if observed is None else observed
+        chosen = np.isin(place, index)
+        values[place[chosen][:, None], columns] = group.values[chosen]
     return Lowest(size, values[index], weight[index], log_density[index]).cut()
 
 
@@ -146,28 +148,34 @@ def _n_few(batch: Batch, sums: Array) -> int:
 def proposals(batch: Batch, scores: Scores) -> Iterator[tuple[list[int], Array]]:
     """Yield the components that a move changes, and their sums after it."""
     sums = scores.sums[0]
-    pairs = _overlapping(scores.responsibilities[0], batch.weight)
+    pairs = _mergeable(scores.responsibilities[0], batch.weight)
     bad = _badly_fitted(batch, scores)
     groups = _low_groups(batch, scores.log_density[0])
-    for c in range(N_MOVES):
-        first, second = pairs[(c // 2) % len(pairs)]
+    for i, j in PLAN:
+        first, second = pairs[i % len(pairs)]
         merged = sums[first] + sums[second]
+        if j < len(groups):
+            yield [first, second], np.stack([merged, groups[j]])
         free = [int(k) for k in bad if k not in (first, second)]
-        if c % 2 == 0 and c // 2 < len(groups):
-            yield [first, second], np.stack([merged, groups[c // 2]])
-        elif free:
-            parent = free[(c // 2) % len(free)]
+        if j < len(free):
+            parent = free[j]
             yield [first, second, parent], np.stack([merged, *_halves(batch, sums[parent])])
 
 
-def _overlapping(r: Array, weight: Array) -> list[tuple[int, int]]:
-    """Return the pairs of components whose responsibilities are most alike, best first."""
+def _mergeable(r: Array, weight: Array) -> list[tuple[int, int]]:
+    """Return the pairs of components to merge: the most alike, then the smallest with another.
+
+    Components are alike if their responsibilities are.
+    """
     products = (r / weight) @ r.T
     norms = np.sqrt(np.diag(products))
+    alike = products / np.maximum(np.outer(norms, norms), 1e-300)
     first, second = np.triu_indices(len(r), 1)
-    alike = products[first, second] / np.maximum(norms[first] * norms[second], 1e-300)
-    order = np.argsort(-alike, kind="stable")[:N_MOVES]
-    return [(int(first[i]), int(second[i])) for i in order]
+    order = np.argsort(-alike[first, second], kind="stable")[:N_PAIRS]
+    pairs = [(int(first[i]), int(second[i])) for i in order]
+    smallest = int(r.sum(1).argmin())
+    alike[smallest, smallest] = -1
+    return [*pairs[:1], (int(alike[smallest].argmax()), smallest), *pairs[1:]]
 
 
 def _badly_fitted(batch: Batch, scores: Scores) -> Indices:

@@ -13,6 +13,7 @@ the constant log-normalizer of the Potts prior.
 """
 
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from scipy.sparse import csr_array, sparray, spmatrix
 from scipy.special import softmax, xlogy
 
 from skem._typing import Array, Indices
-from skem.mixture._model import Mixture, Params, Stats
+from skem.mixture._model import Mixture, Stats
+from skem.mixture._params import Params
 
 # The mean field of given parameters has converged when a sweep raises the bound by at most
 # SWEEP_TOL nats per row, far less than a usual ``tol``. MAX_SWEEPS only bounds the time.
@@ -101,18 +103,29 @@ class PottsPasses:
         stats = self._model.e_step(params, self._groups, self._weight, q)
         return replace(stats, log_lik=float(np.vdot(q, _finite(log_density))) + quality)
 
-    def posterior(self, params: Params) -> Array:
-        """Return the mean field (n, K) at these parameters."""
+    def posterior(self, params: Params, fitted: Array | None) -> Array:
+        """Return the mean field (n, K) at these parameters.
+
+        The mean field has several modes. Sweeps start from the rows alone, and from the
+        responsibilities of the fit; the higher bound wins.
+        """
         log_density = self._log_density(params)
-        before = -np.inf
+        found = [self._settled(log_density, softmax(log_density, axis=1))]
+        if fitted is not None and fitted.shape == log_density.shape:
+            found.append(self._settled(log_density, fitted.astype(float)))
+        return max(found, key=itemgetter(0))[1]
+
+    def _settled(self, log_density: Array, start: Array) -> tuple[float, Array]:
+        """Return the bound in nats per row and the mean field that sweeps end in."""
+        self.responsibilities, before = start.copy(), -np.inf
         for _ in range(MAX_SWEEPS):
             quality = self._sweep(log_density)
-            q: Any = self.responsibilities
+            q = self.responsibilities
             bound = (quality + float(np.vdot(q, _finite(log_density)))) / len(q)
             if bound - before <= SWEEP_TOL:
                 break
             before = bound
-        return q
+        return bound, q
 
     def _log_density(self, params: Params) -> Array:
         """Return log N(x | k), (n, K); it is -inf for components that are switched off."""

@@ -9,7 +9,8 @@ from skem._rows.moments import Moments
 from skem._rows.parts import Rows
 from skem._typing import Array
 from skem.mixture._covariances import Layout
-from skem.mixture._model import Mixture, Params, Prior
+from skem.mixture._model import Mixture
+from skem.mixture._params import Params, Prior, check_covariances
 
 # A feature is treated as constant if its standard deviation divided by its mean is not above
 # this: such a spread is rounding error.
@@ -123,15 +124,3 @@ def _scale(covariance_prior: Any, layout: Layout) -> Array:
             f"{layout.prior_shape}."
         )
     return check_covariances("covariance_prior", layout.to_blocks(scale))
-
-
-def check_covariances(name: str, blocks: Array) -> Array:
-    """Return the blocks if they are symmetric and positive definite."""
-    symmetric = np.allclose(blocks, blocks.transpose(0, 1, 3, 2))
-    definite = np.isfinite(blocks).all() and symmetric
-    if not definite or not (np.linalg.eigvalsh(blocks) > 0).all():
-        raise ValueError(
-            f"{name} must be symmetric and positive definite, but it is not: check its entries "
-            "and its eigenvalues."
-        )
-    return blocks

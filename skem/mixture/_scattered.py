@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from skem._typing import Array, Indices, Mask
-from skem.mixture._covariances import inverse_cholesky
 from skem.mixture._sums import Whitening
 
 BLOCK_SIZE = 2**21  # elements of the filled rows and the inverted matrices of a block
@@ -59,10 +58,8 @@ class Filling:
         self.dense = whitening.factors.ndim == 3
         if self.dense:
             factors = whitening.factors
-            cholesky = inverse_cholesky(factors)
             self.precisions = factors.transpose(0, 2, 1) @ factors
-            self.covariances = cholesky @ cholesky.transpose(0, 2, 1)
-            self.log_det = np.log(np.einsum("kii->ki", factors)).sum(1)
+            self.covariances, self.log_det = whitening.covariances, whitening.log_det
 
     def blocks(self, group: Scattered) -> Iterator[Filled]:
         """Yield the rows of a group, filled."""
@@ -169,4 +166,5 @@ def _scatter(weight: Array, blocks: Array, index: Indices, D: int) -> Array:
     """Return the weighted sum of blocks (n, q, q), placed at their features in (D, D)."""
     flat = (index[:, :, None] * D + index[:, None, :]).ravel()
     values = (weight[:, None, None] * blocks).ravel()
-    return np.bincount(flat, values, minlength=D * D).reshape(D, D)
+    summed: Array = np.bincount(flat, values, minlength=D * D).astype(float)
+    return summed.reshape(D, D)

@@ -6,7 +6,7 @@ on the sample, and components move to rows that the sample did not show.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
@@ -14,29 +14,29 @@ from typing import Any
 
 import numpy as np
 from scipy.spatial.distance import cdist
+from scipy.special import softmax
 from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.utils import check_random_state
 from sklearn.utils.parallel import Parallel, delayed
 
 from skem._base.passes import Passes
-from skem._loop import DivergenceError, Run, em
+from skem._loop import Run, em
 from skem._rows.parts import InMemory, Rows
 from skem._rows.sampling import representative_rows, rows_unlike
 from skem._typing import Array, Indices
 from skem.mixture._candidates import DECIMALS, Batch, labels_from_rows, whitened
 from skem.mixture._covariances import Layout
 from skem.mixture._given import Given, start_at_means
-from skem.mixture._model import CollapseError, Mixture, Params, Stats
+from skem.mixture._model import Mixture, Stats
 from skem.mixture._moves import moved, with_lowest
+from skem.mixture._params import Params
 
 # The sample has as many rows as the largest of these asks for: in total, per component, and
 # values per parameter of a component. With fewer, components collapse on the sample.
 SAMPLE_ROWS, SAMPLE_ROWS_PER_COMPONENT, VALUES_PER_PARAMETER = 5000, 50, 20
 # Largest number of rows added to the sample for a feature that is constant or missing in it.
 MAX_EXTRA_ROWS = 50
-# Number of replacement starts after collapses, before the fit gives up: if the likelihood was
-# not finite, and if it was.
-MAX_TRIES, MAX_COLLAPSED = 10, 3
+MAX_TRIES = 10  # replacement starts after collapses, before the fit gives up
 # The race: draws of k-means++ in each of two units, iterations and numbers of those that stay,
 # rows at least, and entries of the features at most.
 N_DRAWS = 4
@@ -212,47 +212,56 @@ class Search:
         if missing.any():
             known = np.where(missing, 0, X)
             X = np.where(missing, weight @ known / (weight @ ~missing), X)
-        labels = self._first_labels(X, weight, rng)
-        few = self._racing(X)
-        if self.init == "random" or few is None:
-            few = np.arange(len(X))
+        few, race = self._racing(X)
         batch = Batch(self.model, X[few], weight[few], missing[few])
         if self.init == "random":
-            shares = rng.uniform(size=(1, self.model.layout.n_components, len(X)))
-            first = batch.sums_of(shares / shares.sum(1, keepdims=True) * weight)
+            sums = self._random_sums(batch, race, rng)
         else:
-            first = batch.sums_of_labels(labels[None, few])
-            yield from self._winner(batch, labels[few], first, given, rng)
-        yield given.on(batch.params(first[0], steady=True))
+            labels = self._first_labels(X, weight, rng)[few]
+            sums = self._sums_of_clusters(batch, labels, race, rng)
+        if race:
+            try:
+                winner = batch.race(sums, RACE).sums[0]
+                yield given.on(batch.params(winner, steady=batch.has_missing))
+            except (FloatingPointError, np.linalg.LinAlgError):
+                pass
+        yield given.on(batch.params(sums[0], steady=True))
 
-    def _racing(self, X: Array) -> Indices | None:
-        """Return the rows on which candidates race; None if a race would take too long."""
+    def _racing(self, X: Array) -> tuple[Indices, bool]:
+        """Return the rows of the race, and whether there is one: it must not take too long."""
         layout = self.model.layout
         n_rows = max(RACE_ROWS, rows_per_component(layout) * layout.n_components)
         n_features = 1 + layout.n_features + layout.n_parameters // layout.n_groups
-        if min(n_rows, len(X)) * n_features > MAX_RACE or layout.n_components == 1:
-            return None
-        if len(X) <= n_rows:
-            return np.arange(len(X))
-        return np.linspace(0, len(X) - 1, n_rows).astype(int)
+        few = np.arange(len(X))
+        if layout.n_components == 1 or len(X) <= 2 * layout.n_components:
+            return few, False
+        if min(n_rows, len(X)) * n_features > MAX_RACE:
+            return few, False
+        if len(X) > n_rows:
+            few = np.linspace(0, len(X) - 1, n_rows).astype(int)
+        return few, True
 
-    def _winner(
-        self, batch: Batch, labels: Indices, first: Array, given: Given, rng: Any
-    ) -> Iterator[Params]:
-        if self._racing(batch.z) is None or len(batch.z) <= 2 * self.model.layout.n_components:
-            return
+    def _random_sums(self, batch: Batch, race: bool, rng: np.random.RandomState) -> Array:
+        """Return the sums of candidates whose responsibilities random directions define.
+
+        Without directions the components would be almost equal, which is a saddle.
+        """
+        D, K = self.model.layout.n_features, self.model.layout.n_components
+        directions = rng.normal(size=(2 * N_DRAWS + 1 if race else 1, D, K))
+        shares = softmax(2 * batch.z @ directions, axis=2).transpose(0, 2, 1)
+        return batch.sums_of(shares * batch.weight)
+
+    def _sums_of_clusters(
+        self, batch: Batch, labels: Indices, race: bool, rng: np.random.RandomState
+    ) -> Array:
+        """Return the sums of the given clusters, and of draws of k-means++ if they race."""
+        first = batch.sums_of_labels(labels[None])
+        if not race:
+            return first
+        units = batch.z, whitened(batch.z, batch.weight)
         layout, weight = self.model.layout, batch.weight
-        draws = [
-            labels_from_rows(z, weight, layout, N_DRAWS, rng)
-            for z in (batch.z, whitened(batch.z, weight))
-        ]
-        sums = np.concatenate([first, *(batch.sums_of_labels(d) for d in draws)])
-        try:
-            scores = batch.race(sums, RACE)
-            winner = batch.params(scores.sums[0], steady=batch.has_missing)
-        except (FloatingPointError, np.linalg.LinAlgError):
-            return
-        yield given.on(winner)
+        draws = [labels_from_rows(z, weight, layout, N_DRAWS, rng) for z in units]
+        return np.concatenate([first, *(batch.sums_of_labels(d) for d in draws)])
 
     def _first_labels(self, X: Array, weight: Array, rng: np.random.RandomState) -> Indices:
         """Return the component of each row in the first candidate."""
@@ -276,53 +285,3 @@ def rows_per_component(layout: Layout) -> int:
     return max(
         SAMPLE_ROWS_PER_COMPONENT, int(VALUES_PER_PARAMETER * parameters / layout.n_features)
     )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The run of a fit, or None if none was finite, and how it came about."""
-
-    run: Run | None
-    collapsed: Indices  # components that collapsed in it
-    n_replaced: int = 0  # starts that diverged before it
-    before: Run | None = None  # what came before the first divergence
-
-    def rank(self) -> tuple[int, float]:
-        """Return a key that sorts the best outcome first."""
-        assert self.run is not None
-        return len(self.collapsed), -self.run.objectives[-1]
-
-
-def first_to_hold(
-    search: Search,
-    starts: Iterator[Params],
-    run_em: Callable[[Params], Run],
-    *,
-    is_final: bool,
-) -> Outcome:
-    """Return the run from the first start that does not collapse.
-
-    If all starts collapse, it is the run with the fewest collapsed components. With
-    ``is_final``, the first finite run is taken as it is.
-    """
-    outcomes: list[Outcome] = []
-    before: Run | None = None
-    n_replaced = 0
-    try:
-        for params in starts:
-            try:
-                run = run_em(params)
-            except DivergenceError as failure:
-                n_replaced += 1
-                if before is None or not before.objectives:
-                    before = failure.run
-                continue
-            found = search.collapsed(*run.state)
-            outcomes.append(Outcome(run, found, n_replaced))
-            done = is_final or not len(found) or run.interrupted
-            if done or len(outcomes) == MAX_COLLAPSED:
-                break
-    except CollapseError:
-        pass  # this start itself is degenerate, and so are all others
-    nothing = Outcome(None, np.arange(0), n_replaced, before)
-    return min(outcomes, key=Outcome.rank, default=nothing)

@@ -14,11 +14,13 @@ factor, and diagonal factors.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from skem._typing import Array
+from skem.mixture._covariances import inverse_cholesky
 
 # Number of elements of z in a block: small enough for the cache, and large enough to hide the
 # overhead of NumPy calls.
@@ -39,6 +41,17 @@ class Whitening:
     factors: Array  # (K, D, D) lower triangular, (1, D, D) if shared, or (K, D) diagonal
     means: Array  # (K, D), minus the center
     constants: Array  # (K,), log weight and log normalizer
+
+    @cached_property
+    def covariances(self) -> Array:
+        """The covariances of dense factors, (K, D, D) or (1, D, D)."""
+        cholesky = inverse_cholesky(self.factors)
+        return cholesky @ cholesky.transpose(0, 2, 1)
+
+    @cached_property
+    def log_det(self) -> Array:
+        """The log-determinants of dense factors."""
+        return np.log(np.einsum("kii->ki", self.factors)).sum(1)
 
     @property
     def shifts(self) -> Array:

@@ -619,7 +619,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         n_samples : int, default=1
             The number of rows to draw.
         random_state : int, RandomState or None, default=None
-            Seed of this call; None gives new draws at each call.
+            Seed of this call; None means that of the estimator.
         n_steps : int, default=1000
             Number of Gibbs steps of each chain. Chains start from independent units with the
             means of the training data.
@@ -631,7 +631,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         """
         check_is_fitted(self)
         check_count("n_samples", n_samples)
-        rng = _generator(random_state)
+        rng = _generator(self._seed_of(random_state))
         mean = self._visible_mean.astype(self.components_.dtype)
         start = draw(np.broadcast_to(mean, (int(n_samples), len(mean))), rng)
         check_count("n_steps", n_steps, minimum=0)

@@ -669,7 +669,7 @@ class ShiftedTemplateEM(EMEstimator):
         n_samples : int, default=1
             The number of images to draw.
         random_state : int, RandomState or None, default=None
-            Seed of this call; None gives new draws at each call.
+            Seed of this call; None means that of the estimator.
 
         Returns
         -------
@@ -680,7 +680,7 @@ class ShiftedTemplateEM(EMEstimator):
         """
         check_is_fitted(self)
         check_count("n_samples", n_samples)
-        rng = check_random_state(random_state)
+        rng = check_random_state(self._seed_of(random_state))
         n_categories = len(self.shift_prior_)
         shifts = rng.choice(n_categories, size=n_samples, p=self.shift_prior_)
         X = self.inverse_transform(np.eye(n_categories)[shifts])

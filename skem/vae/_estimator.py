@@ -535,7 +535,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         n_samples : int, default=1
             The number of rows to draw.
         random_state : int, RandomState or None, default=None
-            Seed of this call; None gives new draws at each call.
+            Seed of this call; None means that of the estimator.
 
         Returns
         -------
@@ -544,7 +544,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         """
         check_is_fitted(self)
         check_count("n_samples", n_samples)
-        rng = check_random_state(random_state)
+        rng = check_random_state(self._seed_of(random_state))
         z = rng.standard_normal((int(n_samples), self._n_features_out))
         mean = self.inverse_transform(z)
         if self.likelihood_ == "bernoulli":

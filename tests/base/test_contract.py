@@ -133,7 +133,7 @@ def test_dtypes(name, models, X):
         if values.dtype.kind != "f":
             continue
         assert values.dtype == np.float64
-        if verb != "score_samples":
+        if verb != "score_samples" or name not in MINIBATCHES:
             assert single[verb].dtype == np.float32
         np.testing.assert_allclose(single[verb], values, rtol=2e-3, atol=2e-3)
 
@@ -144,7 +144,8 @@ def test_draws_repeat_with_a_seed_only(name, models):
         return drawn[0] if isinstance(drawn, tuple) else drawn
 
     np.testing.assert_array_equal(draw(3), draw(3))
-    assert not np.array_equal(draw(None), draw(None))
+    assert not np.array_equal(draw(3), draw(4))
+    np.testing.assert_array_equal(draw(None), draw(models[name].random_state))
     for wrong in (0, -1, 2.5):
         with pytest.raises(ValueError, match="n_samples"):
             models[name].sample(wrong)
@@ -332,6 +333,12 @@ def test_the_html_links_to_the_documentation(name, models, monkeypatch):
         assert f'href="{expected}"' in model._repr_html_()
     monkeypatch.undo()
     assert "example.org" not in models[name]._repr_html_()
+
+
+def test_masked_values_are_missing_ones(name, X):
+    masked = np.ma.masked_array(X, np.random.default_rng(0).random(X.shape) < 0.1)
+    fits = [clone(TABLE[name][0]).fit(data) for data in (masked, masked.filled(np.nan))]
+    np.testing.assert_array_equal(*(fit.transform(masked) for fit in fits))
 
 
 def test_weights_are_routed(name, X):

@@ -246,7 +246,7 @@ def test_verbs(fitted, digits):
     assert fitted.score(digits[:9]) == pytest.approx(scores.mean())
     z = np.random.default_rng(0).normal(size=(4, 20))
     assert fitted.inverse_transform(z).shape == (4, 64)
-    assert not np.array_equal(fitted.sample(2), fitted.sample(2))
+    assert not np.array_equal(fitted.sample(2), fitted.sample(2, 3))
     np.testing.assert_array_equal(fitted.sample(2, random_state=3), fitted.sample(2, 3))
     for dtype in (np.float32, np.float64):
         assert fitted.transform(digits[:3].astype(dtype)).dtype == dtype

@@ -14,7 +14,9 @@ from skem._loop import em
 from skem._rows.parts import InMemory
 from skem.mixture import _sums
 from skem.mixture._covariances import Layout
-from skem.mixture._model import CollapseError, Mixture, Params, Prior
+from skem.mixture._missing import Group
+from skem.mixture._model import Mixture
+from skem.mixture._params import CollapseError, Params, Prior
 from skem.mixture._potts import PottsMixture, PottsPasses, independent_classes, neighbors
 from skem.mixture._prior import empirical_prior, flat_prior
 
@@ -40,6 +42,35 @@ def holes(data):
     X[np.random.default_rng(1).random(X.shape) < 0.25] = np.nan
     X[5] = np.nan
     return X
+
+
+@pytest.mark.parametrize("share", [0.2, 0.75])
+@pytest.mark.parametrize("kind", TYPES)
+def test_rows_with_patterns_of_their_own(kind, share):
+    """Their sums are those of rows that are told one by one with their observed values."""
+    rng = np.random.default_rng(4)
+    X = 2 * rng.normal(size=(70, D))
+    X[rng.random(X.shape) < share] = np.nan
+    model, params = make(kind)
+    groups = model.rows(X, float)
+    np.testing.assert_allclose(
+        model.log_joint(params, groups), slow_log_joint(params, X), rtol=1e-9, atol=1e-9
+    )
+    weight = rng.uniform(0.5, 2, size=70)
+    together = model.e_step(params, groups, weight)
+    alone = [
+        model.e_step(params, [marginal_group(x)], w)
+        for x, w in zip(X[:, None], weight[:, None], strict=True)
+    ]
+    for name, value in vars(together).items():
+        expected = sum(getattr(part, name) for part in alone)
+        np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-9, err_msg=name)
+
+
+def marginal_group(x):
+    """A row (1, D) as a group that shares its pattern."""
+    observed = np.flatnonzero(~np.isnan(x[0]))
+    return Group(x[:, observed], observed, np.arange(1))
 
 
 def proper_prior(layout, rng, concentration=2.5):
@@ -456,7 +487,7 @@ def test_mean_field_bound_is_below_the_enumerated_sum(ring):
 def test_mean_field_fixed_point_is_stationary(ring):
     X, graph = ring
     model, params = make("full")
-    q = PottsPasses(model, X, graph, 0.8).posterior(params)
+    q = PottsPasses(model, X, graph, 0.8).posterior(params, None)
     field = slow_log_joint(params, X) - np.log(params.weights) + 0.8 * (graph @ q)
     expected = np.exp(field - logsumexp(field, axis=1, keepdims=True))
     np.testing.assert_allclose(q, expected, atol=1e-2)
