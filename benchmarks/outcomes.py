@@ -1,6 +1,6 @@
 """What default fits of BayesianGMM_MAP end in, beside scikit-learn's GaussianMixture.
 
-    python benchmarks/outcomes.py [--quick] [--out FILE]
+    python benchmarks/outcomes.py [--quick] [--write] [--out FILE]
 
 Both get the same data, number of components, covariance type and seeds. The objective is the
 mean log-likelihood of the rows of the fit, in nats per row, and of held-out rows. Times are
@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from results import write_results
 from sklearn import datasets
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import train_test_split
@@ -180,59 +181,75 @@ def rows_of(case: Case, seeds: int) -> Iterator[dict]:
 
 def share(values) -> str:
     values = list(values)
-    return f"{100 * np.mean(values):5.1f}%" if values else "     -"
+    return f"{100 * np.mean(values):.1f}%" if values else "-"
 
 
 def ratio(values) -> str:
     values = list(values)
-    return f"{np.exp(np.mean(np.log(values))):6.2f}" if values else "     -"
+    return f"{np.exp(np.mean(np.log(values))):.2f}" if values else "-"
 
 
-def report(records: list[dict]) -> None:
-    """Print the table of outcomes, by family and by number of rows."""
+COLUMNS = (
+    "data",
+    "fits",
+    "lower",
+    "lower, theirs proper",
+    "higher",
+    "held out lower",
+    "held out higher",
+    "more collapsed",
+    "x speed",
+    "5 starts worse",
+    "short of their 10 starts",
+    "x speed",
+    "5 starts short",
+    "x speed",
+)
 
-    def line(name: str, chosen: list[dict]) -> None:
-        gaps = [r["ours"]["objective"] - r["theirs"]["objective"] for r in chosen]
-        # a collapsed component raises the likelihood without end: not a loss to avoid it
-        proper = [
-            g for r, g in zip(chosen, gaps, strict=True) if not r["theirs"]["n_collapsed"]
-        ]
-        held = [r["ours"]["held_out"] - r["theirs"]["held_out"] for r in chosen]
-        five = "ours, 5 starts"
-        ten = [r for r in chosen if "theirs, 10 starts" in r]
-        print(
-            f"{name:24s} {len(chosen):5d}  {share(g < -0.05 for g in gaps)} "
-            f"{share(g < -0.05 for g in proper)} {share(g > 0.05 for g in gaps)}  "
-            f"{share(g < -0.05 for g in held)} {share(g > 0.05 for g in held)}  "
-            f"{share(r['ours']['n_collapsed'] > r['theirs']['n_collapsed'] for r in chosen)}  "
-            f"{ratio(r['theirs']['seconds'] / r['ours']['seconds'] for r in chosen)}  "
-            f"{share(worse_with_more_starts(r) for r in chosen)}  "
-            f"{share(short_of(r, 'ours') for r in ten)} "
-            f"{ratio(r['theirs, 10 starts']['seconds'] / r['ours']['seconds'] for r in ten)} "
-            f"{share(short_of(r, five) for r in ten)} "
-            f"{ratio(r['theirs, 10 starts']['seconds'] / r[five]['seconds'] for r in ten)}"
-        )
 
-    print(
-        f"{'':30s}  ------ objective -----  - held out -   more          n_init=5   "
-        "10 starts of theirs"
-    )
-    print(
-        f"{'':24s}  fits   lower proper higher   lower higher   coll.   speed   worse  "
-        "short  speed  short5  speed5"
-    )
+def line(name: str, chosen: list[dict]) -> str:
+    """Return a row of the table; "lower" and "higher" mean by more than 0.05 nats."""
+    gaps = [r["ours"]["objective"] - r["theirs"]["objective"] for r in chosen]
+    # a collapsed component raises the likelihood without end: not a loss to avoid it
+    proper = [g for r, g in zip(chosen, gaps, strict=True) if not r["theirs"]["n_collapsed"]]
+    held = [r["ours"]["held_out"] - r["theirs"]["held_out"] for r in chosen]
+    five, ten = "ours, 5 starts", "theirs, 10 starts"
+    tens = [r for r in chosen if ten in r]
+    cells = [
+        name,
+        str(len(chosen)),
+        share(g < -0.05 for g in gaps),
+        share(g < -0.05 for g in proper),
+        share(g > 0.05 for g in gaps),
+        share(g < -0.05 for g in held),
+        share(g > 0.05 for g in held),
+        share(r["ours"]["n_collapsed"] > r["theirs"]["n_collapsed"] for r in chosen),
+        ratio(r["theirs"]["seconds"] / r["ours"]["seconds"] for r in chosen),
+        share(worse_with_more_starts(r) for r in chosen),
+        share(short_of(r, "ours") for r in tens),
+        ratio(r[ten]["seconds"] / r["ours"]["seconds"] for r in tens),
+        share(short_of(r, five) for r in tens),
+        ratio(r[ten]["seconds"] / r[five]["seconds"] for r in tens),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def report(records: list[dict]) -> list[str]:
+    """Return the table of outcomes, by family and by number of rows."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for family in dict.fromkeys(r["family"] for r in records):
-        line(family, [r for r in records if r["family"] == family])
+        lines.append(line(family, [r for r in records if r["family"] == family]))
     for low, high in ((0, 1000), (1000, 5000), (5000, 10**9)):
-        line(f"n in {low}..{high}", [r for r in records if low < r["n"] <= high])
+        name = f"{low} to {high} rows" if high < 10**9 else f"above {low} rows"
+        lines.append(line(name, [r for r in records if low < r["n"] <= high]))
     small = [r for r in records if 60 <= r["n"] <= 1000 and r["K"] <= 5]
-    line("n <= 1000, K <= 5", small)
-    line("all", records)
+    lines += [line("60 to 1000 rows, K ≤ 5", small), line("all", records)]
     rare = [r for r in records if "ours, rare mean given" in r]
     if rare:
-        print("rare groups found:")
+        lines += ["", "| rare groups | found |", "|---|---|"]
         for name in ("ours", "ours, 5 starts", "theirs", "ours, rare mean given"):
-            print(f"  {name:24s} {share(r[name]['found_rare'] for r in rare)}")
+            lines.append(f"| {name} | {share(r[name]['found_rare'] for r in rare)} |")
+    return lines
 
 
 def worse_with_more_starts(record: dict) -> bool:
@@ -252,6 +269,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="leave out the largest data")
     parser.add_argument("--family", help="run only one family of data")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--write", action="store_true", help="write the table to docs/")
     parser.add_argument("--out", type=Path, help="write all records to a JSON file")
     options = parser.parse_args()
     quick = options.quick
@@ -259,7 +277,10 @@ def main() -> None:
     cases = [case for case in cases if options.family in (None, case.family)]
     with threadpool_limits(1):
         records = [r for case in cases for r in rows_of(case, options.seeds)]
-    report(records)
+    lines = report(records)
+    print("\n".join(lines))
+    if options.write:
+        write_results("outcomes", lines)
     if options.out:
         options.out.write_text(json.dumps(records, indent=1))
 

@@ -64,9 +64,10 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         \\Sigma_k \\sim \\mathcal W^{-1}(\\Sigma_0, \\nu_0).
 
     The default prior is flat. The fit is then maximum likelihood with the ``reg_covar`` of
-    scikit-learn: from the same start it gives the same numbers after the same number of
-    iterations as ``GaussianMixture``. ``prior="empirical"`` is recommended if there are few
-    rows per component.
+    scikit-learn. From complete given starts (weights, means and precisions) it gives the same
+    numbers after the same number of iterations as ``GaussianMixture``; without them the starts
+    differ, even with the same seed. ``prior="empirical"`` is recommended if there are fewer
+    than ten rows for each feature and component.
 
     Parameters
     ----------
@@ -78,9 +79,12 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         matrix. "spherical": each component has one variance.
     tol : float, default=1e-3
         Smallest change of the objective that counts, in nats (units of natural logarithm)
-        per row. After a smaller change, EM runs one more iteration and stops, as in
-        scikit-learn. Components that overlap strongly need 1e-6 or less, because the
-        likelihood hardly depends on their weights.
+        per row. From complete given starts, EM runs one more iteration after a smaller
+        change, as in scikit-learn. Otherwise it also asks that the changes to come, if they
+        go on shrinking as they do, are below 10 tol in total. With missing values, tol is
+        multiplied by the share of rows in which the rarest feature is observed. Components
+        that overlap strongly need 1e-6 or less, because the likelihood hardly depends on
+        their weights.
     reg_covar : float, default=None
         Number added to the diagonal of every covariance after each M step. None means 0 if
         the prior keeps covariances away from 0, and 1e-6 otherwise, as in scikit-learn. With
@@ -88,8 +92,9 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     max_iter : int, default=100
         The largest number of EM iterations on all rows.
     n_init : int, default=1
-        Number of starts; the best is kept. With more than 5000 rows (or 50 per component),
-        every start runs on a sample of that size, and the best continues on all rows.
+        Number of starts, each the winner of a race of nine; the best is kept. More starts
+        never end worse. With more than 5000 rows, every start runs on a sample of at least
+        that size, and the best continues on all rows.
     init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default="kmeans"
         How EM starts. "kmeans": from the clusters of k-means. "k-means++": from the rows
         nearest to centers chosen by k-means++. "random_from_data": from the rows nearest to
@@ -198,11 +203,11 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     Notes
     -----
     Rows with NaN are fitted and scored by their observed values. This is exact if values are
-    missing at random. If a component collapses onto a point or loses all rows, EM restarts
-    from another start. After ten such starts, the parameters before the first collapse are
-    kept, with a warning. If X holds bytes, or bytes / 255, and few rows are different, the
-    fit uses the different rows and their counts, with the same result; the pixels of an image
-    are an example. float32 data are computed in float32 as long as its precision resolves the
+    missing at random. If a component collapses, so that its smallest variance is that of
+    ``reg_covar`` on few rows, EM tries another start; after three, the best is kept with a
+    warning. Many equal rows are not a collapse. If X holds bytes, or bytes / 255, and few rows
+    are different, the fit uses the different rows and their counts, with the same result; the
+    pixels of an image are an example. float32 data are computed in float32 as long as its precision resolves the
     components. On large data the inner loop is compiled, if numba is installed.
 
     X may also be a memory map, a zarr array or an h5py dataset; each pass reads it part by
@@ -249,7 +254,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         "verbose": ["verbose"],
         "verbose_interval": [Interval(Integral, 1, None, closed="left")],
         "prior": [StrOptions({"flat", "empirical"})],
-        "weight_concentration_prior": [Real, None],
+        "weight_concentration_prior": [Interval(Real, None, None, closed="neither"), None],
         "mean_precision_prior": [Interval(Real, 0, None, closed="left"), None],
         "mean_prior": ["array-like", Real, None],
         "degrees_of_freedom_prior": [Real, None],

@@ -374,7 +374,7 @@ def test_float32_stays_and_agrees(data, kind):
             getattr(single, name), getattr(double, name), rtol=2e-2, atol=2e-2
         )
     assert single.predict_proba(X.astype(np.float32)).dtype == np.float32
-    assert single.score_samples(X.astype(np.float32)).dtype == np.float64
+    assert single.score_samples(X.astype(np.float32)).dtype == np.float32
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -936,7 +936,7 @@ def test_reconstruct_is_the_expected_mean(data):
         ({"reg_covar": -1}, "reg_covar"),
         ({"init_params": "best"}, "init_params"),
         ({"prior": "weak"}, "prior"),
-        ({"weight_concentration_prior": 0}, "weight_concentration_prior"),
+        ({"weight_concentration_prior": np.inf}, "weight_concentration_prior"),
         ({"mean_precision_prior": -1}, "mean_precision_prior"),
         ({"mean_prior": [1, 2]}, "mean_prior must hold 4"),
         ({"covariance_prior": np.eye(3)}, "covariance_prior has shape"),
