@@ -172,9 +172,9 @@ class Blocks(Rows):
 
     def in_random_order(self, name: str) -> NoReturn:
         raise TypeError(
-            f"X is a dask collection, but {name}.fit shuffles rows. Call partial_fit(X) once "
-            "for each pass, which keeps the order of the blocks. Or save X to a file, with "
-            "X.to_zarr for example, and fit that."
+            f"X is a dask collection, but {name} takes rows in any order here. Call "
+            "partial_fit(X) once for each pass, which keeps the order of the blocks. Or save X "
+            "to a file, with X.to_zarr for example, and pass that."
         )
 
     def in_memory(self, reason: str) -> NoReturn:

@@ -12,6 +12,7 @@ Rows are standardized. Products of large numbers would lose digits otherwise.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from skem.mixture._params import Params
 STEADY = 0.05
 MIN_SHARE = 1e-3  # smallest standard deviation within components, in units of the data
 MIN_COUNT = 1e-6  # a component without rows counts as this share of all rows
+SMALL_GAIN = 1e-4  # nats per row: a race ends if no candidate gains more
 RIDGE = 1e-10  # added to variances of standardized rows: a race outlives a collapse
 DECIMALS = 9  # objectives that agree to this precision, in nats per row, are equal
 
@@ -137,8 +139,11 @@ class Batch:
         extra = self.model.prior.degrees_of_freedom - layout.flat_degrees_of_freedom
         covariance = (self._prior + blocks) / (repeats + extra)[..., None, None, None]
         covariance = covariance + self._added
-        precision = np.linalg.inv(covariance)
-        log_det = layout.n_repeats * np.linalg.slogdet(covariance)[1].sum(-1)
+        if d == 1:
+            precision, log_dets = 1 / covariance, np.log(covariance[..., 0, 0])
+        else:
+            precision, log_dets = np.linalg.inv(covariance), np.linalg.slogdet(covariance)[1]
+        log_det = layout.n_repeats * log_dets.sum(-1)
         if layout.dense:
             matrix = precision[:, :, 0]
             slope = (matrix @ averages[..., None])[..., 0]
@@ -182,11 +187,15 @@ class Batch:
         steady: bool = False,
         log_rest: Array | None = None,
     ) -> Scores:
-        """Run EM for ``n_iter`` iterations from each candidate."""
+        """Run EM from each candidate, for ``n_iter`` iterations or until none gains much."""
+        before: Any = -np.inf
         for i in range(n_iter):
             moments = self.steadied if steady and i == 0 else self.moments
             scores = self.e_step(self.theta(*moments(sums)), log_rest)
             sums = scores.sums
+            if (np.abs(scores.objective - before) < SMALL_GAIN).all():
+                break
+            before = scores.objective
         return scores
 
     def race(self, sums: Array, plan: Sequence[tuple[int, int]]) -> Scores:

@@ -93,8 +93,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         The largest number of EM iterations on all rows.
     n_init : int, default=1
         Number of starts, each the winner of a race of nine; the best is kept. More starts
-        never end worse. With more than 5000 rows, every start runs on a sample of at least
-        that size, and the best continues on all rows.
+        never end worse. With more than 10,000 rows, every start runs on a sample of at
+        least 5000, and the best continues on all rows.
     init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default="kmeans"
         How EM starts. "kmeans": from the clusters of k-means. "k-means++": from the rows
         nearest to centers chosen by k-means++. "random_from_data": from the rows nearest to
@@ -207,8 +207,9 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     ``reg_covar`` on few rows, EM tries another start; after three, the best is kept with a
     warning. Many equal rows are not a collapse. If X holds bytes, or bytes / 255, and few rows
     are different, the fit uses the different rows and their counts, with the same result; the
-    pixels of an image are an example. float32 data are computed in float32 as long as its precision resolves the
-    components. On large data the inner loop is compiled, if numba is installed.
+    pixels of an image are an example. float32 data are computed in float32 as long as its
+    precision resolves the components. On large data the inner loop is compiled, if numba is
+    installed.
 
     X may also be a memory map, a zarr array or an h5py dataset; each pass reads it part by
     part. A dask array or data frame is fitted on its workers, and row-wise methods then

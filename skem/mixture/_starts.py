@@ -34,12 +34,13 @@ from skem.mixture._params import Params
 # The sample has as many rows as the largest of these asks for: in total, per component, and
 # values per parameter of a component. With fewer, components collapse on the sample.
 SAMPLE_ROWS, SAMPLE_ROWS_PER_COMPONENT, VALUES_PER_PARAMETER = 5000, 50, 20
+MIN_SHRINKAGE = 2  # a sample of more than half of the rows would save no time
 # Largest number of rows added to the sample for a feature that is constant or missing in it.
 MAX_EXTRA_ROWS = 50
 MAX_TRIES = 10  # replacement starts after collapses, before the fit gives up
-# The race: draws of k-means++ in each of two units, iterations and numbers of those that stay,
-# rows at least, and entries of the features at most.
-N_DRAWS = 4
+# The race: draws of k-means++ in each of two units (with few components, and with many),
+# iterations and numbers of those that stay, rows at least, and entries of the features at most.
+N_DRAWS, N_DRAWS_OF_MANY, MANY = 4, 2, 16
 RACE = ((4, 4), (6, 2), (10, 1))
 RACE_ROWS, MAX_RACE = 500, 2_000_000
 logger = logging.getLogger("skem")
@@ -73,9 +74,9 @@ class Sample:
 def sample_of(rows: Rows, layout: Layout, rng: np.random.RandomState) -> Sample:
     """Draw the sample on which starts are computed."""
     size = max(SAMPLE_ROWS, rows_per_component(layout) * layout.n_components)
+    if rows.n_positive <= MIN_SHRINKAGE * size:
+        return Sample(representative_rows(rows, rows.n_positive, rng), True)
     sample = representative_rows(rows, size, rng)
-    if rows.n_positive <= size:
-        return Sample(sample, True)
     return Sample(_varied(rows, sample), False)
 
 
@@ -182,9 +183,12 @@ class Search:
 
         What comes out of the moves is compared, on all rows, with what went in.
         """
-        if self.model.layout.n_components < 3:
-            return params
+        layout, rows = self.model.layout, self.passes.rows
         size = max(len(self.sample.rows) // 5, 1)
+        n_entries = (len(self.sample.rows) + size) * n_features_of(layout)
+        too_long = n_entries > max(MAX_RACE, len(rows) * layout.n_features)
+        if layout.n_components < 3 or too_long:
+            return params
         try:
             rows = with_lowest(self.model, self.passes, self.sample.rows, params, size)
             better = moved(self.model, rows, params)
@@ -231,15 +235,17 @@ class Search:
         """Return the rows of the race, and whether there is one: it must not take too long."""
         layout = self.model.layout
         n_rows = max(RACE_ROWS, rows_per_component(layout) * layout.n_components)
-        n_features = 1 + layout.n_features + layout.n_parameters // layout.n_groups
         few = np.arange(len(X))
         if layout.n_components == 1 or len(X) <= 2 * layout.n_components:
             return few, False
-        if min(n_rows, len(X)) * n_features > MAX_RACE:
+        if min(n_rows, len(X)) * n_features_of(layout) > MAX_RACE:
             return few, False
         if len(X) > n_rows:
             few = np.linspace(0, len(X) - 1, n_rows).astype(int)
         return few, True
+
+    def _n_draws(self) -> int:
+        return N_DRAWS if self.model.layout.n_components <= MANY else N_DRAWS_OF_MANY
 
     def _random_sums(self, batch: Batch, race: bool, rng: np.random.RandomState) -> Array:
         """Return the sums of candidates whose responsibilities random directions define.
@@ -247,7 +253,7 @@ class Search:
         Without directions the components would be almost equal, which is a saddle.
         """
         D, K = self.model.layout.n_features, self.model.layout.n_components
-        directions = rng.normal(size=(2 * N_DRAWS + 1 if race else 1, D, K))
+        directions = rng.normal(size=(2 * self._n_draws() + 1 if race else 1, D, K))
         shares = softmax(2 * batch.z @ directions, axis=2).transpose(0, 2, 1)
         return batch.sums_of(shares * batch.weight)
 
@@ -260,7 +266,8 @@ class Search:
             return first
         units = batch.z, whitened(batch.z, batch.weight)
         layout, weight = self.model.layout, batch.weight
-        draws = [labels_from_rows(z, weight, layout, N_DRAWS, rng) for z in units]
+        n_draws = self._n_draws()
+        draws = [labels_from_rows(z, weight, layout, n_draws, rng) for z in units]
         return np.concatenate([first, *(batch.sums_of_labels(d) for d in draws)])
 
     def _first_labels(self, X: Array, weight: Array, rng: np.random.RandomState) -> Indices:
@@ -277,6 +284,12 @@ class Search:
         else:
             centers = X[rng.choice(len(X), size=K, replace=False, p=weight / weight.sum())]
         return cdist(X, centers).argmin(1)
+
+
+def n_features_of(layout: Layout) -> int:
+    """Return the number of features of a row in a race."""
+    D = layout.n_features
+    return 1 + D + (D * (D + 1) // 2 if layout.dense else D)
 
 
 def rows_per_component(layout: Layout) -> int:

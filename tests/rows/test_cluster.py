@@ -412,7 +412,7 @@ def test_what_cannot_be_lazy_is_refused(client, fitted):
     with pytest.raises((TypeError, ValueError)):
         model.predict(dask.delayed(X))
     machine = BernoulliRBMCD(2, n_iter=1).fit(load_digits().data / 16)
-    with pytest.raises(TypeError, match="X is of dask"):
+    with pytest.raises(TypeError, match="X is a dask collection"):
         machine.gibbs(da.ones((10, 64)))
 
 

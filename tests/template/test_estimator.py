@@ -684,7 +684,7 @@ def test_float32_in_float32_out():
     for verb in ("transform", "predict_proba", "reconstruct", "align", "impute"):
         assert getattr(estimator, verb)(X).dtype == np.float32
     assert estimator.fit(pd.DataFrame(X)).transform(pd.DataFrame(X)).dtype == np.float32
-    assert estimator.score_samples(pd.DataFrame(X)).dtype == np.float64
+    assert estimator.score_samples(pd.DataFrame(X)).dtype == np.float32
 
 
 def test_nested_lists_are_stacks():
