@@ -5,7 +5,8 @@
 Both get the same data, number of components, covariance type and seeds. The objective is the
 mean log-likelihood of the rows of the fit, in nats per row, and of held-out rows. Times are
 CPU seconds of the whole fit with one thread, imports excluded. A component has collapsed if
-its smallest variance is below twice reg_covar while that of the other components is not.
+its smallest variance is below twice reg_covar while that of the others is not, and if it has
+fewer than 2 (D + 1) rows: more equal rows are a spike of the data.
 """
 
 import argparse
@@ -113,7 +114,7 @@ def rare_groups(quick: bool) -> Iterator[Case]:
                 )
 
 
-def collapsed(model, reg_covar=1e-6) -> int:
+def collapsed(model, n, reg_covar=1e-6) -> int:
     """Count the components with the variance of reg_covar where the others vary."""
     K, D = model.means_.shape
     covariances = np.asarray(model.covariances_, dtype=float)
@@ -128,7 +129,8 @@ def collapsed(model, reg_covar=1e-6) -> int:
         values, vectors = np.linalg.eigh(covariances[k])
         v = vectors[:, 0]
         others = [v @ covariances[j] @ v for j in range(K) if j != k]
-        count += bool(values[0] <= 2 * reg_covar and np.mean(others) >= 100 * reg_covar)
+        few = model.weights_[k] * n < 2 * (D + 1)
+        count += bool(few and values[0] <= 2 * reg_covar and np.mean(others) >= 100 * reg_covar)
     return count
 
 
@@ -142,7 +144,7 @@ def measured(model, train, test, means) -> Fit:
     if means is not None:
         found = bool(np.abs(model.means_ - means[-1]).max(1).min() < 0.5)
     scores = [float(model.score(rows)) for rows in (train, test)]
-    return Fit(*scores, collapsed(model), seconds, found)
+    return Fit(*scores, collapsed(model, len(train)), seconds, found)
 
 
 def rows_of(case: Case, seeds: int) -> Iterator[dict]:

@@ -149,9 +149,8 @@ class Search:
             return
         finalists = dict.fromkeys(t for t in (*ranked[:1], trials[0]) if t)
         ends = [self.finished(trial.end) for trial in finalists]
-        if len(ends) > 1:  # both go to the end on all rows: more starts never end worse
-            ends = [self.em(self.passes, end).state[0] for end in ends]
-            ends.sort(key=self._rank)
+        if len(ends) > 1:  # more starts never end worse: compare what EM on all rows makes
+            ends.sort(key=lambda end: self._rank(self.em(self.passes, end).state[0]))
         yield from ends
         yield from (trial.end for trial in ranked[1:])
 
