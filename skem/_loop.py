@@ -186,7 +186,7 @@ def has_settled(objectives: list[float], tol: float, patient: bool) -> bool:
     before = objectives[-2] - objectives[-3] if patient else 0.0
     if not patient or gain <= 0 or before <= 0:
         return True
-    return gain < before and gain * gain < 10 * tol * (before - gain)
+    return bool(gain < before and gain * gain < 10 * tol * (before - gain))
 
 
 def em(model: Maximizable, total: Callable[[Any], Any], params: Any, **options: Any) -> Run:

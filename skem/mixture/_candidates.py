@@ -66,24 +66,23 @@ class Batch:
         if not model.layout.dense:
             self._row = self._column = np.arange(D)
         self.phi = np.concatenate([np.ones((len(X), 1)), self.z, self.products(self.z)], axis=1)
-        varies = model.scale > 0
-        # variance of missing values, which were filled in
         # too few rows for a covariance; neither repeats nor a factor of the weights matter
         self.few = (D + 1 if model.layout.dense else 2) * weight.min()
         self.has_missing = bool(missing.any())
+        varies = model.scale > 0
+        # variance of missing values, which were filled in, is part of the floor
         self._floor = MIN_SHARE**2 * varies + weight @ missing / weight.sum()
-        blocks = self._blocks(np.diag(self.units**-2) if model.layout.dense else self.units**-2)
-        self._prior = model.prior.covariance * np.sqrt(blocks * blocks.swapaxes(-1, -2))
+        self._added = self._blocks(model.reg_covar / self.units**2 + RIDGE * varies)
+        self._prior = model.prior.covariance * self._blocks(1 / self.units**2)
         if model.layout.dense:
-            self._prior = model.prior.covariance / np.outer(self.units, self.units)
-        tiny = self._blocks(np.diag(RIDGE * varies) if model.layout.dense else RIDGE * varies)
-        self._added = model.reg_covar * blocks + tiny
+            self._prior = model.prior.covariance / self._outer_units
 
-    def _blocks(self, scatter: Array) -> Array:
-        """Return (D, D) or (D,) as blocks (B, d, d)."""
-        if self.model.layout.n_repeats > 1:
-            scatter = scatter.mean(keepdims=True)
-        return self.model.layout.to_blocks(scatter)[0]
+    def _blocks(self, variances: Array) -> Array:
+        """Return variances (D,) as blocks (B, d, d)."""
+        layout = self.model.layout
+        if layout.n_repeats > 1:
+            variances = variances.mean(keepdims=True)
+        return layout.to_blocks(np.diag(variances) if layout.dense else variances)[0]
 
     def products(self, z: Array) -> Array:
         """Return the products of two entries, the last features of phi."""

@@ -418,7 +418,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             seen = moments(sample.rows)
             mixture = self._new_model(layout, rows, seen)
             # what a row tells of a feature that is rarely observed changes the objective little
-            share = max(MIN_SHARE, (seen.weight / np.sum(sample.rows.weight)).min())
+            share = max(MIN_SHARE, float((seen.weight / np.sum(sample.rows.weight)).min()))
             search = Search(
                 mixture,
                 Passes(mixture, rows, self.n_jobs),
