@@ -67,7 +67,7 @@ class Batch:
             self._row = self._column = np.arange(D)
         self.phi = np.concatenate([np.ones((len(X), 1)), self.z, self.products(self.z)], axis=1)
         # too few rows for a covariance; neither repeats nor a factor of the weights matter
-        self.few = (D + 1 if model.layout.dense else 2) * weight.min()
+        self.few = (D + 1 if model.layout.dense else 2) * weight_of_a_row(weight)
         self.has_missing = bool(missing.any())
         varies = model.scale > 0
         # variance of missing values, which were filled in, is part of the floor
@@ -190,7 +190,8 @@ class Batch:
         before: Any = -np.inf
         for i in range(n_iter):
             moments = self.steadied if steady and i == 0 else self.moments
-            scores = self.e_step(self.theta(*moments(sums)), log_rest)
+            with np.errstate(divide="ignore", invalid="ignore"):  # a candidate may collapse
+                scores = self.e_step(self.theta(*moments(sums)), log_rest)
             sums = scores.sums
             if (np.abs(scores.objective - before) < SMALL_GAIN).all():
                 break
@@ -245,6 +246,11 @@ def params_of_moments(model: Mixture, counts: Array, averages: Array, scatter: A
     if model.layout.covariance_type == "tied":
         scatter = scatter.sum(0, keepdims=True)
     return model.mode(counts, averages, scatter)
+
+
+def weight_of_a_row(weight: Array) -> float:
+    """Return the weight that counts as one row: a small one, but not that of an outlier."""
+    return float(np.quantile(weight, 0.1))
 
 
 def labels_from_rows(

@@ -83,6 +83,11 @@ def params_of(
     shares: Array = np.asarray(weights, dtype=float)
     shares, places = shares / shares.sum(), np.asarray(means, dtype=float)
     if factors is None:
+        if np.shape(covariances) != layout.public_shape:
+            raise ValueError(
+                f"covariances_ has shape {np.shape(covariances)}, but covariance_type="
+                f"{layout.covariance_type!r} needs {layout.public_shape}."
+            )
         blocks = check_covariances("covariances_", layout.to_blocks(covariances))
         return Params(layout, shares, places, blocks)
     lower = np.ascontiguousarray(layout.to_blocks(factors).swapaxes(2, 3))

@@ -23,8 +23,14 @@ from skem._base.passes import Passes
 from skem._loop import Run, em
 from skem._rows.parts import InMemory, Rows
 from skem._rows.sampling import representative_rows, rows_unlike
-from skem._typing import Array, Indices
-from skem.mixture._candidates import DECIMALS, Batch, labels_from_rows, whitened
+from skem._typing import Array, Indices, Mask
+from skem.mixture._candidates import (
+    DECIMALS,
+    Batch,
+    labels_from_rows,
+    weight_of_a_row,
+    whitened,
+)
 from skem.mixture._covariances import Layout
 from skem.mixture._given import Given, start_at_means
 from skem.mixture._model import Mixture, Stats
@@ -38,11 +44,22 @@ MIN_SHRINKAGE = 2  # a sample of more than half of the rows would save no time
 # Largest number of rows added to the sample for a feature that is constant or missing in it.
 MAX_EXTRA_ROWS = 50
 MAX_TRIES = 10  # replacement starts after collapses, before the fit gives up
-# The race: draws of k-means++ in each of two units (with few components, and with many),
-# iterations and numbers of those that stay, rows at least, and entries of the features at most.
-N_DRAWS, N_DRAWS_OF_MANY, MANY = 4, 2, 16
-RACE = ((4, 4), (6, 2), (10, 1))
-RACE_ROWS, MAX_RACE = 500, 2_000_000
+RACE_ROWS, MAX_RACE = 500, 2_000_000  # rows of a race at least, entries of its features at most
+MAX_LONG = 500_000  # entries times components up to which a race is long
+MIN_SHARE = 1e-9  # rounding of a share of observed features
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How candidates race."""
+
+    n_draws: int  # of k-means++, in each of two units
+    stages: tuple[tuple[int, int], ...]  # iterations, and how many candidates stay
+
+
+LONG = Plan(4, ((4, 4), (6, 2), (10, 1)))
+SHORT = Plan(1, ((3, 2), (3, 1)))
+
 logger = logging.getLogger("skem")
 
 
@@ -102,15 +119,14 @@ class Search:
     max_iter: int
     tol: float
 
-    def collapsed(self, params: Params, stats: Stats) -> Indices:
+    def collapsed(self, params: Params, stats: Stats, *, of_sample: bool = False) -> Indices:
         """Return the components that collapsed, see ``Mixture.collapsed``.
 
         Neither repeated rows nor a factor of the weights changes the answer.
         """
-        rows, sample = self.passes.rows, self.sample
-        unit = stats.weight / rows.n_positive
-        if sample.is_whole:  # equal rows are one row here
-            unit = np.asarray(sample.rows.weight).min()
+        unit = stats.weight / self.passes.rows.n_positive
+        if of_sample or self.sample.is_whole:
+            unit = weight_of_a_row(np.asarray(self.sample.rows.weight))
         return np.flatnonzero(self.model.collapsed(params, stats.counts / unit))
 
     # -- order of the starts -----------------------------------------------------------
@@ -165,7 +181,7 @@ class Search:
             if run.interrupted:
                 raise KeyboardInterrupt
             end, stats = run.state
-            n_collapsed = len(self.collapsed(end, stats))
+            n_collapsed = len(self.collapsed(end, stats, of_sample=True))
             trial = Trial(n_collapsed, run.objectives[-1], params, end)
             kept = trial if kept is None else min(kept, trial, key=Trial.rank)
             if not n_collapsed:
@@ -186,7 +202,7 @@ class Search:
         size = max(len(self.sample.rows) // 5, 1)
         n_entries = (len(self.sample.rows) + size) * n_features_of(layout)
         too_long = n_entries > max(MAX_RACE, len(rows) * layout.n_features)
-        if layout.n_components < 3 or too_long:
+        if layout.n_components < 2 or too_long:
             return params
         try:
             rows = with_lowest(self.model, self.passes, self.sample.rows, params, size)
@@ -213,60 +229,74 @@ class Search:
         X, weight = rows.values.astype(float), np.asarray(rows.weight)
         missing = np.isnan(X)
         if missing.any():
+            kept = self._well_observed(missing)
+            X, weight, missing = X[kept], weight[kept], missing[kept]
             known = np.where(missing, 0, X)
             X = np.where(missing, weight @ known / (weight @ ~missing), X)
-        few, race = self._racing(X)
+        few, plan = self._racing(X)
         batch = Batch(self.model, X[few], weight[few], missing[few])
         if self.init == "random":
-            sums = self._random_sums(batch, race, rng)
+            sums = self._random_sums(batch, plan, rng)
         else:
             labels = self._first_labels(X, weight, rng)[few]
-            sums = self._sums_of_clusters(batch, labels, race, rng)
-        if race:
+            sums = self._sums_of_clusters(batch, labels, plan, rng)
+        if plan:
             try:
-                winner = batch.race(sums, RACE).sums[0]
+                winner = batch.race(sums, plan.stages).sums[0]
                 yield given.on(batch.params(winner, steady=batch.has_missing))
             except (FloatingPointError, np.linalg.LinAlgError):
                 pass
         yield given.on(batch.params(sums[0], steady=True))
 
-    def _racing(self, X: Array) -> tuple[Indices, bool]:
-        """Return the rows of the race, and whether there is one: it must not take too long."""
+    def _well_observed(self, missing: Mask) -> Indices:
+        """Return the rows to start from: filled rows would form a cluster of their own.
+
+        They are the rows in which at least an average share of the features is observed, if
+        these are enough.
+        """
+        share = (~missing).mean(1)
+        some = np.flatnonzero(share > 0)
+        good = np.flatnonzero(share >= share[some].mean() * (1 - MIN_SHARE))
+        layout = self.model.layout
+        enough = min(len(some) // 2, rows_per_component(layout) * layout.n_components)
+        return good if len(good) >= enough else some
+
+    def _racing(self, X: Array) -> tuple[Indices, Plan | None]:
+        """Return the rows of the race, and its plan: it must not take too long."""
         layout = self.model.layout
         n_rows = max(RACE_ROWS, rows_per_component(layout) * layout.n_components)
         few = np.arange(len(X))
         if layout.n_components == 1 or len(X) <= 2 * layout.n_components:
-            return few, False
-        if min(n_rows, len(X)) * n_features_of(layout) > MAX_RACE:
-            return few, False
+            return few, None
+        n_entries = min(n_rows, len(X)) * n_features_of(layout)
+        if n_entries > MAX_RACE:
+            return few, None
         if len(X) > n_rows:
             few = np.linspace(0, len(X) - 1, n_rows).astype(int)
-        return few, True
+        return few, LONG if n_entries * layout.n_components <= MAX_LONG else SHORT
 
-    def _n_draws(self) -> int:
-        return N_DRAWS if self.model.layout.n_components <= MANY else N_DRAWS_OF_MANY
-
-    def _random_sums(self, batch: Batch, race: bool, rng: np.random.RandomState) -> Array:
+    def _random_sums(
+        self, batch: Batch, plan: Plan | None, rng: np.random.RandomState
+    ) -> Array:
         """Return the sums of candidates whose responsibilities random directions define.
 
         Without directions the components would be almost equal, which is a saddle.
         """
         D, K = self.model.layout.n_features, self.model.layout.n_components
-        directions = rng.normal(size=(2 * self._n_draws() + 1 if race else 1, D, K))
+        directions = rng.normal(size=(2 * plan.n_draws + 1 if plan else 1, D, K))
         shares = softmax(2 * batch.z @ directions, axis=2).transpose(0, 2, 1)
         return batch.sums_of(shares * batch.weight)
 
     def _sums_of_clusters(
-        self, batch: Batch, labels: Indices, race: bool, rng: np.random.RandomState
+        self, batch: Batch, labels: Indices, plan: Plan | None, rng: np.random.RandomState
     ) -> Array:
         """Return the sums of the given clusters, and of draws of k-means++ if they race."""
         first = batch.sums_of_labels(labels[None])
-        if not race:
+        if plan is None:
             return first
         units = batch.z, whitened(batch.z, batch.weight)
         layout, weight = self.model.layout, batch.weight
-        n_draws = self._n_draws()
-        draws = [labels_from_rows(z, weight, layout, n_draws, rng) for z in units]
+        draws = [labels_from_rows(z, weight, layout, plan.n_draws, rng) for z in units]
         return np.concatenate([first, *(batch.sums_of_labels(d) for d in draws)])
 
     def _first_labels(self, X: Array, weight: Array, rng: np.random.RandomState) -> Indices:

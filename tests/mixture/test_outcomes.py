@@ -70,6 +70,26 @@ def test_default_fit_is_seldom_below_that_of_scikit_learn():
     assert above >= below
 
 
+@pytest.mark.parametrize("n", [3000, 15_000])
+def test_rows_without_values_do_not_shape_the_start(n):
+    X, _ = make_blobs(n, 8, centers=4, random_state=0)
+    for observed in (0, 1):
+        holes = X.copy()
+        holes[: n // 4, observed:] = np.nan
+        for seed in range(3):
+            model = BayesianGMM_MAP(4, random_state=seed).fit(holes)
+            expected = BayesianGMM_MAP(4, random_state=seed).fit(X[n // 4 :])
+            score = expected.score(X[n // 4 :])
+            assert model.score(X[n // 4 :]) == pytest.approx(score, abs=0.02)
+
+
+def test_two_components_find_a_rare_group_too():
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        X = np.r_[rng.normal(size=(29_960, 3)), rng.normal([8, 8, 8], 0.3, size=(40, 3))]
+        assert has_mean_at(BayesianGMM_MAP(2, random_state=seed).fit(X), [8, 8, 8])
+
+
 # -- collapse ------------------------------------------------------------------------------
 
 
@@ -98,6 +118,9 @@ def test_collapse_does_not_depend_on_repeats_or_the_unit_of_weights():
     X = np.r_[np.random.default_rng(0).normal(size=(60, 2)), [[30, 30]]]
     counts = np.ones(61)
     fits = []
+    one_less = np.r_[1e-3, counts[1:]]
+    with pytest.warns(ConvergenceWarning, match="collapsed onto"):
+        BayesianGMM_MAP(2, random_state=0).fit(X, sample_weight=one_less)
     for data, weight in ((X, counts), (X, 1e-9 * counts), (X, 1e9 * counts)):
         with pytest.warns(ConvergenceWarning, match="collapsed onto"):
             fits.append(BayesianGMM_MAP(2, random_state=0).fit(data, sample_weight=weight))
@@ -140,6 +163,9 @@ def test_covariances_set_by_hand_are_checked():
         model.covariances_ = np.array([wrong], dtype=float)
         with pytest.raises(ValueError, match="covariances_ must be symmetric"):
             model.score_samples([[0.0, 0.0]])
+    model.covariances_ = np.eye(2)
+    with pytest.raises(ValueError, match=r"covariances_ has shape \(2, 2\)"):
+        model.score_samples([[0.0, 0.0]])
 
 
 def test_ill_conditioned_factors_keep_their_digits():
