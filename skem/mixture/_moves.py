@@ -204,7 +204,7 @@ def _low_groups(batch: Batch, log_density: Array) -> list[Array]:
         if weight.sum() < batch.few:
             continue
         sums = weight @ phi
-        steady = batch.steadied(np.stack([sums, *[batch.weight @ batch.phi]])[None])
+        steady = batch.steadied(np.stack([sums, batch.weight @ batch.phi])[None])
         theta = batch.theta(*steady)[0, 0]
         gain = weight @ (phi @ theta - log_density[own])
         found.append((gain, sums))

@@ -202,7 +202,8 @@ class Search:
         size = max(len(self.sample.rows) // 5, 1)
         n_entries = (len(self.sample.rows) + size) * n_features_of(layout)
         too_long = n_entries > max(MAX_RACE, len(rows) * layout.n_features)
-        if layout.n_components < 2 or too_long:
+        may_be_off = self.model.prior.concentration < 1  # what is switched off stays off
+        if layout.n_components < 2 or may_be_off or too_long:
             return params
         try:
             rows = with_lowest(self.model, self.passes, self.sample.rows, params, size)
@@ -229,10 +230,10 @@ class Search:
         X, weight = rows.values.astype(float), np.asarray(rows.weight)
         missing = np.isnan(X)
         if missing.any():
-            kept = self._well_observed(missing)
-            X, weight, missing = X[kept], weight[kept], missing[kept]
             known = np.where(missing, 0, X)
             X = np.where(missing, weight @ known / (weight @ ~missing), X)
+            kept = self._well_observed(missing)
+            X, weight, missing = X[kept], weight[kept], missing[kept]
         few, plan = self._racing(X)
         batch = Batch(self.model, X[few], weight[few], missing[few])
         if self.init == "random":

@@ -83,6 +83,14 @@ def test_rows_without_values_do_not_shape_the_start(n):
             assert model.score(X[n // 4 :]) == pytest.approx(score, abs=0.02)
 
 
+def test_a_feature_that_only_poorly_observed_rows_have():
+    X, _ = make_blobs(900, 6, centers=3, random_state=0)
+    X[:600, 0] = np.nan
+    X[600:, 1:5] = np.nan
+    model = BayesianGMM_MAP(3, prior="empirical", random_state=0).fit(X)
+    assert np.isfinite(model.score(X))
+
+
 def test_two_components_find_a_rare_group_too():
     for seed in range(4):
         rng = np.random.default_rng(seed)
