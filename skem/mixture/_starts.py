@@ -7,6 +7,7 @@ on the sample, and components move to rows that the sample did not show.
 
 import logging
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
@@ -45,6 +46,7 @@ MIN_SHRINKAGE = 2  # a sample of more than half of the rows would save no time
 MAX_EXTRA_ROWS = 50
 MAX_TRIES = 10  # replacement starts after collapses, before the fit gives up
 RACE_ROWS, MAX_RACE = 500, 2_000_000  # rows of a race at least, entries of its features at most
+MIN_RACE = 2  # rows at least, per component and feature
 MAX_LONG = 500_000  # entries times components up to which a race is long
 MIN_SHARE = 1e-9  # rounding of a share of observed features
 
@@ -144,13 +146,13 @@ class Search:
         elif given.means is not None:
             yield given.on(start_at_means(self.model, self.passes, given.means))
         else:
-            first = np.random.RandomState()
-            first.set_state(rng.get_state())  # the first start is that of n_init=1
-            seeds = [first, *rng.randint(2**31 - 1, size=n_init - 1).tolist()]
+            seeds: list[Any] = [rng]
+            if n_init > 1:  # the first start is that of n_init=1
+                seeds = [deepcopy(rng), *rng.randint(2**31 - 1, size=n_init - 1).tolist()]
             if n_init > 1 or not self.sample.is_whole:
                 yield from self._compared(given, seeds, n_jobs)
             else:
-                yield from self.found(given, first)
+                yield from self.found(given, rng)
         for seed in rng.randint(2**31 - 1, size=MAX_TRIES).tolist():
             yield from islice(self.found(Given(), seed), 1)
 
@@ -267,7 +269,9 @@ class Search:
         layout = self.model.layout
         n_rows = max(RACE_ROWS, rows_per_component(layout) * layout.n_components)
         few = np.arange(len(X))
-        if layout.n_components == 1 or len(X) <= 2 * layout.n_components:
+        # with few rows, the candidate of highest likelihood is one that is about to collapse
+        least = MIN_RACE * layout.n_components * (layout.block_size + 1)
+        if layout.n_components == 1 or len(X) < least:
             return few, None
         n_entries = min(n_rows, len(X)) * n_features_of(layout)
         if n_entries > MAX_RACE:

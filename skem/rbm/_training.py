@@ -159,7 +159,9 @@ def compiled_workspaces(
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def update(state: State, batch: Any, weight: Array, rate: float, space: Workspace) -> None:
+def gradient_step(
+    state: State, batch: Any, weight: Array, rate: float, space: Workspace
+) -> None:
     """Update the parameters by one gradient step on a batch whose weights sum to 1."""
     options, params, n, m = space.options, state.params, space.n_rows, len(space.chains)
     v, h = space.v[: n + m], space.h[: n + m]
@@ -252,7 +254,7 @@ def epoch(
         weights = (own / own.sum()).astype(np.float32)
         share = own.sum() / (mean_weight * len(own))  # batches of small weight: short steps
         space = training.workspace(len(index))
-        update(state, batch, weights, rate(state.n_updates) * share, space)
+        gradient_step(state, batch, weights, rate(state.n_updates) * share, space)
         if not np.abs(state.params.hidden).max() < MAX_BIAS:
             raise FloatingPointError(f"the biases have grown beyond {MAX_BIAS:g}")
     _average(state)

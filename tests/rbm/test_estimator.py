@@ -19,7 +19,7 @@ from skem import BernoulliRBMCD
 from skem._vector_math import philox
 from skem.rbm import _model as rbm
 from skem.rbm._kernel import KernelWorkspace, draw
-from skem.rbm._training import Options, Workspace, initial_state, update
+from skem.rbm._training import Options, Workspace, gradient_step, initial_state
 
 V, H = 6, 4
 
@@ -180,7 +180,7 @@ def test_expected_update_is_the_gradient(persistent, centered, kind):
             getattr(state.params, name)[:] = getattr(params, name)
         state.visible_mean[:], state.hidden_mean[:] = mu, lam
         state.rows[V:] = state.rows[:V:2] + state.rows[1:V:2]
-        update(state, data, weight.astype(np.float32), 1.0, space)
+        gradient_step(state, data, weight.astype(np.float32), 1.0, space)
         for i, name in enumerate(("weights", "visible", "hidden")):
             total[i] = total[i] + getattr(state.params, name) - getattr(params, name)
     for found, expected in zip(total, (dW, db, dc), strict=True):

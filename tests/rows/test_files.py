@@ -262,7 +262,7 @@ def test_memory_of_a_mixture_does_not_grow_with_the_file(
 def test_memory_of_chunks_is_not_held(tmp_path, monkeypatch):
     """Rows to start from come from all over the file."""
     monkeypatch.setattr("skem._rows.files.PART_SIZE", 2**18)
-    X = np.random.default_rng(0).normal(size=(200_000, 10)).astype(np.float32)
+    X = np.random.default_rng(0).normal(size=(600_000, 10)).astype(np.float32)
     file = zarr.create_array(tmp_path / "X", shape=X.shape, chunks=(5000, 10), dtype=X.dtype)
     file[:] = X
     model = BayesianGMM_MAP(2, random_state=0, max_iter=2, tol=1e9)
