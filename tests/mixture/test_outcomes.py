@@ -43,7 +43,7 @@ def test_samples_are_large_enough_for_the_parameters():
     np.testing.assert_allclose(np.sort(model.weights_), np.sort(shares), atol=0.01)
 
 
-@pytest.mark.parametrize("n", [400, 9000])
+@pytest.mark.parametrize("n", [400, pytest.param(12_000, marks=pytest.mark.slow)])
 def test_more_starts_never_end_worse(n):
     rng = np.random.default_rng(0)
     means = 2 * rng.normal(size=(8, 3))
@@ -70,7 +70,7 @@ def test_default_fit_is_seldom_below_that_of_scikit_learn():
     assert above >= below
 
 
-@pytest.mark.parametrize("n", [3000, 15_000])
+@pytest.mark.parametrize("n", [3000, pytest.param(15_000, marks=pytest.mark.slow)])
 def test_rows_without_values_do_not_shape_the_start(n):
     X, _ = make_blobs(n, 8, centers=4, random_state=0)
     for observed in (0, 1):
@@ -139,6 +139,7 @@ def test_collapse_does_not_depend_on_repeats_or_the_unit_of_weights():
 # -- stops ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_rarely_observed_features_are_fitted_to_the_end():
     """Four of eight features are observed in 3% of the rows."""
     rng = np.random.default_rng(2)
