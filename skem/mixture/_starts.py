@@ -7,7 +7,6 @@ on the sample, and components move to rows that the sample did not show.
 
 import logging
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
@@ -141,19 +140,21 @@ class Search:
         First comes the given start, or the starts found on the sample, best first.
         Replacements follow. EM uses the next start only if it collapses from the one before.
         """
+        # replacements of one start are the next starts of more: these never end worse
+        others = rng.randint(2**31 - 1, size=MAX_TRIES).tolist()
+        if n_init > 1:
+            others += check_random_state(others[-1]).randint(2**31 - 1, size=n_init).tolist()
         if given.is_complete:
             yield given.params(self.model.layout)
         elif given.means is not None:
             yield given.on(start_at_means(self.model, self.passes, given.means))
         else:
-            seeds: list[Any] = [rng]
-            if n_init > 1:  # the first start is that of n_init=1
-                seeds = [deepcopy(rng), *rng.randint(2**31 - 1, size=n_init - 1).tolist()]
+            seeds = [rng, *others[: n_init - 1]]
             if n_init > 1 or not self.sample.is_whole:
                 yield from self._compared(given, seeds, n_jobs)
             else:
                 yield from self.found(given, rng)
-        for seed in rng.randint(2**31 - 1, size=MAX_TRIES).tolist():
+        for seed in others[n_init - 1 :][:MAX_TRIES]:
             yield from islice(self.found(Given(), seed), 1)
 
     def _compared(self, given: Given, seeds: list[Any], n_jobs: int | None) -> Iterator[Params]:
