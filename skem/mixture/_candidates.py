@@ -269,7 +269,8 @@ def labels_from_rows(
     for k in range(1, K):
         cumulated = np.cumsum(nearest * weight, axis=1)
         drawn = rng.uniform(size=n_starts) * cumulated[:, -1]
-        index = [np.searchsorted(c, u, side="right") for c, u in zip(cumulated, drawn)]  # noqa: B905
+        pairs = zip(cumulated, drawn, strict=True)
+        index = [np.searchsorted(row, u, side="right") for row, u in pairs]
         found = distances(np.minimum(index, n - 1))
         labels[found < (1 - MIN_COUNT) * nearest] = k  # rounding does not decide a tie
         nearest = np.minimum(nearest, found)

@@ -308,6 +308,8 @@ class Search:
     def _first_labels(self, X: Array, weight: Array, rng: np.random.RandomState) -> Indices:
         """Return the component of each row in the first candidate."""
         K = self.model.layout.n_components
+        if K == 1:
+            return np.zeros(len(X), dtype=int)
         if len(X) <= K:
             return np.arange(len(X))
         if self.init == "kmeans":
