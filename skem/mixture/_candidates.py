@@ -12,6 +12,7 @@ Rows are standardized. Products of large numbers would lose digits otherwise.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -63,9 +64,6 @@ class Batch:
         self.z = (X - self.center) / self.units
         D = model.layout.n_features
         self._row, self._column = np.tril_indices(D)
-        if not model.layout.dense:
-            self._row = self._column = np.arange(D)
-        self.phi = np.concatenate([np.ones((len(X), 1)), self.z, self.products(self.z)], axis=1)
         # too few rows for a covariance; neither repeats nor a factor of the weights matter
         self.few = (D + 1 if model.layout.dense else 2) * weight_of_a_row(weight)
         self.has_missing = bool(missing.any())
@@ -84,16 +82,32 @@ class Batch:
             variances = variances.mean(keepdims=True)
         return layout.to_blocks(np.diag(variances) if layout.dense else variances)[0]
 
+    @cached_property
+    def phi(self) -> Array:
+        """The features (n, F) of the rows."""
+        return self.features(self.z)
+
+    def features(self, z: Array) -> Array:
+        """Return the features phi (n, F) of standardized rows (n, D)."""
+        return np.concatenate([np.ones((len(z), 1)), z, self.products(z)], axis=1)
+
     def products(self, z: Array) -> Array:
         """Return the products of two entries, the last features of phi."""
+        if not self.model.layout.dense:
+            return z * z
         return z[..., self._row] * z[..., self._column]
 
     # -- iterations ---------------------------------------------------------------------
 
+    def shares_of_labels(self, labels: Indices) -> Array:
+        """Return weighted responsibilities (..., K, n) that assign each row to a component."""
+        K = self.model.layout.n_components
+        shares: Array = (labels[..., None, :] == np.arange(K)[:, None]) * self.weight
+        return shares
+
     def sums_of_labels(self, labels: Indices) -> Array:
         """Return the sums of candidates that assign each row to a component, (S, K, F)."""
-        shares = labels[:, None] == np.arange(self.model.layout.n_components)[:, None]
-        return self.sums_of(shares * self.weight)
+        return self.sums_of(self.shares_of_labels(labels))
 
     def sums_of(self, responsibilities: Array) -> Array:
         """Return the sums, given weighted responsibilities (S, K, n)."""
@@ -117,12 +131,16 @@ class Batch:
     def steadied(self, sums: Array) -> tuple[Array, Array, Array]:
         """Return the moments; the scatter is mixed with the average one of all components."""
         counts, averages, scatter = self.moments(sums)
-        empty = sums[..., 0] <= 0
-        if empty.any():  # a component without rows starts at one of them
-            K = sums.shape[1]
-            rows = self.z[np.linspace(0, len(self.z) - 1, K).astype(int)]
-            averages = np.where(empty[..., None], rows, averages)
+        averages = self._without_empty(sums[..., 0], averages)
         return steadied(counts, averages, scatter, self._floor)
+
+    def _without_empty(self, counts: Array, averages: Array) -> Array:
+        """Return the averages (..., K, D); a component without rows gets one of them."""
+        empty = counts <= 0
+        if not empty.any():
+            return averages
+        rows = self.z[np.linspace(0, len(self.z) - 1, averages.shape[-2]).astype(int)]
+        return np.where(empty[..., None], rows, averages)
 
     def theta(self, counts: Array, averages: Array, scatter: Array) -> Array:
         """Return theta (S, K, F) of the mode given the moments."""
@@ -161,8 +179,22 @@ class Batch:
 
         ``log_rest`` (S, n) is the log-density of components that do not change.
         """
+        r, log_density = self._posterior(theta, self.phi, self.weight, log_rest)
+        sums = self.sums_of(r)
+        n_bad = (sums[..., 0] < self.few / self.model.layout.group_size).sum(1)
+        objective = log_density @ self.weight / self.weight.sum()
+        return Scores(sums, r, log_density, objective, n_bad)
+
+    def shares(self, theta: Array, phi: Array, weight: Array) -> Array:
+        """Return the weighted responsibilities (S, K, n) of rows with features phi (n, F)."""
+        return self._posterior(theta, phi, weight, None)[0]
+
+    def _posterior(
+        self, theta: Array, phi: Array, weight: Array, log_rest: Array | None
+    ) -> tuple[Array, Array]:
+        """Return weighted responsibilities (S, K, n) and log-densities (S, n)."""
         S, K, F = theta.shape
-        r = (theta.reshape(S * K, F) @ self.phi.T).reshape(S, K, -1)
+        r = (theta.reshape(S * K, F) @ phi.T).reshape(S, K, -1)
         top = r.max(1)
         if log_rest is not None:
             np.maximum(top, log_rest, out=top)
@@ -172,11 +204,8 @@ class Batch:
         if log_rest is not None:
             total += np.exp(log_rest - top)
         log_density = top + np.log(total)
-        r *= (self.weight / total)[:, None]
-        sums = self.sums_of(r)
-        n_bad = (sums[..., 0] < self.few / self.model.layout.group_size).sum(1)
-        objective = log_density @ self.weight / self.weight.sum()
-        return Scores(sums, r, log_density, objective, n_bad)
+        r *= (weight / total)[:, None]
+        return r, log_density
 
     def run(
         self,
@@ -210,13 +239,30 @@ class Batch:
 
     def params(self, sums: Array, *, steady: bool = False) -> Params:
         """Return the parameters of one candidate (K, F), in the units of the data."""
-        counts, averages, scatter = (self.steadied if steady else self.moments)(sums[None])
-        return params_of_moments(
-            self.model,
-            counts[0],
-            self.center + self.units * averages[0],
-            scatter[0] * (self._outer_units if self.model.layout.dense else self.units**2),
-        )
+        moments = (self.steadied if steady else self.moments)(sums[None])
+        return self._in_units(*(value[0] for value in moments))
+
+    def params_of_shares(self, shares: Array) -> Params:
+        """Return steady parameters, given weighted responsibilities (K, n).
+
+        Unlike ``sums_of``, this does not need the products of all rows.
+        """
+        counts = np.maximum(shares.sum(1), MIN_COUNT * self.weight.sum())
+        averages = shares @ self.z / counts[:, None]
+        averages = self._without_empty(shares.sum(1), averages)
+        scatter = np.empty((*averages.shape, *averages.shape[1:] * self.model.layout.dense))
+        for k, share in enumerate(shares):
+            gaps = self.z - averages[k]
+            if self.model.layout.dense:
+                scatter[k] = (gaps * share[:, None]).T @ gaps
+            else:
+                scatter[k] = share @ gaps**2
+        return self._in_units(*steadied(counts, averages, scatter, self._floor))
+
+    def _in_units(self, counts: Array, averages: Array, scatter: Array) -> Params:
+        units = self._outer_units if self.model.layout.dense else self.units**2
+        averages = self.center + self.units * averages
+        return params_of_moments(self.model, counts, averages, scatter * units)
 
     @property
     def _outer_units(self) -> Array:
@@ -250,6 +296,8 @@ def params_of_moments(model: Mixture, counts: Array, averages: Array, scatter: A
 
 def weight_of_a_row(weight: Array) -> float:
     """Return the weight that counts as one row: a small one, but not that of an outlier."""
+    if weight.min() == weight.max():  # a quantile takes as long as an iteration of EM
+        return float(weight[0])
     return float(np.quantile(weight, 0.1))
 
 

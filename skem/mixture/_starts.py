@@ -7,7 +7,8 @@ on the sample, and components move to rows that the sample did not show.
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import islice
 from operator import itemgetter
 from typing import Any
@@ -35,7 +36,8 @@ from skem.mixture._covariances import Layout
 from skem.mixture._given import Given, start_at_means
 from skem.mixture._model import Mixture, Stats
 from skem.mixture._moves import moved, with_lowest
-from skem.mixture._params import Params
+from skem.mixture._params import CollapseError, Params
+from skem.mixture._wide import MIN_FEATURES, N_ITER, winners
 
 # The sample has as many rows as the largest of these asks for: in total, per component, and
 # values per parameter of a component. With fewer, components collapse on the sample.
@@ -47,6 +49,7 @@ MAX_TRIES = 10  # replacement starts after collapses, before the fit gives up
 RACE_ROWS, MAX_RACE = 500, 2_000_000  # rows of a race at least, entries of its features at most
 MIN_RACE = 2  # rows at least, per component and feature
 MAX_LONG = 500_000  # entries times components up to which a race is long
+AGREEMENT = 4  # decimals of the objective up to which candidates agree
 MIN_SHARE = 1e-9  # rounding of a share of observed features
 
 
@@ -56,9 +59,11 @@ class Plan:
 
     n_draws: int  # of k-means++, in each of two units
     stages: tuple[tuple[int, int], ...]  # iterations, and how many candidates stay
+    is_wide: bool = False  # whether they race under diagonal covariances, see ``_wide``
 
 
 LONG = Plan(4, ((4, 4), (6, 2), (10, 1)))
+WIDE = replace(LONG, is_wide=True)
 SHORT = Plan(1, ((3, 2), (3, 1)))
 
 logger = logging.getLogger("skem")
@@ -181,13 +186,9 @@ class Search:
                 run = self.em(Passes(self.model, self.sample.rows), params)
             except FloatingPointError:
                 continue
-            if run.interrupted:
-                raise KeyboardInterrupt
-            end, stats = run.state
-            n_collapsed = len(self.collapsed(end, stats, of_sample=True))
-            trial = Trial(n_collapsed, run.objectives[-1], params, end)
+            trial = self._trial(params, run)
             kept = trial if kept is None else min(kept, trial, key=Trial.rank)
-            if not n_collapsed:
+            if not trial.n_collapsed:
                 break
         return kept
 
@@ -239,18 +240,11 @@ class Search:
             X, weight, missing = X[kept], weight[kept], missing[kept]
         few, plan = self._racing(X)
         batch = Batch(self.model, X[few], weight[few], missing[few])
-        if self.init == "random":
-            sums = self._random_sums(batch, plan, rng)
-        else:
-            labels = self._first_labels(X, weight, rng)[few]
-            sums = self._sums_of_clusters(batch, labels, plan, rng)
+        first = self._first_shares(batch, X, weight, few, rng)
         if plan:
-            try:
-                winner = batch.race(sums, plan.stages).sums[0]
-                yield given.on(batch.params(winner, steady=batch.has_missing))
-            except (FloatingPointError, np.linalg.LinAlgError):
-                pass
-        yield given.on(batch.params(sums[0], steady=True))
+            with suppress(FloatingPointError, np.linalg.LinAlgError):
+                yield self._winner(given, batch, first, plan, rng)
+        yield given.on(batch.params_of_shares(first))
 
     def _well_observed(self, missing: Mask) -> Indices:
         """Return the rows to start from: filled rows would form a cluster of their own.
@@ -275,35 +269,84 @@ class Search:
         if layout.n_components == 1 or len(X) < least:
             return few, None
         n_entries = min(n_rows, len(X)) * n_features_of(layout)
+        is_long = n_entries * layout.n_components <= MAX_LONG
+        if layout.dense and layout.n_features >= MIN_FEATURES and not is_long:
+            return few, None if self.init == "random" else WIDE
         if n_entries > MAX_RACE:
             return few, None
         if len(X) > n_rows:
             few = np.linspace(0, len(X) - 1, n_rows).astype(int)
-        return few, LONG if n_entries * layout.n_components <= MAX_LONG else SHORT
+        return few, LONG if is_long else SHORT
 
-    def _random_sums(
-        self, batch: Batch, plan: Plan | None, rng: np.random.RandomState
+    def _winner(
+        self,
+        given: Given,
+        batch: Batch,
+        first: Array,
+        plan: Plan,
+        rng: np.random.RandomState,
+    ) -> Params:
+        """Return the winner of a race of the first candidate and of others."""
+        if plan.is_wide:
+            return self._wide_winner(given, batch, first, plan, rng)
+        if self.init == "random":
+            others = [_random_shares(batch, rng) for _ in range(2 * plan.n_draws)]
+        else:
+            units = batch.z, whitened(batch.z, batch.weight)
+            layout, weight = self.model.layout, batch.weight
+            draws = [labels_from_rows(z, weight, layout, plan.n_draws, rng) for z in units]
+            others = [batch.shares_of_labels(labels) for labels in np.concatenate(draws)]
+        winner = batch.race(batch.sums_of(np.stack([first, *others])), plan.stages).sums[0]
+        return given.on(batch.params(winner, steady=batch.has_missing))
+
+    def _wide_winner(
+        self,
+        given: Given,
+        batch: Batch,
+        first: Array,
+        plan: Plan,
+        rng: np.random.RandomState,
+    ) -> Params:
+        """Return the best candidate after some iterations of EM in the true model."""
+        shares = (first, *winners(batch, plan.stages, plan.n_draws, rng))
+        starts = [given.on(batch.params_of_shares(values)) for values in shares]
+        trials = [trial for start in starts if (trial := self._shortly(start, 0))]
+        # candidates that agree are one
+        trials = list({round(t.objective, AGREEMENT): t for t in reversed(trials)}.values())
+        if len(trials) > 1:
+            trials = [t for trial in trials if (t := self._shortly(trial.start, N_ITER))]
+        if not trials:
+            raise CollapseError("all candidates collapsed")
+        best = min(trials, key=Trial.rank)
+        return best.end if given.is_empty else best.start
+
+    def _shortly(self, start: Params, n_iter: int) -> Trial | None:
+        """Run some iterations of EM on the sample; None if EM fails."""
+        passes = Passes(self.model, self.sample.rows)
+        try:
+            run = em(self.model, passes.total, start, max_iter=n_iter)
+        except FloatingPointError:
+            return None
+        return self._trial(start, run)
+
+    def _trial(self, start: Params, run: Run) -> Trial:
+        if run.interrupted:
+            raise KeyboardInterrupt
+        n_collapsed = len(self.collapsed(*run.state, of_sample=True))
+        return Trial(n_collapsed, run.objectives[-1], start, run.state[0])
+
+    def _first_shares(
+        self,
+        batch: Batch,
+        X: Array,
+        weight: Array,
+        few: Indices,
+        rng: np.random.RandomState,
     ) -> Array:
-        """Return the sums of candidates whose responsibilities random directions define.
-
-        Without directions the components would be almost equal, which is a saddle.
-        """
-        D, K = self.model.layout.n_features, self.model.layout.n_components
-        directions = rng.normal(size=(2 * plan.n_draws + 1 if plan else 1, D, K))
-        shares = softmax(2 * batch.z @ directions, axis=2).transpose(0, 2, 1)
-        return batch.sums_of(shares * batch.weight)
-
-    def _sums_of_clusters(
-        self, batch: Batch, labels: Indices, plan: Plan | None, rng: np.random.RandomState
-    ) -> Array:
-        """Return the sums of the given clusters, and of draws of k-means++ if they race."""
-        first = batch.sums_of_labels(labels[None])
-        if plan is None:
-            return first
-        units = batch.z, whitened(batch.z, batch.weight)
-        layout, weight = self.model.layout, batch.weight
-        draws = [labels_from_rows(z, weight, layout, plan.n_draws, rng) for z in units]
-        return np.concatenate([first, *(batch.sums_of_labels(d) for d in draws)])
+        """Return the weighted responsibilities (K, n) of the first candidate."""
+        if self.init == "random":
+            return _random_shares(batch, rng)
+        return batch.shares_of_labels(self._first_labels(X, weight, rng)[few])
 
     def _first_labels(self, X: Array, weight: Array, rng: np.random.RandomState) -> Indices:
         """Return the component of each row in the first candidate."""
@@ -321,6 +364,17 @@ class Search:
         else:
             centers = X[rng.choice(len(X), size=K, replace=False, p=weight / weight.sum())]
         return cdist(X, centers).argmin(1)
+
+
+def _random_shares(batch: Batch, rng: np.random.RandomState) -> Array:
+    """Return weighted responsibilities (K, n) that random directions define.
+
+    Without directions the components would be almost equal, which is a saddle.
+    """
+    layout = batch.model.layout
+    directions = rng.normal(size=(layout.n_features, layout.n_components))
+    shares: Array = softmax(2 * batch.z @ directions, axis=1).T * batch.weight
+    return shares
 
 
 def n_features_of(layout: Layout) -> int:
