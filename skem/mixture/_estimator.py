@@ -37,7 +37,8 @@ from skem._threads import one_blas_thread
 from skem._typing import Array, Indices
 from skem.mixture._covariances import Layout, inverse_cholesky
 from skem.mixture._given import Given, given_of
-from skem.mixture._model import Groups, Mixture, Stats, fast_pays
+from skem.mixture._missing import Groups
+from skem.mixture._model import Mixture, Stats, fast_pays
 from skem.mixture._outcome import first_to_hold
 from skem.mixture._params import Params, Prior, params_of
 from skem.mixture._pixels import merge_equal_pixels

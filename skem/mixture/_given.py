@@ -10,7 +10,8 @@ from skem._base.passes import Passes
 from skem._typing import Array
 from skem.mixture._candidates import MIN_SHARE, params_of_moments, steadied
 from skem.mixture._covariances import Layout
-from skem.mixture._model import Groups, Mixture, Stats
+from skem.mixture._missing import Groups
+from skem.mixture._model import Mixture, Stats
 from skem.mixture._params import Params, check_covariances
 
 

@@ -1,7 +1,7 @@
 """Rows with missing values: rows with the same observed features form a group.
 
-Rows that share their pattern with few others are left to ``_scattered``. The observed
-features o of a group follow the marginal mixture, which is exact. One matrix,
+Rows that share their pattern with few others are left to ``_repeated`` and ``_scattered``. The
+observed features o of a group follow the marginal mixture, which is exact. One matrix,
 M = A Sigma[:, o] A_o^T, gives the moments of all whitened coordinates:
 
     E[z | z_o] = M z_o,   Cov[z | z_o] = I - M M^T
@@ -16,11 +16,15 @@ import numpy as np
 
 from skem._typing import Array, Indices, Mask
 from skem.mixture._covariances import inverse_cholesky
+from skem.mixture._repeated import Repeated
 from skem.mixture._scattered import Scattered
 from skem.mixture._sums import Whitening
 
 # Rows with the same pattern from which one factorization for all pays.
 MIN_GROUP = 8
+# With at most MAX_FEATURES, the matrices of all patterns are small enough to be computed
+# together. A pattern then forms a group of its own from MIN_VALUES values.
+MAX_FEATURES, MIN_VALUES = 10, 4096
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,15 @@ class Group:
         return np.arange(n_rows) if self.place is None else self.place
 
 
+Groups = list[Group | Repeated | Scattered]
+
+
 @np.errstate(over="ignore", invalid="ignore")
-def group_rows(values: Array) -> list[Group | Scattered]:
+def group_rows(values: Array, *, dense: bool) -> Groups:
     """Group rows with the same missing features, and the rest by their number.
 
-    If nothing is missing, the result is one group that is not copied.
+    If nothing is missing, the result is one group that is not copied. Diagonal covariances,
+    which are not ``dense``, need no matrices for a pattern.
     """
     if not np.isnan(values.sum()) or not (missing := np.isnan(values)).any():
         return [Group(values)]
@@ -51,15 +59,27 @@ def group_rows(values: Array) -> list[Group | Scattered]:
     _, inverse = np.unique(keys, axis=0, return_inverse=True)
     order = np.argsort(inverse, kind="stable")
     places = np.split(order, np.flatnonzero(np.diff(inverse[order])) + 1)
-    groups: list[Group | Scattered] = []
-    rest = []
+    is_narrow = values.shape[1] <= MAX_FEATURES
+    least = MIN_VALUES // values.shape[1] if is_narrow or not dense else MIN_GROUP
+    groups: Groups = []
+    rest: list[Indices] = []
     for place in places:
-        if len(place) < MIN_GROUP:
+        if len(place) >= least:
+            observed = np.flatnonzero(~missing[place[0]])
+            groups.append(Group(values[np.ix_(place, observed)], observed, place))
+        else:
             rest.append(place)
-            continue
-        observed = np.flatnonzero(~missing[place[0]])
-        groups.append(Group(values[np.ix_(place, observed)], observed, place))
-    return groups + (_scattered(values, missing, np.concatenate(rest)) if rest else [])
+    if rest and is_narrow and dense:
+        groups.append(_repeated(values, missing, rest))
+    elif rest:
+        groups.extend(_scattered(values, missing, np.concatenate(rest)))
+    return groups
+
+
+def _repeated(values: Array, missing: Mask, places: list[Indices]) -> Repeated:
+    place = np.concatenate(places)
+    starts = np.cumsum([0, *(len(p) for p in places[:-1])])
+    return Repeated(values[place].astype(float), missing[place[starts]], starts, place)
 
 
 def _scattered(values: Array, missing: Mask, place: Indices) -> list[Scattered]:

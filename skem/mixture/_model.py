@@ -25,9 +25,10 @@ from skem._stats import Additive
 from skem._typing import Array, Indices, Mask
 from skem.mixture import _sums
 from skem.mixture._covariances import Layout, inverse_cholesky
-from skem.mixture._missing import Group, conditional_means, group_rows, marginal
+from skem.mixture._missing import Group, Groups, conditional_means, group_rows, marginal
 from skem.mixture._params import CollapseError, Params, Prior
-from skem.mixture._scattered import Filling, Scattered
+from skem.mixture._repeated import Repeated
+from skem.mixture._scattered import Scattered
 
 # A component has collapsed if its standard deviation, divided by that of the data, is below
 # MIN_SCALE. It has also collapsed if the conditional standard deviation of a feature, given
@@ -43,9 +44,6 @@ MIN_FAST_TIME = 2e7
 # Largest number of features for which the compiled loop is faster than NumPy: with full
 # covariances, and with the other types.
 MAX_FAST_FULL, MAX_FAST_OTHER = 128, 4
-
-
-Groups = list[Group | Scattered]
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ class Mixture:
 
     def rows(self, values: Array, dtype: DTypeLike) -> Groups:
         """Split a chunk (n, D) into groups of rows with the same missing features."""
-        return group_rows(np.asarray(values, dtype))
+        return group_rows(np.asarray(values, dtype), dense=self.layout.dense)
 
     # -- E step -----------------------------------------------------------------------
 
@@ -111,17 +109,17 @@ class Mixture:
     def _group_stats(
         self,
         params: Params,
-        group: Group | Scattered,
+        group: Group | Repeated | Scattered,
         weight: Array,
         responsibilities: Array | None,
     ) -> Stats:
         weight, active = group.of(weight), params.active
-        if isinstance(group, Scattered):
-            given = None if responsibilities is None else group.of(responsibilities).T[active]
-            return self._of_active(params, Filling(params.whitening).sums(group, weight, given))
+        given = None if responsibilities is None else group.of(responsibilities).T[active]
+        if not isinstance(group, Group):
+            filling = group.filling(params.whitening)
+            return self._of_active(params, filling.sums(weight, given))
         whitening, expand = marginal(params.whitening, group.observed)
-        if responsibilities is not None:
-            given = group.of(responsibilities).T[active]
+        if given is not None:
             sums = _sums.sums(whitening, group.values, weight, given)
         elif self.fast and len(whitening.center) > 0:
             from skem.mixture import _kernel
@@ -150,8 +148,8 @@ class Mixture:
         n = sum(len(group.values) for group in groups)
         out = np.full((self.layout.n_components, n), -np.inf)
         for group in groups:
-            if isinstance(group, Scattered):
-                for block in Filling(params.whitening).blocks(group):
+            if not isinstance(group, Group):
+                for block in group.filling(params.whitening).blocks():
                     out[np.ix_(params.active, group.place[block.rows])] = block.log_joint
                 continue
             whitening, _ = marginal(params.whitening, group.observed)
@@ -171,8 +169,8 @@ class Mixture:
         out = np.empty((len(posterior), self.layout.n_features))
         for group in groups:
             place = group.index(len(out))
-            if isinstance(group, Scattered):
-                self._impute_scattered(params, group, posterior, out)
+            if not isinstance(group, Group):
+                self._impute_filled(params, group, posterior, out)
                 continue
             if group.observed is None:
                 out[place] = group.values
@@ -182,11 +180,11 @@ class Mixture:
             out[np.ix_(place, group.observed)] = group.values
         return out
 
-    def _impute_scattered(
-        self, params: Params, group: Scattered, posterior: Array, out: Array
+    def _impute_filled(
+        self, params: Params, group: Repeated | Scattered, posterior: Array, out: Array
     ) -> None:
         whitening = params.whitening
-        for block in Filling(whitening).blocks(group):
+        for block in group.filling(whitening).blocks():
             place = group.place[block.rows]
             means = block.gaps + (whitening.center + whitening.means)[:, None]
             filled = np.einsum("nk,knd->nd", posterior[place], means)

@@ -19,9 +19,9 @@ from skem._base.passes import Passes
 from skem._rows.parts import InMemory
 from skem._typing import Array, Indices
 from skem.mixture._candidates import DECIMALS, Batch, Scores
-from skem.mixture._model import Groups, Mixture
+from skem.mixture._missing import Group, Groups
+from skem.mixture._model import Mixture
 from skem.mixture._params import Params
-from skem.mixture._scattered import Scattered
 
 N_LOW_GROUPS = 10  # clusters of the rows of lowest density
 N_PAIRS = 3  # pairs of components that may be merged
@@ -88,7 +88,7 @@ def _lowest_of(
     values = np.full((len(log_density), model.layout.n_features), np.nan)
     for group in groups:
         place = group.index(len(log_density))
-        observed = None if isinstance(group, Scattered) else group.observed
+        observed = group.observed if isinstance(group, Group) else None
         columns = np.arange(values.shape[1]) if observed is None else observed
         chosen = np.isin(place, index)
         values[place[chosen][:, None], columns] = group.values[chosen]

@@ -38,6 +38,9 @@ class Scattered:
     def index(self, n_rows: int) -> Indices:
         return self.place
 
+    def filling(self, whitening: Whitening) -> "Filling":
+        return Filling(self, whitening)
+
 
 @dataclass(frozen=True)
 class Filled:
@@ -46,24 +49,46 @@ class Filled:
     rows: slice
     gaps: Array  # (K, n, D), from the mean of the component
     log_joint: Array  # (K, n)
-    blocks: list[Array]  # inverted matrices (n, q, q) of each factor; none if diagonal
+
+
+@dataclass(frozen=True)
+class Block(Filled):
+    """Filled rows, and the matrices that were inverted for them."""
+
+    inverses: list[Array]  # (n, q, q) for each factor; none if diagonal
     index: Indices  # (n, q), the features of the inverted matrices
 
 
-class Filling:
-    """How the components of a whitening fill rows."""
+def weighted_posterior(
+    log_joint: Array, weight: Array, responsibilities: Array | None
+) -> tuple[float, Array]:
+    """Return the log-likelihood, and the posterior (K, n) times the weights.
 
-    def __init__(self, whitening: Whitening) -> None:
-        self.whitening = whitening
+    Given ``responsibilities`` (K, n) replace the posterior; the log-likelihood is then 0.
+    """
+    if responsibilities is not None:
+        return 0.0, responsibilities * weight
+    top = log_joint.max(0)
+    r = np.exp(log_joint - top)
+    total = r.sum(0)
+    r *= weight / total
+    return float(weight @ (top + np.log(total))), r
+
+
+class Filling:
+    """How the components of a whitening fill the rows of a group."""
+
+    def __init__(self, group: Scattered, whitening: Whitening) -> None:
+        self.group, self.whitening = group, whitening
         self.dense = whitening.factors.ndim == 3
         if self.dense:
             factors = whitening.factors
             self.precisions = factors.transpose(0, 2, 1) @ factors
             self.covariances, self.log_det = whitening.covariances, whitening.log_det
 
-    def blocks(self, group: Scattered) -> Iterator[Filled]:
-        """Yield the rows of a group, filled."""
-        K, D = self.whitening.means.shape
+    def blocks(self) -> Iterator[Block]:
+        """Yield the rows, filled."""
+        group, (K, D) = self.group, self.whitening.means.shape
         n_missing = int(group.missing[0].sum())
         size = max(1, BLOCK_SIZE // (K * D + min(n_missing, D - n_missing) ** 2 * K))
         for start in range(0, len(group.values), size):
@@ -77,13 +102,13 @@ class Filling:
             else:
                 yield self._diagonal(rows, gaps, missing, constants)
 
-    def _diagonal(self, rows: slice, gaps: Array, missing: Mask, constants: Array) -> Filled:
+    def _diagonal(self, rows: slice, gaps: Array, missing: Mask, constants: Array) -> Block:
         factors = self.whitening.factors
         log_joint = constants[:, None] - np.log(factors) @ missing.T
         log_joint -= 0.5 * ((factors[:, None] * gaps) ** 2).sum(2)
-        return Filled(rows, gaps, log_joint, [], np.empty((len(missing), 0), int))
+        return Block(rows, gaps, log_joint, [], np.empty((len(missing), 0), int))
 
-    def _dense(self, rows: slice, gaps: Array, missing: Mask, constants: Array) -> Filled:
+    def _dense(self, rows: slice, gaps: Array, missing: Mask, constants: Array) -> Block:
         n, D = missing.shape
         few_missing = 2 * int(missing[0].sum()) <= D
         chosen = missing if few_missing else ~missing
@@ -112,32 +137,26 @@ class Filling:
             z = gap @ self.whitening.factors[g].T
             change = 0.0 if few_missing else -self.log_det[g]
             log_joint[k] = constants[k] + change - log_dets[g] / 2 - 0.5 * (z * z).sum(1)
-        return Filled(rows, gaps, log_joint, inverses, index)
+        return Block(rows, gaps, log_joint, inverses, index)
 
     # -- statistics -------------------------------------------------------------------
 
     def sums(
-        self, group: Scattered, weight: Array, responsibilities: Array | None
+        self, weight: Array, responsibilities: Array | None
     ) -> tuple[float, Array, Array, Array]:
         """Return log-likelihood, counts, first and second moments, as ``_sums.sums`` does."""
         K, D = self.whitening.means.shape
         log_lik, counts, first = 0.0, np.zeros(K), np.zeros((K, D))
         second = np.zeros((len(self.whitening.factors), *[D] * (1 + self.dense)))
-        for block in self.blocks(group):
-            w = weight[block.rows]
-            if responsibilities is None:
-                top = block.log_joint.max(0)
-                r = np.exp(block.log_joint - top)
-                total = r.sum(0)
-                log_lik += float(w @ (top + np.log(total)))
-                r *= w / total
-            else:
-                r = responsibilities[:, block.rows] * w
+        for block in self.blocks():
+            given = None if responsibilities is None else responsibilities[:, block.rows]
+            found, r = weighted_posterior(block.log_joint, weight[block.rows], given)
+            log_lik += found
             counts += r.sum(1)
-            self._add(block, r, group.missing[block.rows], first, second)
+            self._add(block, r, self.group.missing[block.rows], first, second)
         return log_lik, counts, first, second
 
-    def _add(self, block: Filled, r: Array, missing: Mask, first: Array, second: Array) -> None:
+    def _add(self, block: Block, r: Array, missing: Mask, first: Array, second: Array) -> None:
         """Add the moments of a block, with responsibilities (K, n)."""
         factors = self.whitening.factors
         if not self.dense:
@@ -153,7 +172,7 @@ class Filling:
         shares: Any = r if len(factors) > 1 else r.sum(0, keepdims=True)
         few_missing = 2 * int(missing[0].sum()) <= len(second[0])
         for g, share in enumerate(shares):
-            summed = _scatter(share, block.blocks[g], block.index, len(second[g]))
+            summed = _scatter(share, block.inverses[g], block.index, len(second[g]))
             if few_missing:  # the covariances of the missing values
                 second[g] += factors[g] @ summed @ factors[g].T
             else:  # Sigma minus what the observed values explain

@@ -44,9 +44,16 @@ def holes(data):
     return X
 
 
+@pytest.fixture(params=[0, 10])
+def grouping(request, monkeypatch):
+    """Rows with rare patterns of missing values are filled one by one, or together."""
+    monkeypatch.setattr("skem.mixture._missing.MAX_FEATURES", request.param)
+    monkeypatch.setattr("skem.mixture._missing.MIN_VALUES", 10 * D)
+
+
 @pytest.mark.parametrize("share", [0.2, 0.75])
 @pytest.mark.parametrize("kind", TYPES)
-def test_rows_with_patterns_of_their_own(kind, share):
+def test_rows_with_patterns_of_their_own(kind, share, grouping):
     """Their sums are those of rows that are told one by one with their observed values."""
     rng = np.random.default_rng(4)
     X = 2 * rng.normal(size=(70, D))
@@ -147,7 +154,7 @@ def total(model, X, params, weight=None):
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("missing", [False, True])
-def test_log_joint_is_that_of_scipy(kind, missing, data, holes):
+def test_log_joint_is_that_of_scipy(kind, missing, data, holes, grouping):
     model, params = make(kind)
     X = holes if missing else data
     found = model.log_joint(params, model.rows(X, float))
@@ -172,7 +179,7 @@ def slow_moments(params, X, weight, resp):
 
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("missing", [False, True])
-def test_statistics_are_those_of_a_slow_loop(kind, missing, data, holes):
+def test_statistics_are_those_of_a_slow_loop(kind, missing, data, holes, grouping):
     model, params = make(kind)
     X = holes if missing else data
     weight = np.random.default_rng(2).uniform(0, 3, len(X))
