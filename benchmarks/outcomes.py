@@ -199,6 +199,7 @@ COLUMNS = (
     "lower",
     "lower, theirs proper",
     "higher",
+    "could be higher",
     "held out lower",
     "held out higher",
     "more collapsed",
@@ -212,7 +213,10 @@ COLUMNS = (
 
 
 def line(name: str, chosen: list[dict]) -> str:
-    """Return a row of the table; "lower" and "higher" mean by more than 0.05 nats."""
+    """Return a row of the table; "lower" and "higher" mean by more than 0.05 nats.
+
+    "could be higher" counts the fits that any of the compared fits of the same data exceeds.
+    """
     gaps = [r["ours"]["objective"] - r["theirs"]["objective"] for r in chosen]
     # a collapsed component raises the likelihood without end: not a loss to avoid it
     proper = [g for r, g in zip(chosen, gaps, strict=True) if not r["theirs"]["n_collapsed"]]
@@ -225,6 +229,7 @@ def line(name: str, chosen: list[dict]) -> str:
         share(g < -0.05 for g in gaps),
         share(g < -0.05 for g in proper),
         share(g > 0.05 for g in gaps),
+        share(best_known(r) > r["theirs"]["objective"] + 0.05 for r in chosen),
         share(g < -0.05 for g in held),
         share(g > 0.05 for g in held),
         share(r["ours"]["n_collapsed"] > r["theirs"]["n_collapsed"] for r in chosen),
@@ -254,6 +259,13 @@ def report(records: list[dict]) -> list[str]:
         for name in ("ours", "ours, 5 starts", "theirs", "ours, means given"):
             lines.append(f"| {name} | {share(r[name]['found_rare'] for r in rare)} |")
     return lines
+
+
+def best_known(record: dict) -> float:
+    """Return the highest objective of all fits without more collapsed components than theirs."""
+    limit = record["theirs"]["n_collapsed"]
+    fits = [value for value in record.values() if isinstance(value, dict)]
+    return max(f["objective"] for f in fits if f["n_collapsed"] <= limit)
 
 
 def worse_with_more_starts(record: dict) -> bool:

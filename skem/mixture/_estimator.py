@@ -46,6 +46,8 @@ from skem.mixture._potts import PottsMixture, PottsPasses, neighbors
 from skem.mixture._prior import empirical_prior, flat_prior, given_prior, scale_of
 from skem.mixture._starts import Search, sample_of
 
+# Share of the variance of a feature from which reg_covar shapes the fit.
+MAX_REG_SHARE = 0.1
 # The tolerance shrinks with the share of rows in which a feature is observed, down to this.
 MIN_SHARE = 0.01
 
@@ -501,6 +503,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         reg_covar = self.reg_covar
         if reg_covar is None:
             reg_covar = 0.0 if prior.has_scale else 1e-6
+        _check_units(scale, reg_covar)
         fast = fast_pays(layout, rows.n_positive) and find_spec("numba") is not None
         single = rows.dtype == np.float32
         return Mixture(layout, prior, scale, float(reg_covar), single, fast)
@@ -733,3 +736,15 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
 
 def _most_probable(model: Mixture, params: Params, groups: Groups) -> Indices:
     return model.log_joint(params, groups).argmax(1)
+
+
+def _check_units(scale: Array, reg_covar: float) -> None:
+    """Warn if ``reg_covar`` is not small beside the variances ``scale**2`` (D,)."""
+    small = np.flatnonzero((scale > 0) & (MAX_REG_SHARE * scale**2 < reg_covar))
+    if len(small):
+        warn(
+            f"reg_covar={reg_covar:g} is more than {MAX_REG_SHARE:.0%} of the variance of "
+            f"{len(small)} features, the first being {small[0]}, and widens the components "
+            "there: rescale X, for example with StandardScaler, or lower reg_covar.",
+            UserWarning,
+        )
