@@ -262,7 +262,7 @@ def report(records: list[dict]) -> list[str]:
 
 
 def best_known(record: dict) -> float:
-    """Return the highest objective of all fits without more collapsed components than theirs."""
+    """Return the highest objective of fits with no more collapsed components than theirs."""
     limit = record["theirs"]["n_collapsed"]
     fits = [value for value in record.values() if isinstance(value, dict)]
     return max(f["objective"] for f in fits if f["n_collapsed"] <= limit)

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -253,6 +254,19 @@ def test_icl_of_iris_is_that_of_mclust():
     model = BayesianGMM_MAP(3, reg_covar=0, tol=1e-8, max_iter=1000, random_state=0).fit(X)
     assert model.bic(X) == pytest.approx(580.84, abs=0.02)
     assert model.icl(X) == pytest.approx(584.05, abs=0.02)
+
+
+def test_icl_of_old_faithful_is_that_of_mclust():
+    """mclust, EEE with three components: BIC -2314.32, ICL -2358.38 (its signs).
+
+    272 eruptions of the geyser, from A. Azzalini and A. W. Bowman, Applied Statistics 39, 1990.
+    """
+    X = np.loadtxt(Path(__file__).parent / "data/faithful.csv", delimiter=",", skiprows=1)
+    model = BayesianGMM_MAP(
+        3, covariance_type="tied", reg_covar=0, tol=1e-8, max_iter=1000, random_state=0
+    ).fit(X)
+    assert model.bic(X) == pytest.approx(2314.32, abs=0.05)
+    assert model.icl(X) == pytest.approx(2358.38, abs=0.05)
 
 
 def test_icl_counts_the_most_probable_components(data):
