@@ -22,6 +22,9 @@ from skem._threads import ThreadMap, one_blas_thread
 from skem._typing import AnyArray, Array
 
 Trained = tuple[Any, Run]  # a model, and its finished run
+# Log-density that stands for those below the range of floating-point numbers. Beside it, -inf
+# has probability 0.
+FARTHEST = -float(np.finfo(float).max)
 
 
 class EMEstimator(ReconstructMixin, LatentEstimator):
@@ -242,7 +245,7 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
 
 def _log_likelihood(model: Any, params: Any, rows: Any) -> Array:
     found: Array = logsumexp(model.log_joint(params, rows), axis=1)
-    return found
+    return np.where(found <= FARTHEST, -np.inf, found)
 
 
 def _posterior(model: Any, params: Any, rows: Any) -> Array:

@@ -35,19 +35,23 @@ from skem._rows.moments import Moments, moments
 from skem._rows.parts import Rows
 from skem._threads import one_blas_thread
 from skem._typing import Array, Indices
-from skem.mixture._covariances import Layout, inverse_cholesky
+from skem.mixture._covariances import Layout
 from skem.mixture._given import Given, given_of
 from skem.mixture._missing import Groups
 from skem.mixture._model import Mixture, Stats, fast_pays
 from skem.mixture._outcome import first_to_hold
-from skem.mixture._params import Params, Prior, params_of
+from skem.mixture._params import Params, Prior, digests_of, params_of, public_values
 from skem.mixture._pixels import merge_equal_pixels
 from skem.mixture._potts import PottsMixture, PottsPasses, neighbors
-from skem.mixture._prior import empirical_prior, flat_prior, given_prior, scale_of
+from skem.mixture._prior import (
+    check_units,
+    empirical_prior,
+    flat_prior,
+    given_prior,
+    scale_of,
+)
 from skem.mixture._starts import Search, sample_of
 
-# Share of the variance of a feature from which reg_covar shapes the fit.
-MAX_REG_SHARE = 0.1
 # The tolerance shrinks with the share of rows in which a feature is observed, down to this.
 MIN_SHARE = 0.01
 
@@ -405,6 +409,12 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
                 "partial_fit cannot be combined with connectivity, which is a graph of all "
                 "rows: set connectivity=None, or use fit."
             )
+        changed = sorted(self._set_by_hand())
+        if changed:
+            raise ValueError(
+                f"{', '.join(changed)} were set after the last fit, but partial_fit continues "
+                "from sums over the rows of that fit: use fit with warm_start=True."
+            )
         return self._partial_fit(X, sample_weight)
 
     def _train(self, rows: Rows, resume: bool) -> Trained:
@@ -503,7 +513,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         reg_covar = self.reg_covar
         if reg_covar is None:
             reg_covar = 0.0 if prior.has_scale else 1e-6
-        _check_units(scale, reg_covar)
+        check_units(scale, reg_covar)
         fast = fast_pays(layout, rows.n_positive) and find_spec("numba") is not None
         single = rows.dtype == np.float32
         return Mixture(layout, prior, scale, float(reg_covar), single, fast)
@@ -535,23 +545,14 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         )
 
     def _attributes(self, model: Mixture, params: Params, stats: Stats) -> dict[str, Any]:
-        layout = model.layout
-        factors = inverse_cholesky(params.cholesky).swapaxes(2, 3)
-        precisions = factors @ factors.swapaxes(2, 3)
-        values = {
-            "weights_": params.weights,
-            "means_": params.means,
-            "covariances_": layout.to_public(params.covariances),
-            "precisions_": layout.to_public(precisions),
-            "precisions_cholesky_": layout.to_public(factors),
-        }
-        dtype = np.float32 if model.single else np.float64
+        values = public_values(params, single=model.single)
         return {
-            **{name: value.astype(dtype) for name, value in values.items()},
-            "_covariance_type": layout.covariance_type,
+            **values,
+            "_covariance_type": model.layout.covariance_type,
             "_prior": vars(model.prior),
             "_scale": model.scale,
             "_reg_covar": model.reg_covar,
+            "_digests": digests_of(values),
         }
 
     def _fitted_model(self) -> Mixture:
@@ -564,14 +565,14 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         return Mixture(layout, Prior(**self._prior), self._scale, self._reg_covar, single)
 
     def _params(self, model: Mixture) -> Params:
-        """Return the fitted parameters.
+        """Return the parameters that the fitted attributes describe."""
+        return params_of(model.layout, vars(self), self._set_by_hand())
 
-        They are computed from the factors of the precisions, because these remain positive
-        definite under rounding.
-        """
-        factors = getattr(self, "precisions_cholesky_", None)
-        covariances = self.covariances_ if factors is None else None
-        return params_of(model.layout, self.weights_, self.means_, factors, covariances)
+    def _set_by_hand(self) -> set[str]:
+        """Return the names of the attributes that were set after the fit."""
+        digests = getattr(self, "_digests", {})
+        found = digests_of({name: getattr(self, name, None) for name in digests})
+        return {name for name, digest in digests.items() if found[name] != digest}
 
     def _n_parameters(self) -> int:
         layout = self._fitted_model().layout
@@ -736,15 +737,3 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
 
 def _most_probable(model: Mixture, params: Params, groups: Groups) -> Indices:
     return model.log_joint(params, groups).argmax(1)
-
-
-def _check_units(scale: Array, reg_covar: float) -> None:
-    """Warn if ``reg_covar`` is not small beside the variances ``scale**2`` (D,)."""
-    small = np.flatnonzero((scale > 0) & (MAX_REG_SHARE * scale**2 < reg_covar))
-    if len(small):
-        warn(
-            f"reg_covar={reg_covar:g} is more than {MAX_REG_SHARE:.0%} of the variance of "
-            f"{len(small)} features, the first being {small[0]}, and widens the components "
-            "there: rescale X, for example with StandardScaler, or lower reg_covar.",
-            UserWarning,
-        )

@@ -88,6 +88,16 @@ def _scattered(values: Array, missing: Mask, place: Indices) -> list[Scattered]:
     return [Scattered(values[own].astype(float), missing[own], own) for own in groups]
 
 
+def values_of(groups: Groups, n_rows: int, n_features: int) -> Array:
+    """Return the rows (n, D) of the groups; missing values are NaN."""
+    values = np.full((n_rows, n_features), np.nan)
+    for group in groups:
+        observed = group.observed if isinstance(group, Group) else None
+        columns = np.arange(n_features) if observed is None else observed
+        values[group.index(n_rows)[:, None], columns] = group.values
+    return values
+
+
 def marginal(
     whitening: Whitening, observed: Indices | None
 ) -> tuple[Whitening, Callable[..., tuple[Any, ...]]]:

@@ -16,16 +16,25 @@ for blocks of size d, with m observations per row and c components per group.
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 from scipy.special import gammaln, logsumexp, multigammaln, softmax, xlogy
 
+from skem._base.em import FARTHEST
 from skem._stats import Additive
 from skem._typing import Array, Indices, Mask
 from skem.mixture import _sums
 from skem.mixture._covariances import Layout, inverse_cholesky
-from skem.mixture._missing import Group, Groups, conditional_means, group_rows, marginal
+from skem.mixture._missing import (
+    Group,
+    Groups,
+    conditional_means,
+    group_rows,
+    marginal,
+    values_of,
+)
 from skem.mixture._params import CollapseError, Params, Prior
 from skem.mixture._repeated import Repeated
 from skem.mixture._scattered import Scattered
@@ -39,6 +48,8 @@ MIN_SCALE, MIN_CONDITIONAL_SCALE = 1e-10, 1e-7
 MAX_FLOOR, MIN_SPREAD = 2.0, 100.0
 # float32 is used while a component's standard deviation is above this share of the spread.
 MIN_SINGLE_SCALE = 1e-3
+# The squares of a larger spread, and of the inverse of a smaller one, leave float32's range.
+MAX_SINGLE_SPREAD = 1e15
 # Compiling is worthwhile if a pass in NumPy takes more than about this many nanoseconds.
 MIN_FAST_TIME = 2e7
 # Largest number of features for which the compiled loop is faster than NumPy: with full
@@ -84,7 +95,9 @@ class Mixture:
         smallest = 1 / np.abs(params.factors).max(initial=0)
         spread = np.abs(params.means - params.whitening.center).max(initial=0)
         spread = max(spread, float(self.scale.max(initial=0)))
-        return np.dtype(float if smallest < MIN_SINGLE_SCALE * spread else dtype)
+        resolved = smallest >= MIN_SINGLE_SCALE * spread
+        in_range = 1 / MAX_SINGLE_SPREAD < spread < MAX_SINGLE_SPREAD
+        return np.dtype(dtype if resolved and in_range else float)
 
     def rows(self, values: Array, dtype: DTypeLike) -> Groups:
         """Split a chunk (n, D) into groups of rows with the same missing features."""
@@ -115,21 +128,33 @@ class Mixture:
     ) -> Stats:
         weight, active = group.of(weight), params.active
         given = None if responsibilities is None else group.of(responsibilities).T[active]
+        # float32 holds neither tiny nor huge weights
+        unit = float(weight.max()) if self.single else 1.0
+        if unit not in (0.0, 1.0):
+            sums = self._group_sums(params, group, weight / unit, given)
+            return self._of_active(params, tuple(unit * value for value in sums))
+        return self._of_active(params, self._group_sums(params, group, weight, given))
+
+    def _group_sums(
+        self,
+        params: Params,
+        group: Group | Repeated | Scattered,
+        weight: Array,
+        given: Array | None,
+    ) -> tuple[Any, ...]:
+        """Return log-likelihood, counts, first and second moments of the active components."""
         if not isinstance(group, Group):
-            filling = group.filling(params.whitening)
-            return self._of_active(params, filling.sums(weight, given))
+            return group.filling(params.whitening).sums(weight, given)
         whitening, expand = marginal(params.whitening, group.observed)
         if given is not None:
-            sums = _sums.sums(whitening, group.values, weight, given)
-        elif self.fast and len(whitening.center) > 0:
+            return expand(*_sums.sums(whitening, group.values, weight, given))
+        if self.fast and len(whitening.center) > 0:
             from skem.mixture import _kernel
 
-            sums = _kernel.sums(whitening, group.values, weight)
-        else:
-            sums = _sums.sums(whitening, group.values, weight)
-        return self._of_active(params, expand(*sums))
+            return expand(*_kernel.sums(whitening, group.values, weight))
+        return expand(*_sums.sums(whitening, group.values, weight))
 
-    def _of_active(self, params: Params, sums: tuple[float, Array, Array, Array]) -> Stats:
+    def _of_active(self, params: Params, sums: tuple[Any, ...]) -> Stats:
         """Return the statistics, given the sums of the active components."""
         (log_lik, counts, first, second), active, layout = sums, params.active, self.layout
         if len(active) < layout.n_components:
@@ -144,7 +169,39 @@ class Mixture:
         return out
 
     def log_joint(self, params: Params, groups: Groups) -> Array:
-        """Return log p(x, k), (n, K), stored by columns."""
+        """Return log p(x, k), (n, K), stored by columns.
+
+        Rows so far away that their distances overflow have ``FARTHEST`` for the nearest
+        component and -inf for the others.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            out = self._log_joint(params, groups)
+            far = np.flatnonzero(~np.isfinite(out.max(1)))
+            if len(far):
+                X = values_of(groups, len(out), self.layout.n_features)[far]
+                out[far] = -np.inf
+                out[far, self._nearest(params, X)] = FARTHEST
+        return out
+
+    def _nearest(self, params: Params, X: Array) -> Indices:
+        """Return the nearest components of rows far away: those of the same rows brought near.
+
+        The rows are brought as near as their distances need to be finite.
+        """
+        largest = np.nanmax(np.abs(X), axis=1, keepdims=True)
+        nearest = np.full(len(X), params.active[0])
+        left = np.arange(len(X))
+        for exponent in range(150, -301, -25):
+            near = self.rows(X[left] / largest[left] * 10.0**exponent, float)
+            log_joint = self._log_joint(params, near)
+            done = np.isfinite(log_joint.max(1))
+            nearest[left[done]] = log_joint[done].argmax(1)
+            left = left[~done]
+            if not len(left):
+                break
+        return nearest
+
+    def _log_joint(self, params: Params, groups: Groups) -> Array:
         n = sum(len(group.values) for group in groups)
         out = np.full((self.layout.n_components, n), -np.inf)
         for group in groups:
@@ -165,7 +222,31 @@ class Mixture:
 
     def impute(self, params: Params, groups: Groups) -> Array:
         """Return the rows with missing values replaced by their conditional expectation."""
-        posterior = softmax(self.log_joint(params, groups), axis=1)[:, params.active]
+        log_joint = self.log_joint(params, groups)
+        posterior = softmax(log_joint, axis=1)[:, params.active]
+        with np.errstate(over="ignore", invalid="ignore"):
+            out = self._filled(params, groups, posterior)
+        far = np.flatnonzero(log_joint.max(1) <= FARTHEST)
+        if len(far):
+            X = values_of(groups, *out.shape)
+            for i in far.tolist():
+                out[i] = self._filled_far(params, X[i], int(log_joint[i].argmax()))
+        return out
+
+    def _filled_far(self, params: Params, x: Array, k: int) -> Array:
+        """Return a row (D,) far away, filled by component k; what overflows is the limit."""
+        observed = ~np.isnan(x)
+        cholesky = self.layout.of_groups(params.cholesky)[k if self.layout.n_groups > 1 else 0]
+        covariance = cholesky @ cholesky.T if self.layout.dense else np.diag(cholesky**2)
+        largest = np.abs(x[observed]).max()
+        gap = x[observed] / largest - params.means[k, observed] / largest
+        part = np.linalg.solve(covariance[np.ix_(observed, observed)], gap)
+        filled = params.means[k] / largest + covariance[:, observed] @ part
+        limit = np.finfo(float).max / largest
+        return np.where(observed, x, np.clip(filled, -limit, limit) * largest)
+
+    def _filled(self, params: Params, groups: Groups, posterior: Array) -> Array:
+        """Return the rows, filled, given the posterior of the active components."""
         out = np.empty((len(posterior), self.layout.n_features))
         for group in groups:
             place = group.index(len(out))

@@ -19,7 +19,7 @@ from skem._base.passes import Passes
 from skem._rows.parts import InMemory
 from skem._typing import Array, Indices
 from skem.mixture._candidates import DECIMALS, Batch, Scores
-from skem.mixture._missing import Group, Groups
+from skem.mixture._missing import Groups, values_of
 from skem.mixture._model import Mixture
 from skem.mixture._params import Params
 
@@ -85,13 +85,7 @@ def _lowest_of(
     index = np.arange(len(log_density))
     if len(index) > size:
         index = np.argpartition(log_density, size)[:size]
-    values = np.full((len(log_density), model.layout.n_features), np.nan)
-    for group in groups:
-        place = group.index(len(log_density))
-        observed = group.observed if isinstance(group, Group) else None
-        columns = np.arange(values.shape[1]) if observed is None else observed
-        chosen = np.isin(place, index)
-        values[place[chosen][:, None], columns] = group.values[chosen]
+    values = values_of(groups, len(log_density), model.layout.n_features)
     return Lowest(size, values[index], weight[index], log_density[index]).cut()
 
 

@@ -1,12 +1,13 @@
 """Parameters of the mixture and hyperparameters of its prior."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from zlib import crc32
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from skem._typing import Array, Indices
 from skem.mixture._covariances import Layout, inverse_cholesky
@@ -23,6 +24,13 @@ def check_covariances(name: str, blocks: Array) -> Array:
             "and its eigenvalues."
         )
     return blocks
+
+
+def in_single_range(values: Array) -> bool:
+    """Return whether float32 can hold the values."""
+    size = np.abs(values[values != 0])
+    limits = np.finfo(np.float32)
+    return bool(size.min(initial=1) >= limits.tiny and size.max(initial=1) <= limits.max)
 
 
 class CollapseError(FloatingPointError):
@@ -72,30 +80,59 @@ class Params:
         )
 
 
-def params_of(
-    layout: Layout, weights: ArrayLike, means: ArrayLike, factors: Any, covariances: Any
-) -> Params:
-    """Return the parameters that fitted attributes describe.
+def public_values(params: Params, *, single: bool) -> dict[str, Array]:
+    """Return the values of the public attributes, in float32 if ``single`` and in its range."""
+    layout = params.layout
+    factors = inverse_cholesky(params.cholesky).swapaxes(2, 3)
+    values = {
+        "weights_": params.weights,
+        "means_": params.means,
+        "covariances_": layout.to_public(params.covariances),
+        "precisions_": layout.to_public(factors @ factors.swapaxes(2, 3)),
+        "precisions_cholesky_": layout.to_public(factors),
+    }
+    if single and all(in_single_range(value) for value in values.values()):
+        return {name: value.astype(np.float32) for name, value in values.items()}
+    return values
+
+
+def digests_of(values: Mapping[str, Any]) -> dict[str, int]:
+    """Return a checksum of each value, which tells whether it was changed."""
+    return {name: crc32(np.asarray(value).tobytes()) for name, value in values.items()}
+
+
+def params_of(layout: Layout, attributes: Mapping[str, Any], changed: set[str]) -> Params:
+    """Return the parameters that public attributes describe.
 
     The factors of the precisions are preferred to the covariances, because they remain
-    positive definite under rounding.
+    positive definite under rounding. If only covariances or precisions are ``changed``, the
+    others are out of date.
     """
-    shares: Array = np.asarray(weights, dtype=float)
-    shares, places = shares / shares.sum(), np.asarray(means, dtype=float)
+    shares: Array = np.asarray(attributes["weights_"], dtype=float)
+    shares, places = shares / shares.sum(), np.asarray(attributes["means_"], dtype=float)
+    factors = attributes.get("precisions_cholesky_")
+    if "precisions_cholesky_" not in changed and changed & {"covariances_", "precisions_"}:
+        factors = None
     if factors is None:
-        if np.shape(covariances) != layout.public_shape:
-            raise ValueError(
-                f"covariances_ has shape {np.shape(covariances)}, but covariance_type="
-                f"{layout.covariance_type!r} needs {layout.public_shape}."
-            )
-        blocks = check_covariances("covariances_", layout.to_blocks(covariances))
-        return Params(layout, shares, places, blocks)
+        is_inverse = "precisions_" in changed and "covariances_" not in changed
+        name = "precisions_" if is_inverse else "covariances_"
+        blocks = _checked_blocks(layout, name, attributes[name])
+        return Params(layout, shares, places, np.linalg.inv(blocks) if is_inverse else blocks)
     lower = np.ascontiguousarray(layout.to_blocks(factors).swapaxes(2, 3))
     cholesky = inverse_cholesky(lower)
     params = Params(layout, shares, places, cholesky @ cholesky.swapaxes(2, 3))
     # to factor the product again would lose digits if it is ill-conditioned
     vars(params).update(cholesky=cholesky, factors=layout.of_groups(lower))
     return params
+
+
+def _checked_blocks(layout: Layout, name: str, values: Any) -> Array:
+    if np.shape(values) != layout.public_shape:
+        raise ValueError(
+            f"{name} has shape {np.shape(values)}, but covariance_type="
+            f"{layout.covariance_type!r} needs {layout.public_shape}."
+        )
+    return check_covariances(name, layout.to_blocks(values))
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from skem._base.estimator import warn
 from skem._base.passes import Passes
 from skem._rows.moments import Moments
 from skem._rows.parts import Rows
@@ -18,6 +19,8 @@ MIN_RELATIVE_SPREAD = 1e-15
 # Below this, squares of the scale and products of two squares are finite in float64.
 MAX_SCALE = 1e70
 MEAN_PRECISION = 0.01  # in the empirical prior, the mean counts as 1% of a row
+# Share of the variance of a feature from which reg_covar shapes the fit.
+MAX_REG_SHARE = 0.1
 # In the empirical prior, the covariance counts as one row: benchmarks/prior.py compares more.
 N_PRIOR_ROWS = 1
 
@@ -124,3 +127,15 @@ def _scale(covariance_prior: Any, layout: Layout) -> Array:
             f"{layout.prior_shape}."
         )
     return check_covariances("covariance_prior", layout.to_blocks(scale))
+
+
+def check_units(scale: Array, reg_covar: float) -> None:
+    """Warn if ``reg_covar`` is not small beside the variances ``scale**2`` (D,)."""
+    small = np.flatnonzero((scale > 0) & (MAX_REG_SHARE * scale**2 < reg_covar))
+    if len(small):
+        warn(
+            f"reg_covar={reg_covar:g} is more than {MAX_REG_SHARE:.0%} of the variance of "
+            f"{len(small)} features, the first being {small[0]}, and widens the components "
+            "there: rescale X, for example with StandardScaler, or lower reg_covar.",
+            UserWarning,
+        )
