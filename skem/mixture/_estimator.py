@@ -99,7 +99,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     max_iter : int, default=100
         The largest number of EM iterations on all rows.
     n_init : int, default=1
-        Number of starts, each the winner of a race of nine; the best is kept. More starts
+        Number of starts, each the winner of a race of candidates; the best is kept. More starts
         never end worse, unless the first one collapses. With more than 10,000 rows, every
         start runs on a sample of at least 5000, and the best continues on all rows.
     init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default="kmeans"
