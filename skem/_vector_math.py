@@ -4,21 +4,63 @@ Philox (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) make
 numbers of a counter and a key, so that they do not depend on who computes them when.
 """
 
+import warnings
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 from numba import njit, types, uint32, uint64
+from numba.core.caching import FunctionCache
 from numba.extending import overload
 
 OPTIONS: dict[str, Any] = {
     "nogil": True,
-    "cache": True,
     "error_model": "numpy",
     "fastmath": {"contract", "reassoc", "nsz", "arcp"},
 }
 # log 2 in two parts; the first part has few digits
 LOG2_HIGH, LOG2_LOW = 0.693145751953125, 1.42860682030941723212e-6
 SQRT_HALF_BITS, SQRT_HALF_BITS_32 = 4604544271217802189, 0x3F3504F3
+
+
+class _Cache(FunctionCache):
+    """A cache on disk without which functions work as well."""
+
+    def load_overload(self, sig, target_context):
+        try:
+            return super().load_overload(sig, target_context)
+        except OSError as error:
+            _warn_of_cache(error)
+
+    def save_overload(self, sig, data):
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            _warn_of_cache(error)
+
+
+@cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+def _warn_of_cache(error: Exception) -> None:
+    _warn_once(
+        f"compiled loops cannot be cached on disk ({type(error).__name__}), so that every "
+        "process compiles them anew, which takes seconds: set the environment variable "
+        "NUMBA_CACHE_DIR to a folder that can be written."
+    )
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile a function at its first call, and cache the result on disk if possible."""
+    dispatcher = njit(**OPTIONS)(function)
+    try:
+        dispatcher._cache = _Cache(function)  # what cache=True sets, but for errors of the disk
+    except (RuntimeError, OSError) as error:
+        _warn_of_cache(error)
+    return dispatcher
 
 
 def exp(x):

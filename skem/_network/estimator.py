@@ -1,7 +1,6 @@
 """Base class of the estimators that train torch networks."""
 
 import math
-from importlib.util import find_spec
 from numbers import Integral
 from typing import Any
 
@@ -10,6 +9,7 @@ from sklearn.utils import gen_batches
 
 from skem._base.input import check_rows
 from skem._base.minibatch import MinibatchEstimator
+from skem._compiled import has_numba
 from skem._network.layers import Design
 from skem._network.training import Purpose, choose_device
 from skem._rows.moments import moments
@@ -26,7 +26,7 @@ PARAMETERS = {"gaussian": "likelihood", "spectral": "spectral_norm"}
 
 def numba_pays(n_values: int) -> bool:
     """Return whether training reads enough values to justify the import of numba."""
-    return n_values >= MIN_FAST and find_spec("numba") is not None
+    return n_values >= MIN_FAST and has_numba()
 
 
 def _has_nan(rows: AnyArray, weight: Weights) -> bool:

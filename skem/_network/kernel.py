@@ -1,12 +1,12 @@
 """Two compiled loops of a training step that are not matrix products."""
 
 import numpy as np
-from numba import float32, njit
+from numba import float32
 
-from skem._vector_math import OPTIONS, exp, log
+from skem._vector_math import compiled, exp, log
 
 
-@njit(**OPTIONS)
+@compiled
 def bernoulli(x, weight, logits, grad):
     """Write the gradient of -sum weight log p(x|z) by the logits to ``grad``.
 
@@ -25,7 +25,7 @@ def bernoulli(x, weight, logits, grad):
     return total
 
 
-@njit(**OPTIONS)
+@compiled
 def adam(values, gradient, mean, square, rate, n, beta_1, beta_2):
     """Take step n of Adam."""
     keep_mean, keep_square = float32(beta_1), float32(beta_2)

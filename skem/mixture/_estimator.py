@@ -10,7 +10,6 @@ equal rows of images.
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.util import find_spec
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -29,6 +28,7 @@ from skem._base.estimator import (
 from skem._base.input import check_count, check_rows
 from skem._base.passes import Passes
 from skem._base.streams import rowwise, weighted_mean
+from skem._compiled import has_numba
 from skem._loop import em
 from skem._rows import open_rows
 from skem._rows.moments import Moments, moments
@@ -514,7 +514,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         if reg_covar is None:
             reg_covar = 0.0 if prior.has_scale else 1e-6
         check_units(scale, reg_covar)
-        fast = fast_pays(layout, rows.n_positive) and find_spec("numba") is not None
+        fast = fast_pays(layout, rows.n_positive) and has_numba()
         single = rows.dtype == np.float32
         return Mixture(layout, prior, scale, float(reg_covar), single, fast)
 

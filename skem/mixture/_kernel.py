@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit
 
 from skem._typing import Array
-from skem._vector_math import OPTIONS, exp, log
+from skem._vector_math import compiled, exp, log
 from skem.mixture._sums import Whitening
 
 BLOCK = 320  # rows; not a power of 2, because such strides map to the same cache lines
@@ -126,7 +126,7 @@ def _add_unrolled(z, r, k, first, second, tag):
         second[k, 3, 3] += s33
 
 
-@njit(**OPTIONS)
+@compiled
 def _add_tiled(z, r, n, rz, first, second, tiles):
     """Add the moments of one component over n rows."""
     zero = z.dtype.type(0)
@@ -218,7 +218,7 @@ def _normalize(r, top, total, w, K):
     return log_lik
 
 
-@njit(**OPTIONS)
+@compiled
 def _pass(
     X, weight, center, factors, shifts, constants, floor, unrolled, tiles, counts, first, second
 ):

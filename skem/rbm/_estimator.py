@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from importlib.util import find_spec
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -27,6 +26,7 @@ from skem._base.estimator import (
 from skem._base.input import check_count, check_rows
 from skem._base.minibatch import MinibatchEstimator, new_seed
 from skem._base.streams import blockwise, rowwise
+from skem._compiled import has_numba
 from skem._loop import Patience
 from skem._rows.parts import LocalRows, working_dtype
 from skem._threads import one_blas_thread, own_threads
@@ -331,7 +331,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
         )
         n_products = 2 * self.n_gibbs_steps + 3
         work = n_iter * rows.shape[0] * state.params.weights.size * n_products
-        if work < MIN_FAST or find_spec("numba") is None:
+        if work < MIN_FAST or not has_numba():
             return cache(lambda n_rows: Workspace(state, n_rows, options, seed))
         sparse = self.n_components >= MIN_SPARSE and density(rows) <= MAX_DENSITY
         return compiled_workspaces(state, options, seed, sparse, own_threads(self.n_jobs))

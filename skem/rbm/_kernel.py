@@ -13,7 +13,7 @@ from numba import float32, int32, njit, uint32, uint64
 
 from skem._threads import ThreadMap
 from skem._typing import Array
-from skem._vector_math import OPTIONS, exp, philox
+from skem._vector_math import compiled, exp, philox
 from skem.rbm._training import Options, State, Workspace
 
 MIN_PART = 25  # smallest number of rows for which a separate thread is worthwhile
@@ -28,14 +28,14 @@ def _probability(x):
     return p if x >= 0 else e * p
 
 
-@njit(**OPTIONS)
+@compiled
 def sigmoid(x, bias):
     for n in range(x.shape[0]):
         for j in range(x.shape[1]):
             x[n, j] = _probability(x[n, j] + bias[j])
 
 
-@njit(**OPTIONS)
+@compiled
 def draw(x, bias, out, seed, n_updates, step, first):
     """Write the sigmoid of x + bias to x, and units drawn with it to ``out``."""
     key, other_key = uint32(seed), uint32(uint64(seed) >> uint64(32))
@@ -57,7 +57,7 @@ def draw(x, bias, out, seed, n_updates, step, first):
             out[n, j] = float32(uniform[j] < p)
 
 
-@njit(**OPTIONS)
+@compiled
 def find_set(v, first, last, index, value, count):
     """List the nonzero columns of each row.
 
@@ -113,7 +113,7 @@ def _add_rows(matrix, rows, values, at, start, end, out, o):
             out[o, j] += low + (x2 * matrix[r2, j] + x3 * matrix[r3, j])
 
 
-@njit(**OPTIONS)
+@compiled
 def hidden_inputs(first, last, index, value, count, rows, h):
     """Compute h = v W from the lists of nonzero columns."""
     for n in range(first, last):
@@ -122,7 +122,7 @@ def hidden_inputs(first, last, index, value, count, rows, h):
         _add_rows(rows, index, value, n, 0, count[n], h, n)
 
 
-@njit(**OPTIONS)
+@compiled
 def by_column(weight, index, value, count, n_lists):
     """Return the start of each column's list, the rows in it, and their weighted values."""
     sizes = np.zeros(n_lists + 1, np.int64)
@@ -144,7 +144,7 @@ def by_column(weight, index, value, count, n_lists):
     return sizes, rows, values
 
 
-@njit(**OPTIONS)
+@compiled
 def ascend(lists, v, h, W, rate, keep, first, last):
     """Add the gradient for some pairs of pixels; the last two rows of v and h are dense."""
     starts, rows, values = lists
