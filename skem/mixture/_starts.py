@@ -14,11 +14,11 @@ from operator import itemgetter
 from typing import Any
 
 import numpy as np
+from joblib import Parallel, delayed
 from scipy.spatial.distance import cdist
 from scipy.special import softmax
 from sklearn.cluster import KMeans, kmeans_plusplus
 from sklearn.utils import check_random_state
-from sklearn.utils.parallel import Parallel, delayed
 
 from skem._base.passes import Passes
 from skem._loop import Run, em
