@@ -264,7 +264,7 @@ class ShiftedTemplateEM(EMEstimator):
         background_init: ArrayLike | None = None,
         noise_std_init: float | None = None,
         shift_prior_init: ArrayLike | None = None,
-        shift_concentration_prior: float = 1.0,
+        shift_concentration_prior: float = 1.1,
         max_iter: int = 100,
         tol: float = 1e-4,
         random_state: int | np.random.RandomState | None = None,

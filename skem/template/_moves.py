@@ -12,14 +12,17 @@ Both are computed for all m in one pass; A extends beyond the window on both sid
 """
 
 from collections.abc import Callable, Iterator
+from functools import reduce
+from operator import add
 
 import numpy as np
 from scipy.fft import irfftn, next_fast_len, rfftn
+from scipy.special import logsumexp
 
 from skem._base.passes import Passes
 from skem._loop import Run, em
 from skem._rows.parts import Rows as AllRows
-from skem._rows.parts import working_dtype
+from skem._rows.parts import chunks, working_dtype
 from skem._typing import AnyArray, Array
 from skem.template._model import Params, Rows, ShiftedTemplate, Stats, lose_no_shift
 from skem.template._windows import Windows
@@ -28,7 +31,8 @@ from skem.template._windows import Windows
 REACH, REACH_2D = 256, 8
 # Number of pixels in the sample that ranks the moves, number of moves that are tried, and
 # number of EM iterations of each trial.
-SAMPLE_SIZE, N_MOVES, N_ITER_TRY = 1_500_000, 2, 5
+SAMPLE_SIZE, N_MOVES, N_ITER_TRY = 1_500_000, 1, 5
+STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 # Largest number of successive moves. Each costs a short run, and more did not help in trials.
 MAX_MOVES = 4
 # A pixel whose weight, in images, is at most this counts as not seen.
@@ -78,10 +82,50 @@ def try_moves(
 def best_moves(
     model: ShiftedTemplate, params: Params, X: AnyArray, weight: Array
 ) -> list[tuple[int, ...]]:
-    """Return the moves of all posteriors whose M steps explain the sample best."""
-    windows, dtype = model.windows, working_dtype(X)
+    """Return the moves after which one iteration of EM on the sample gets highest."""
     if not weight.any():
         return []
+    parts = [
+        (model.rows(X[part], working_dtype(X)), weight[part])
+        for part in chunks(len(X), model.row_size)
+    ]
+    posteriors = [model.posterior(model.log_joint(params, rows)) for rows, _ in parts]
+
+    def objective(move: tuple[int, ...]) -> float:
+        stats = reduce(
+            add,
+            (
+                model.given_posterior(*part, move_posterior(model.windows, posterior, move))
+                for part, posterior in zip(parts, posteriors, strict=True)
+            ),
+        )
+        new = model.m_step(params, lose_no_shift(stats))
+        log_lik = sum(
+            float(w @ logsumexp(model.log_joint(new, rows), axis=1)) for rows, w in parts
+        )
+        return log_lik + model.log_prior(new)
+
+    moves = {*near_moves(model.windows), *far_moves(model, params, X, weight)}
+    return sorted(moves, key=objective, reverse=True)[:N_MOVES]
+
+
+def near_moves(windows: Windows) -> list[tuple[int, ...]]:
+    """Return moves along each axis, in steps that grow with the distance."""
+    moves = []
+    for axis, n_shifts in enumerate(windows.shifts):
+        for step in STEPS:
+            if step < n_shifts:
+                move = np.zeros(len(windows.shifts), int)
+                move[axis] = step
+                moves += [tuple(map(int, move)), tuple(map(int, -move))]
+    return moves
+
+
+def far_moves(
+    model: ShiftedTemplate, params: Params, X: AnyArray, weight: Array
+) -> list[tuple[int, ...]]:
+    """Return the moves of all posteriors whose M steps explain the sample best."""
+    windows, dtype = model.windows, working_dtype(X)
     weight = weight / weight.mean()
     rows = model.rows(X, dtype)
     posterior = model.posterior(model.log_joint(params, rows)) * weight[:, None]
@@ -166,18 +210,26 @@ def moved(
 
     Probability that would leave the range of shifts is assigned to the border of the range.
     """
-    windows = model.windows
 
     def statistics(rows: Rows, weight: Array) -> Stats:
         posterior = model.posterior(model.log_joint(params, rows))
-        present = posterior[:, : windows.n_shifts].reshape(-1, *windows.shifts)
-        for axis, step in enumerate(move, start=1):
-            size = present.shape[axis]
-            target = np.clip(np.arange(size) + step, 0, size - 1)
-            out = np.moveaxis(np.zeros_like(present), axis, 0)
-            np.add.at(out, target, np.moveaxis(present, axis, 0))
-            present = np.moveaxis(out, 0, axis)
-        posterior[:, : windows.n_shifts] = present.reshape(len(present), -1)
+        posterior = move_posterior(model.windows, posterior, move)
         return model.given_posterior(rows, weight, posterior)
 
     return model.m_step(params, lose_no_shift(passes.fold(statistics, params)))
+
+
+def move_posterior(windows: Windows, posterior: Array, move: tuple[int, ...]) -> Array:
+    """Move posteriors (k, n_categories); what would leave the range stays at its border."""
+    present = posterior[:, : windows.n_shifts].reshape(-1, *windows.shifts)
+    for axis, step in enumerate(move, start=1):
+        source = np.moveaxis(present, axis, 0)
+        if step < 0:
+            source = source[::-1]
+        kept = len(source) - abs(step)
+        target = np.zeros_like(source)
+        target[abs(step) :] = source[:kept]
+        target[-1] += source[kept:].sum(0)
+        present = np.moveaxis(target[::-1] if step < 0 else target, 0, axis)
+    present = present.reshape(len(present), -1)
+    return np.concatenate([present, posterior[:, windows.n_shifts :]], axis=1)

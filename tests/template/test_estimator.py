@@ -7,6 +7,7 @@ import pytest
 import reference
 from joblib import parallel_config
 from scipy.special import logsumexp, softmax
+from scipy.stats import beta, dirichlet
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from skem import ShiftedTemplateEM
@@ -50,6 +51,19 @@ def correlation(a, b):
     return np.corrcoef(np.ravel(a), np.ravel(b))[0, 1]
 
 
+def objective(model, X, weight=None):
+    """The score plus the density of Dirichlet's and, with absent, the beta distribution."""
+    weight = np.ones(len(X)) if weight is None else weight
+    alpha = model.shift_concentration_prior
+    present = model.shift_prior_[: np.prod(model.shift_shape_)]
+    log_prior = 0.0
+    if len(present) > 1:
+        log_prior += dirichlet.logpdf(present / present.sum(), np.full(len(present), alpha))
+    if model.absent:
+        log_prior += beta.logpdf(model.shift_prior_[-1], alpha, alpha)
+    return model.score(X, sample_weight=weight) + log_prior / weight.sum()
+
+
 @pytest.fixture(params=KINDS, scope="module")
 def fitted(request):
     data, estimator = simulate(request.param)
@@ -87,7 +101,15 @@ def test_history(fitted):
     assert len(model.lower_bounds_) == model.n_iter_ >= 1
     assert model.converged_
     assert np.diff(model.lower_bounds_).min(initial=0) > -1e-8
+    np.testing.assert_allclose(model.lower_bound_, objective(model, data.X), rtol=1e-9)
+
+
+def test_concentration_one_is_maximum_likelihood():
+    data, estimator = simulate("columns")
+    model = estimator.set_params(shift_concentration_prior=1.0).fit(data.X)
     np.testing.assert_allclose(model.lower_bound_, model.score(data.X), rtol=1e-9)
+    counts = model.predict_proba(data.X).mean(0)
+    np.testing.assert_allclose(model.shift_prior_, counts, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["columns", "signal"])
@@ -99,7 +121,7 @@ def test_history(fitted):
         {"shrinkage": "map"},
         {"shrinkage": None},
         {"init": "random", "n_init": 8},
-        {"shift_concentration_prior": 1.1},
+        {"shift_concentration_prior": 1.0},
     ],
     ids=str,
 )
@@ -293,9 +315,7 @@ def test_weights_are_repeats():
     repeated = estimator.fit(data.X.repeat(repeats, axis=0))
     np.testing.assert_allclose(weighted.template_, repeated.template_, rtol=1e-7)
     np.testing.assert_allclose(weighted.lower_bound_, repeated.lower_bound_)
-    np.testing.assert_allclose(
-        weighted.score(data.X, sample_weight=repeats), weighted.lower_bound_
-    )
+    np.testing.assert_allclose(objective(weighted, data.X, repeats), weighted.lower_bound_)
 
 
 def test_threads_change_no_digit():
@@ -398,6 +418,65 @@ def test_interrupted_search_keeps_the_mean_start(monkeypatch):
     with pytest.warns(ConvergenceWarning, match="interrupted after 0 iterations"):
         model = estimator.fit(data.X)
     assert np.isfinite(model.score(data.X))
+
+
+# -- shifts that the training images lack ---------------------------------------------
+
+
+def in_batches(model, X):
+    for start in range(0, len(X), 16):
+        model.partial_fit(X[start : start + 16])
+
+
+def few_then_all(model, X):
+    model.fit(X[:50]).set_params(warm_start=True).fit(X)
+
+
+def few_first(model, X):
+    model.set_params(init="mean", subset_schedule=((30, 5),)).fit(X)
+
+
+@pytest.mark.parametrize("by_place", [False, True], ids=["mixed", "sorted"])
+@pytest.mark.parametrize("how", [in_batches, few_then_all, few_first])
+def test_new_shifts_are_placed_however_the_fit_went(how, by_place):
+    data = make_shifted_templates(900, noise_std=1.0, random_state=3)
+    X, shifts = data.X[:300], data.shifts[:300]
+    if by_place:
+        X = X[np.argsort(shifts, kind="stable")]
+    model = ShiftedTemplateEM(20, image_shape=(20, 60), random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        how(model, X)
+    assert model.shift_prior_.min() > 0
+    assert abs(model.noise_std_ - 1) < 0.02
+    assert np.mean(model.predict(data.X[300:]) == data.shifts[300:]) > 0.99
+
+
+def test_new_shifts_are_placed_in_two_dimensions():
+    data = make_shifted_templates(
+        600, image_shape=(30, 30), template_height=10, template_width=10, random_state=0
+    )
+    for n in (16, 100):
+        model = ShiftedTemplateEM(10, template_height=10, image_shape=(30, 30), random_state=0)
+        model.fit(data.X[:n])
+        assert np.mean(model.predict(data.X[100:]) == data.shifts[100:]) > 0.95
+
+
+def test_many_shifts_do_not_make_absent_templates_rare():
+    """The prior counts absence against presence, not against each shift."""
+    data = make_shifted_templates(
+        100,
+        image_shape=(30, 30),
+        template_height=10,
+        template_width=10,
+        absent=0.6,
+        random_state=0,
+    )
+    model = ShiftedTemplateEM(
+        10, template_height=10, image_shape=(30, 30), absent=True, random_state=0
+    ).fit(data.X)
+    n_absent = np.sum(data.shifts == -1)
+    np.testing.assert_allclose(model.shift_prior_[-1], (n_absent + 0.1) / 100.2, atol=0.01)
 
 
 def test_verbose_prints_a_line_per_interval(capsys):
@@ -592,7 +671,7 @@ def test_objective_is_that_of_the_parameters_that_are_kept(max_iter):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(data.X)
-        np.testing.assert_allclose(model.lower_bound_, model.score(data.X), rtol=1e-9)
+        np.testing.assert_allclose(model.lower_bound_, objective(model, data.X), rtol=1e-9)
         assert len(model.lower_bounds_) == model.n_iter_ <= max_iter
 
 
@@ -632,7 +711,7 @@ def test_an_interrupt_at_any_time_leaves_a_fit(monkeypatch, call):
     with pytest.warns(ConvergenceWarning, match="interrupted"):
         model = estimator.fit(data.X)
     assert len(calls) <= call + 3
-    np.testing.assert_allclose(model.lower_bound_, model.score(data.X), rtol=1e-9)
+    np.testing.assert_allclose(model.lower_bound_, objective(model, data.X), rtol=1e-9)
 
 
 def test_starts_may_run_in_other_processes():
@@ -667,8 +746,9 @@ def test_partial_fit_refuses_what_it_cannot_hold():
     assert estimator.noise_std_ == noise_std
 
 
-def test_the_unit_of_weights_does_not_matter():
+def test_the_unit_of_weights_does_not_matter_without_a_prior():
     data, estimator = simulate("columns")
+    estimator.set_params(shift_concentration_prior=1.0)
     one = ShiftedTemplateEM(**estimator.get_params()).fit(data.X)
     tiny = estimator.fit(data.X, sample_weight=np.full(200, 1e-9))
     np.testing.assert_allclose(tiny.noise_std_, one.noise_std_, rtol=1e-9)
