@@ -7,7 +7,6 @@ This file is the estimator. ``_model`` holds the E and M step, ``_starts`` the s
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -18,33 +17,14 @@ from sklearn.utils import Tags, check_array, check_random_state
 from skem._base.em import EMEstimator, Trained
 from skem._base.estimator import Interval, StrOptions, check_is_fitted, with_callbacks
 from skem._base.input import check_count, check_rows
-from skem._base.passes import Passes
 from skem._base.streams import rowwise
-from skem._loop import Run, em
 from skem._rows.parts import Rows as AllRows
 from skem._rows.parts import chunks
-from skem._rows.sampling import representative_rows
 from skem._threads import one_blas_thread
-from skem._typing import Array, Indices
-from skem.template._model import (
-    SEEN,
-    Params,
-    ShiftedTemplate,
-    Smoothness,
-    Stats,
-)
-from skem.template._moves import follow_moves
-from skem.template._starts import (
-    check_schedule,
-    follow_schedule,
-    given_params,
-    mean_params,
-    model_of,
-    prior_at,
-    random_params,
-    search,
-    shrink_all,
-)
+from skem._typing import Array, Indices, Mask
+from skem.template._model import SEEN, Params, ShiftedTemplate, Smoothness, Stats
+from skem.template._starts import check_schedule, model_of
+from skem.template._training import Training
 from skem.template._windows import Windows, check_image_shape, new_windows
 
 
@@ -144,11 +124,14 @@ class ShiftedTemplateEM(EMEstimator):
     ----------
     template_ : ndarray of shape (template_height, template_width[, channels])
         The template.
+    template_seen_ : ndarray of bool, of the shape of ``template_``
+        False where the pixel of the template is missing in every image. The data do not
+        determine these pixels, and ``template_`` keeps its starting value there.
     background_ : ndarray of shape (height, width[, channels])
         The background.
     background_seen_ : ndarray of bool, of the shape of ``background_``
-        False where the template covers the background in every image. The data do not
-        determine these pixels, and ``background_`` keeps its starting value there.
+        False where the pixel of the background is covered by the template, or missing, in
+        every image. ``background_`` keeps its starting value there.
     noise_std_ : float
         The standard deviation of the noise.
     shift_prior_ : ndarray of shape (n_shifts,) or (n_shifts + 1,)
@@ -374,103 +357,29 @@ class ShiftedTemplateEM(EMEstimator):
                 hard=self.algorithm == "hard",
                 concentration=float(self.shift_concentration_prior),
             )
-            return self._train_model(model, rows, span, rng)
+            return self._training(model, resume).run(model, rows, span, rng, self._run_em)
 
-    def _train_model(
-        self,
-        model: ShiftedTemplate,
-        rows: AllRows,
-        span: tuple[float, float],
-        rng: np.random.RandomState,
-    ) -> Trained:
-        """Find a start, shrink it, run EM, and move a template that is off its place."""
-        kinds, run, params = self._starts_to_compare(), None, None
-
-        def run_from(params: Params, max_iter: int) -> Run:
-            return self._run_em(model, passes, params, rows, max_iter)
-
-        try:
-            if kinds:
-                sample = representative_rows(rows, self.init_size, rng)
-                params, best = search(model, sample, kinds, span, rng, self.n_jobs)
-                del sample
-            passes = Passes(model, rows, self.n_jobs)
-            if params is None:
-                params, best = self._single_start(model, span, passes, rng), "given"
-            params = follow_schedule(
-                model, rows, params, self.subset_schedule or (), self.n_jobs
-            )
-            if best == "shrunk" or self.shrinkage == "map":
-                params, smoothness = self._shrink(model, passes, params)
-                if self.shrinkage == "map":
-                    model = replace(model, smoothness=smoothness)
-            run = run_from(params, self.max_iter)
-            if kinds and self.init == "auto":
-                moves = follow_moves(
-                    model, passes, run, rows, self.tol, self.max_iter, run_from
-                )
-                for better in moves:  # kept one by one, so that Ctrl-C returns the last
-                    run = better
-        except FloatingPointError as error:
-            raise ValueError(
-                f"{error}: the given starting values are too far from X, or the values of X "
-                "are too large. Change the starting values, or rescale X."
-            ) from error
-        except KeyboardInterrupt:
-            if run is None:
-                passes = Passes(model, rows, self.n_jobs)
-                params = mean_params(model, passes) if params is None else params
-                run = em(model, passes.total, params, max_iter=0)
-            run = replace(run, interrupted=True)
-        return model, run
-
-    def _shrink(
-        self, model: ShiftedTemplate, passes: Passes, params: Params
-    ) -> tuple[Params, Smoothness | None]:
-        """Return shrunk parameters and their prior; a given start is not changed."""
-        if self._resumes() and self._smoothness is not None:
-            return params, Smoothness(*self._smoothness)
-        if self._resumes() or self._is_given():
-            return params, prior_at(model, passes, params)
-        return shrink_all(model, passes, params)
-
-    def _starts_to_compare(self) -> list[str]:
-        """Return the kinds of starts to compare on a sample; none if there is only one."""
-        if self._resumes() or self._is_given():
-            return []
-        if self.init == "auto":
-            shrunk = [] if self.shrinkage is None else ["shrunk"]
-            return ["mean", *shrunk, *["posterior", "window"] * self.n_init]
-        if self.init == "random" and self.n_init > 1:
-            return ["random"] * self.n_init
-        return []
-
-    def _is_given(self) -> bool:
-        return any(value is not None for value in self._given().values())
-
-    def _given(self) -> dict[str, Any]:
-        return {
+    def _training(self, model: ShiftedTemplate, resume: bool) -> Training:
+        """Return how the fit goes, with the given starting values and those of the last fit."""
+        given = {
             "template_init": self.template_init,
             "background_init": self.background_init,
             "noise_std_init": self.noise_std_init,
             "shift_prior_init": self.shift_prior_init,
         }
-
-    def _single_start(
-        self,
-        model: ShiftedTemplate,
-        span: tuple[float, float],
-        passes: Passes,
-        rng: np.random.RandomState,
-    ) -> Params:
-        """Return the last fit, or a random or mean start with the given values replaced."""
-        if self._resumes():
-            params = self._params(model)
-        elif self.init == "random":
-            params = random_params(model, *span, rng)
-        else:
-            params = mean_params(model, passes)
-        return given_params(model, params, **self._given())
+        return Training(
+            init=self.init,
+            n_init=self.n_init,
+            init_size=self.init_size,
+            shrinkage=self.shrinkage,
+            schedule=self.subset_schedule or (),
+            max_iter=self.max_iter,
+            tol=self.tol,
+            n_jobs=self.n_jobs,
+            given={name: value for name, value in given.items() if value is not None},
+            last=self._params(model) if resume else None,
+            last_smoothness=self._fitted_model().smoothness if resume else None,
+        )
 
     def _new_windows(self, image_shape: tuple[int, ...], n_features: int) -> Windows:
         height, width = self.template_height, self.template_width
@@ -517,15 +426,22 @@ class ShiftedTemplateEM(EMEstimator):
         windows = model.windows
         dtype = np.float32 if model.single else np.float64
         channels = windows.image_shape[2:]
-        lines = np.broadcast_to(stats.background_den, params.background.shape)
-        seen = windows.to_images(lines > SEEN * stats.weight)
+
+        def seen(den: Array, like: Array, shape: tuple[int, ...]) -> Mask:
+            lines = np.broadcast_to(den > SEEN * stats.weight, like.shape)
+            return windows.to_images(lines).reshape(shape)
+
+        template_shape = (*windows.window_shape, *channels)
         template = model.to_image(params.template).astype(dtype)
         background = model.to_image(params.background).astype(dtype)
         smoothness = model.smoothness
         return {
-            "template_": template.reshape(*windows.window_shape, *channels),
+            "template_": template.reshape(template_shape),
+            "template_seen_": seen(stats.template_den, params.template, template_shape),
             "background_": background.reshape(windows.image_shape),
-            "background_seen_": seen.reshape(windows.image_shape),
+            "background_seen_": seen(
+                stats.background_den, params.background, windows.image_shape
+            ),
             "noise_std_": math.sqrt(params.noise_var),
             "shift_prior_": params.shift_prior,
             "shift_shape_": windows.shift_shape,
@@ -560,8 +476,8 @@ class ShiftedTemplateEM(EMEstimator):
         )
 
     def _n_parameters(self) -> int:
-        n_seen = int(self.background_seen_.sum())
-        return self.template_.size + n_seen + 1 + len(self.shift_prior_) - 1
+        n_seen = int(self.template_seen_.sum() + self.background_seen_.sum())
+        return n_seen + 1 + len(self.shift_prior_) - 1
 
     @property
     def _n_features_out(self) -> int:

@@ -411,7 +411,10 @@ class ShiftedTemplate:
 
     def align(self, params: Params, rows: Rows) -> Array:
         """Return the posterior mean of each image's window, given a present template."""
-        log_joint = self.log_joint(params, rows)[:, : self.windows.n_shifts]
+        n_shifts = self.windows.n_shifts
+        if self.absent and params.shift_prior[-1] == 1:  # then all shifts count the same
+            params = replace(params, shift_prior=np.full(n_shifts + 1, 1 / (n_shifts + 1)))
+        log_joint = self.log_joint(params, rows)[:, :n_shifts]
         return self.aligned(params, rows, softmax(log_joint, axis=1))
 
     def aligned(self, params: Params, rows: Rows, posterior: Array) -> Array:
