@@ -25,6 +25,7 @@ from skem._rows.parts import Rows as AllRows
 from skem._rows.parts import chunks, working_dtype
 from skem._typing import AnyArray, Array
 from skem.template._model import Params, Rows, ShiftedTemplate, Stats, lose_no_shift
+from skem.template._starts import shrink
 from skem.template._windows import Windows
 
 # The largest move in pixels, with one axis of movement and with two.
@@ -35,6 +36,8 @@ SAMPLE_SIZE, N_MOVES, N_ITER_TRY = 1_500_000, 1, 5
 STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
 # Largest number of successive moves. Each costs a short run, and more did not help in trials.
 MAX_MOVES = 4
+# Inverse temperatures and number of EM iterations when a fit is annealed again.
+REANNEALING, N_ITER_ANNEALED = tuple(np.geomspace(0.1, 1, 8)), 15
 # A pixel whose weight, in images, is at most this counts as not seen.
 MIN_SEEN = 1e-2
 
@@ -47,18 +50,41 @@ def follow_moves(
     tol: float,
     max_iter: int,
     run_from: Callable[[Params, int], Run],
+    *,
+    anneal: bool,
 ) -> Iterator[Run]:
-    """Yield the run, continued after each move that raises the objective."""
+    """Yield the run, continued after each move that raises the objective.
+
+    With ``anneal``, annealing is tried once when no shift of all images helps.
+    """
+    annealed = not anneal
     for _ in range(MAX_MOVES):
         left = max_iter - run.n_iter - N_ITER_TRY
         if run.stopped or run.interrupted or left < 0:
             break
         trial = try_moves(model, passes, run, rows, tol)
+        if trial is None and not annealed:
+            annealed = True
+            trial = try_annealing(model, passes, run, tol, N_ITER_TRY + left)
         if trial is None:
             break
         run = run.then(trial)
-        run = run.then(run_from(trial.state[0], left))
+        run = run.then(run_from(trial.state[0], max_iter - run.n_iter))
         yield run
+
+
+def try_annealing(
+    model: ShiftedTemplate, passes: Passes, run: Run, tol: float, max_iter: int
+) -> Run | None:
+    """Return a run from the annealed and shrunk fit, or None if it does not gain ``tol``.
+
+    It frees single images that match their own noise in the template.
+    """
+    start, _ = shrink(model, passes, run.state[0], REANNEALING)
+    trial = em(model, passes.total, start, max_iter=min(max_iter, N_ITER_ANNEALED), tol=tol)
+    if trial.interrupted:
+        raise KeyboardInterrupt
+    return trial if trial.objectives[-1] > run.objectives[-1] + tol else None
 
 
 def try_moves(

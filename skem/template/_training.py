@@ -76,8 +76,9 @@ class Training:
                     model = replace(model, smoothness=smoothness)
             run = run_from(params, self.max_iter)
             if kinds and self.init == "auto":
+                anneal = self.shrinkage is not None
                 moves = follow_moves(
-                    model, passes, run, rows, self.tol, self.max_iter, run_from
+                    model, passes, run, rows, self.tol, self.max_iter, run_from, anneal=anneal
                 )
                 for better in moves:  # kept one by one, so that Ctrl-C returns the last
                     run = better
