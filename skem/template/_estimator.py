@@ -15,15 +15,22 @@ from numpy.typing import ArrayLike
 from sklearn.utils import Tags, check_array, check_random_state
 
 from skem._base.em import EMEstimator, Trained
-from skem._base.estimator import Interval, StrOptions, check_is_fitted, with_callbacks
+from skem._base.estimator import (
+    Interval,
+    StrOptions,
+    check_is_fitted,
+    warn,
+    with_callbacks,
+)
 from skem._base.input import check_count, check_rows
 from skem._base.streams import rowwise
 from skem._rows.parts import Rows as AllRows
 from skem._rows.parts import chunks
 from skem._threads import one_blas_thread
 from skem._typing import Array, Indices, Mask
+from skem.template._given import check_schedule
 from skem.template._model import SEEN, Params, ShiftedTemplate, Smoothness, Stats
-from skem.template._starts import check_schedule, model_of
+from skem.template._starts import model_of
 from skem.template._training import Training
 from skem.template._windows import Windows, check_image_shape, new_windows
 
@@ -40,8 +47,9 @@ class ShiftedTemplateEM(EMEstimator):
         x \\mid d &\\sim \\mathcal N(M_d, s^2 I), \\quad
         M_d = \\text{background with the template pasted at } d.
 
-    A fit estimates template, background, noise and the distribution of the shifts. It uses
-    maximum likelihood or, for very noisy images, a smoothness prior. An EM iteration over n
+    A fit estimates template, background, noise and the distribution of the shifts, by maximum
+    likelihood with a weak prior on the distribution of the shifts. For very noisy images, a
+    smoothness prior can be added. An EM iteration over n
     images of H rows and W columns costs O(n H W) for any number of shifts.
 
     Parameters
@@ -73,8 +81,8 @@ class ShiftedTemplateEM(EMEstimator):
         Number of images on which starts are compared.
     shrinkage : {"start", "map"} or None, default="start"
         "start" adds a start to "auto" in which template and background are shrunk. Shrinking
-        prevents each image from matching its own noise in the template. The fit itself is
-        maximum likelihood. "map" keeps the shrunk estimate, which is suited to very noisy
+        prevents each image from matching its own noise in the template. The fit itself does
+        not shrink. "map" keeps the shrunk estimate, which is suited to very noisy
         images: the mode under Gaussian priors on the DCT coefficients. The variances of these
         priors are estimated from the data for each radial frequency. None disables shrinkage.
     subset_schedule : tuple of (n_images, n_iter), default=None
@@ -93,12 +101,13 @@ class ShiftedTemplateEM(EMEstimator):
     shift_prior_init : array-like of shape (n_shifts,), default=None
         Shift probabilities to start from; they must sum to 1. With ``absent``, the last entry
         is the probability of absence.
-    shift_concentration_prior : float, default=1.0
-        Concentration of the symmetric Dirichlet prior on the shift probabilities, at
-        least 1. The prior is flat at 1. A larger value acts like
-        ``shift_concentration_prior - 1`` additional images at each shift. Use it if new
-        images may have shifts that do not occur in the training images; otherwise these
-        shifts have probability 0.
+    shift_concentration_prior : float, default=1.1
+        Concentration of the symmetric Dirichlet prior on the probabilities of the shifts, at
+        least 1. It acts like ``shift_concentration_prior - 1`` additional images at each
+        shift, so that shifts without a training image stay possible in new ones. With
+        ``absent``, the probability of absence has a symmetric beta prior of the same
+        concentration. 1 is maximum likelihood: a shift that no training image has then gets
+        probability 0, and new images that have it are misplaced with confidence.
     max_iter : int, default=100
         The largest number of EM iterations on all images.
     tol : float, default=1e-4
@@ -145,7 +154,8 @@ class ShiftedTemplateEM(EMEstimator):
         The shape of an image.
     lower_bound_ : float
         The objective at the fitted parameters: log-likelihood plus log prior density, in
-        nats per image. Without a prior it equals ``score`` of the training images. In hard
+        nats per image. With ``shift_concentration_prior=1`` and without
+        ``shrinkage="map"`` it equals ``score`` of the training images. In hard
         EM it is the bound at the most probable shifts, which is lower. After
         ``partial_fit`` it is the objective on the last batch before the update.
     lower_bounds_ : list of float
@@ -172,7 +182,8 @@ class ShiftedTemplateEM(EMEstimator):
     Notes
     -----
     NaN marks a missing pixel. Missing pixels are marginalized exactly, at about twice the
-    time and memory. float32 data are fitted in float32. If the noise is below 1% of the size
+    time and memory. A pixel may be missing in all images: a border of NaN around the images
+    lets the template reach beyond their edges. float32 data are fitted in float32. If the noise is below 1% of the size
     of the pixels, float32 would lose too many digits, and such passes are computed in float64.
     All methods except ``fit`` compute in float64. During the fit, the Fourier transform of X
     is kept in memory; it is as large as X.
@@ -415,10 +426,31 @@ class ShiftedTemplateEM(EMEstimator):
         return check_image_shape(self.image_shape)
 
     def _check_rows(self, X: Any, sample_weight: Any = None, *, reset: bool) -> AllRows:
+        if reset:
+            self._check_sample_axis(getattr(X, "shape", ()))
         image_shape = self._image_shape_of if reset else lambda row_shape: self.image_shape_
         return check_rows(
             self, X, sample_weight, reset=reset, image_shape=image_shape, order="C"
         )
+
+    def _check_sample_axis(self, shape: tuple[int, ...]) -> None:
+        """Say so if the images seem to lie along the last axis of X."""
+        if len(shape) != 3:
+            return
+        advice = "If the last axis counts images, pass X.transpose(2, 0, 1)"
+        if self.image_shape is None and shape[2] > 2 * max(shape[:2]):
+            warn(
+                f"X of shape {shape} is taken as {shape[0]} images of shape {shape[1:]}. "
+                f"{advice}; otherwise set image_shape={shape[1:]}.",
+                UserWarning,
+            )
+        if self.image_shape is not None:
+            image_shape = tuple(self.image_shape)
+            if image_shape == shape[:2] != shape[1:]:
+                raise ValueError(
+                    f"X of shape {shape} holds images of shape {shape[1:]}, but image_shape is "
+                    f"{image_shape}. {advice}."
+                )
 
     def _attributes(
         self, model: ShiftedTemplate, params: Params, stats: Stats

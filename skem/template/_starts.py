@@ -10,11 +10,9 @@ the data, one for each radial frequency.
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 from sklearn.utils.parallel import Parallel, delayed
 
 from skem._base.passes import Passes
@@ -160,85 +158,9 @@ def random_params(
     return replace(start, template=template, background=background, noise_var=noise_var)
 
 
-def given_params(
-    model: ShiftedTemplate,
-    params: Params,
-    *,
-    template_init: ArrayLike | None = None,
-    background_init: ArrayLike | None = None,
-    noise_std_init: float | None = None,
-    shift_prior_init: ArrayLike | None = None,
-) -> Params:
-    """Replace the parameters that are given; images are given in the user's units."""
-
-    # below max^0.4, squares are below max^0.8: sums of weighted squares over all pixels
-    # stay finite
-    limit = np.finfo(np.float32 if model.single else float).max ** 0.4
-
-    def check(name: str, value: ArrayLike, *shapes: tuple[int, ...]) -> Array:
-        try:
-            array = np.array(value, dtype=float)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name} must be an array of numbers: {error}") from error
-        fine = np.abs(array) < limit
-        if array.shape not in shapes or not fine.all():
-            raise ValueError(
-                f"{name} must have shape {shapes[0]} and entries smaller than {limit:.0e}, but "
-                f"it has shape {array.shape} and {fine.sum()} such entries."
-            )
-        return array.reshape(shapes[-1])
-
-    windows = model.windows
-    *outer, channels = windows.full_shape
-    if template_init is not None:
-        template = check(
-            "template_init", template_init, *_shapes(windows.window_shape, channels)
-        )
-        params = replace(params, template=model.to_centered(template))
-    if background_init is not None:
-        background = check("background_init", background_init, *_shapes(tuple(outer), channels))
-        params = replace(params, background=model.to_centered(background))
-    if noise_std_init is not None:
-        if not noise_std_init < limit:
-            raise ValueError(
-                f"noise_std_init must be smaller than {limit:.0e}, but it is {noise_std_init:g}."
-            )
-        noise_var = max(float(noise_std_init) ** 2, model.min_noise_var)
-        params = replace(params, noise_var=noise_var)
-    if shift_prior_init is not None:
-        prior = check("shift_prior_init", shift_prior_init, (model.n_categories,))
-        if (prior < 0).any() or not np.isclose(prior.sum(), 1):
-            raise ValueError(
-                "shift_prior_init must be probabilities that sum to 1, but its smallest "
-                f"entry is {prior.min():g} and its sum is {prior.sum():g}."
-            )
-        params = replace(params, shift_prior=prior)
-    return params
-
-
-def _shapes(size: tuple[int, ...], channels: int) -> list[tuple[int, ...]]:
-    """Return the allowed shapes of an image; the last one has all axes."""
-    full = (*size, channels)
-    if channels > 1:
-        return [full]
-    return [size, full] if size[0] > 1 else [size, size[1:], full]
-
-
 def plain(model: ShiftedTemplate) -> ShiftedTemplate:
     """Return the model without its smoothness prior."""
     return replace(model, smoothness=None)
-
-
-def check_schedule(schedule: Any) -> None:
-    """Raise an error if the schedule does not hold pairs of positive integers."""
-    for stage in schedule or ():
-        sizes = stage if isinstance(stage, (tuple, list)) else ()
-        integers = all(isinstance(size, Integral) and int(size) > 0 for size in sizes)
-        if len(sizes) != 2 or not integers:
-            raise ValueError(
-                "subset_schedule must hold pairs (n_images, n_iter) of positive integers, but "
-                f"one of them is {stage!r}."
-            )
 
 
 def follow_schedule(

@@ -10,11 +10,11 @@ from skem._base.passes import Passes
 from skem._loop import Run, em
 from skem._rows.parts import Rows
 from skem._rows.sampling import representative_rows
+from skem.template._given import given_params
 from skem.template._model import Params, ShiftedTemplate, Smoothness
 from skem.template._moves import follow_moves
 from skem.template._starts import (
     follow_schedule,
-    given_params,
     mean_params,
     prior_at,
     random_params,
