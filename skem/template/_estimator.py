@@ -49,8 +49,8 @@ class ShiftedTemplateEM(EMEstimator):
 
     A fit estimates template, background, noise and the distribution of the shifts, by maximum
     likelihood with a weak prior on the distribution of the shifts. For very noisy images, a
-    smoothness prior can be added. An EM iteration over n
-    images of H rows and W columns costs O(n H W) for any number of shifts.
+    smoothness prior can be added. An EM iteration over n images of H rows and W columns costs
+    O(n H W) for any number of shifts.
 
     Parameters
     ----------
@@ -183,10 +183,12 @@ class ShiftedTemplateEM(EMEstimator):
     -----
     NaN marks a missing pixel. Missing pixels are marginalized exactly, at about twice the
     time and memory. A pixel may be missing in all images: a border of NaN around the images
-    lets the template reach beyond their edges. float32 data are fitted in float32. If the noise is below 1% of the size
-    of the pixels, float32 would lose too many digits, and such passes are computed in float64.
-    All methods except ``fit`` compute in float64. During the fit, the Fourier transform of X
-    is kept in memory; it is as large as X.
+    lets the template reach beyond their edges.
+
+    float32 data are fitted in float32. If the noise is below 1% of the size of the pixels,
+    float32 would lose too many digits, and such passes are computed in float64. All methods
+    except ``fit`` compute in float64. During the fit, the Fourier transform of X is kept in
+    memory; it is as large as X.
 
     X may also be a memory map, a zarr array or an h5py dataset; each pass reads it part by
     part. A dask array or data frame is fitted on its workers, and row-wise methods then

@@ -174,6 +174,7 @@ def test_verbs_are_the_formulas(fitted):
     X[2] = np.nan
     joint = expected_joint(data, model, X)
     posterior = softmax(joint, axis=1)
+    np.testing.assert_allclose(model.log_joint(X), joint, rtol=1e-9, atol=1e-7)
     np.testing.assert_allclose(
         model.score_samples(X), logsumexp(joint, axis=1), rtol=1e-9, atol=1e-7
     )
@@ -352,6 +353,28 @@ def test_given_starts_are_used_as_they_are():
     assert one.lower_bound_ > model.lower_bound_
 
 
+def test_a_given_prior_with_zeros_is_used_as_it_is():
+    data, estimator = simulate("columns")
+    estimator.set_params(shift_prior_init=np.eye(17)[3], max_iter=0)
+    model = estimator.fit(data.X)
+    np.testing.assert_array_equal(model.shift_prior_, np.eye(17)[3])
+    assert model.lower_bound_ == -np.inf
+    assert np.isfinite(model.score(data.X))
+    assert estimator.set_params(max_iter=20).fit(data.X).shift_prior_.min() > 0
+
+
+def test_windows_of_images_that_the_prior_calls_empty():
+    data, estimator = simulate("absent")
+    prior = np.eye(18)[17]
+    estimator.set_params(shift_prior_init=prior, max_iter=0).fit(data.X)
+    flat = ShiftedTemplateEM(**estimator.get_params())
+    flat.set_params(shift_prior_init=np.full(18, 1 / 18), background_init=estimator.background_)
+    flat.set_params(template_init=estimator.template_, noise_std_init=estimator.noise_std_)
+    np.testing.assert_allclose(
+        estimator.align(data.X), flat.fit(data.X).align(data.X), rtol=1e-6
+    )
+
+
 def test_warm_start_goes_on_from_the_last_fit():
     data, estimator = simulate("columns", noise_std=2.0)
     estimator.set_params(init="mean", warm_start=True, max_iter=3, tol=0)
@@ -409,15 +432,114 @@ def test_interrupted_fit_keeps_what_it_has(monkeypatch):
     assert np.isfinite(model.score(data.X))
 
 
-def test_interrupted_search_keeps_the_mean_start(monkeypatch):
+def test_interrupt_before_the_first_start_keeps_the_mean_start(monkeypatch):
     def search(*args):
         raise KeyboardInterrupt
 
     data, estimator = simulate("columns")
-    monkeypatch.setattr("skem.template._estimator.search", search)
+    monkeypatch.setattr("skem.template._training.search", search)
     with pytest.warns(ConvergenceWarning, match="interrupted after 0 iterations"):
         model = estimator.fit(data.X)
-    assert np.isfinite(model.score(data.X))
+    monkeypatch.undo()
+    mean = ShiftedTemplateEM(**estimator.get_params()).set_params(init="mean", max_iter=0)
+    np.testing.assert_allclose(model.template_, mean.fit(data.X).template_)
+
+
+@pytest.mark.parametrize("last", [3, 7])
+def test_interrupted_search_keeps_the_best_start_so_far(monkeypatch, last):
+    """Of six trials and three finals, the call after ``last`` is interrupted."""
+    from skem.template import _starts
+
+    data, estimator = simulate("columns", noise_std=2.0)
+    original, found = _starts.run_em, []
+
+    def run_em(model, passes, params, max_iter):
+        if len(found) == last:
+            raise KeyboardInterrupt
+        found.append(original(model, passes, params, max_iter))
+        return found[-1]
+
+    monkeypatch.setattr(_starts, "run_em", run_em)
+    with pytest.warns(ConvergenceWarning, match="interrupted after 0 iterations"):
+        model = estimator.fit(data.X)
+    best = max(found[-1:] if last > 6 else found, key=lambda start: start[0])[1]
+    np.testing.assert_allclose(model.noise_std_, np.sqrt(best.noise_var))
+
+
+# -- pixels that no image shows -------------------------------------------------------
+
+
+def test_pixels_that_no_image_shows_are_not_seen():
+    data, estimator = simulate("columns")
+    X = data.X.reshape(-1, 6, 24).copy()
+    X[:, 2, :3] = np.nan
+    X[:, 5] = np.nan
+    model = estimator.fit(X)
+    dead = np.zeros((6, 24), bool)
+    dead[2, :3] = dead[5] = True
+    assert not model.background_seen_[dead].any()
+    assert model.background_seen_[~dead].all()
+    np.testing.assert_array_equal(model.template_seen_, np.arange(6)[:, None] + np.zeros(8) < 5)
+    assert correlation(model.template_[:5], data.template[:5]) > 0.98
+    assert np.isfinite(model.background_).all()
+    assert np.isfinite(model.impute(X)).all()
+    n_free = (~dead).sum() + 5 * 8 + 1 + 16
+    bic = n_free * np.log(200) - 2 * model.score_samples(X).sum()
+    np.testing.assert_allclose(model.bic(X), bic)
+
+
+def test_unseen_pixels_do_not_change_the_fit_of_the_others():
+    """A row without data is a row that is not there."""
+    data, _ = simulate("columns")
+    X = data.X.reshape(-1, 6, 24)
+    padded = np.pad(X, [(0, 0), (0, 1), (0, 0)], constant_values=np.nan)
+    keywords = {"init": "mean", "image_shape": None}
+    a = ShiftedTemplateEM(8, **keywords).fit(X)
+    b = ShiftedTemplateEM(8, **keywords).fit(padded)
+    np.testing.assert_allclose(b.template_[:6], a.template_, rtol=1e-7)
+    np.testing.assert_allclose(b.lower_bound_, a.lower_bound_, rtol=1e-9)
+
+
+def test_a_border_of_nan_finds_events_that_the_edge_cuts():
+    rng = np.random.RandomState(0)
+    place, t = rng.randint(-12, 83, size=200), np.arange(30) - 15
+    spike = np.exp(-(t**2) / 18) - 0.5 * np.exp(-((t - 6) ** 2) / 40)
+    wide = np.zeros((200, 160))
+    for row, d in zip(wide, place + 30, strict=True):
+        row[d : d + 30] = spike
+    X = wide[:, 30:130] + rng.normal(scale=0.15, size=(200, 100))
+    X = np.pad(X, [(0, 0), (15, 15)], constant_values=np.nan)
+    error = ShiftedTemplateEM(30, random_state=0).fit(X).predict(X) - 15 - place
+    assert np.mean(np.abs(error - np.median(error)) <= 1) == 1
+
+
+def test_a_pixel_that_the_first_batch_lacks_is_learned_later():
+    data, estimator = simulate("columns")
+    first = data.X[:100].copy()
+    first[:, 0] = np.nan
+    estimator.partial_fit(first)
+    assert not estimator.background_seen_.flat[0]
+    estimator.partial_fit(data.X[100:])
+    assert estimator.background_seen_.flat[0]
+    assert abs(estimator.background_.flat[0] - data.background.flat[0]) < 0.3
+
+
+def test_data_without_any_value_are_refused():
+    with pytest.raises(ValueError, match="no observed value"):
+        ShiftedTemplateEM(4).fit(np.full((3, 8), np.nan))
+
+
+# -- images along the last axis -------------------------------------------------------
+
+
+def test_images_along_the_last_axis_are_noticed():
+    data, _ = simulate("columns", n=60)
+    stack = data.X.reshape(-1, 6, 24).transpose(1, 2, 0)
+    with pytest.warns(UserWarning, match=r"X.transpose\(2, 0, 1\)"):
+        ShiftedTemplateEM(8, init="mean").fit(stack)
+    with pytest.raises(ValueError, match=r"X.transpose\(2, 0, 1\)"):
+        ShiftedTemplateEM(8, image_shape=(6, 24)).fit(stack)
+    ShiftedTemplateEM(8, image_shape=(24, 60), init="mean").fit(stack)  # says what it means
 
 
 # -- shifts that the training images lack ---------------------------------------------
@@ -520,7 +642,7 @@ X = np.random.default_rng(0).normal(size=(8, 12))
         ({"max_iter": -1}, X, "max_iter"),
         ({"tol": -1.0}, X, "tol"),
         ({}, np.where(X > 1, np.inf, X), "infinity"),
-        ({}, np.column_stack([X, np.full(8, np.nan)]), "without any observed value"),
+        ({"noise_std_init": 1e200}, X, "noise_std_init must be smaller"),
         ({}, np.full((3, 4), 1e300), "too large"),
         ({}, X[:0], "0 sample"),
         ({}, X.astype(complex), "[Cc]omplex"),
@@ -571,6 +693,7 @@ def test_bad_codes_and_counts_are_named():
         1e100 * X,
         1e8 + X,
         np.where(X > 1, np.nan, X),
+        np.column_stack([X, np.full(8, np.nan)]),
         np.vstack([X, np.full(12, np.nan)]),
     ],
     ids=[
@@ -584,6 +707,7 @@ def test_bad_codes_and_counts_are_named():
         "huge",
         "far",
         "missing",
+        "missing column",
         "missing row",
     ],
 )
