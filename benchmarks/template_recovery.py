@@ -1,12 +1,12 @@
 """How often ShiftedTemplateEM finds the template, with its default settings.
 
-    python benchmarks/template_recovery.py [--seeds N] [--first-seed S] [--write] [--oscillating]
+    python benchmarks/template_recovery.py [--seeds N] [--write] [--oscillating]
 
 A fit succeeds if the correlation of its template with the true one is within 3% of what
 the mean of the windows at the true shifts reaches. Every fit is a fresh draw of the data.
 
-With --oscillating, templates oscillate and fade, 100 samples in signals of 300. A fit succeeds if
-its objective is within 0.01 nats per signal of that of EM started at the truth.
+With --oscillating, templates oscillate and fade, 100 samples in signals of 300. A fit succeeds
+if its objective is within 0.01 nats per signal of that of EM started at the truth.
 """
 
 import argparse

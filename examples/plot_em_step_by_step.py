@@ -2,10 +2,10 @@
 EM step by step: a face that hides in noise
 ===========================================
 
-A well-known exercise asks for EM by hand: a face is pasted at an unknown column of a background,
-in many noisy images, and one writes the E step, the M step and the lower bound. The functions of
-:mod:`skem.template` are these steps. Here they are checked on small numbers, put together into
-EM, and compared with hard EM and with the estimator.
+A well-known exercise asks for EM by hand. A face is pasted at an unknown column of a
+background, in many noisy images, and one writes the E step, the M step and the lower bound. The
+functions of :mod:`skem.template` are these steps. Here they are checked on small numbers, put
+together into EM, and compared with hard EM and with the estimator.
 """
 
 # %%
@@ -73,10 +73,10 @@ def by_hand(hard: bool) -> TemplateParams:
 # Soft and hard EM
 # ----------------
 # Hard EM assigns each image to its most probable column. It saves little time, since both steps
-# still read all pixels, and its face is a little worse. After the few iterations of the schedule
-# one recognizes the face. The estimator iterates until it converges, from a start in which all
-# columns are equally probable. Its face is sharper, and it takes less time, since it computes the
-# Fourier transform of the images only once.
+# still read all pixels, and its face is a little worse. After the few iterations of the
+# schedule one recognizes the face. The estimator iterates until it converges, from a start in
+# which all columns are equally probable. Its face is sharper, and it takes less time, since it
+# computes the Fourier transform of the images only once.
 
 
 def quality(template: np.ndarray) -> float:

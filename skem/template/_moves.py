@@ -1,9 +1,11 @@
 """The shift move: leave a local optimum in which the template is off its place.
 
 In such an optimum the background fills the border that the template misses. No single image
-gains by moving, but moving all images by the same shift m would raise the objective. With
-the posteriors moved by m, template and background explain these sums of squares after the
-M step:
+gains by moving, but moving all images by the same shift m would raise the objective. The
+right m is the one after which an EM iteration gets highest: images at the border, which could
+not follow the others before, then find their places. This is computed for near moves, and for
+the far moves that explain most after the M step alone. With the posteriors moved by m, template
+and background explain these sums of squares:
 
     sum_u A[u]^2 / n[u], u in the window at m,   A: sum of all aligned images
     sum_p B_m[p]^2 / n_m[p],                     B_m: sum of the uncovered parts of images
@@ -14,6 +16,7 @@ Both are computed for all m in one pass; A extends beyond the window on both sid
 from collections.abc import Callable, Iterator
 from functools import reduce
 from operator import add
+from typing import Any
 
 import numpy as np
 from scipy.fft import irfftn, next_fast_len, rfftn
@@ -30,10 +33,12 @@ from skem.template._windows import Windows
 
 # The largest move in pixels, with one axis of movement and with two.
 REACH, REACH_2D = 256, 8
-# Number of pixels in the sample that ranks the moves, number of moves that are tried, and
-# number of EM iterations of each trial.
-SAMPLE_SIZE, N_MOVES, N_ITER_TRY = 1_500_000, 1, 5
-STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24)
+# Number of pixels in the sample that ranks the moves, and number of EM iterations of a trial.
+SAMPLE_SIZE, N_ITER_TRY = 1_500_000, 5
+# Sizes of near moves, number of far moves that are ranked with them, and of moves tried.
+STEPS, N_FAR, N_MOVES = (1, 2, 3, 4, 6, 8, 12, 16, 24), 2, 1
+# Number of images whose spectra are in memory at a time.
+BLOCK = 16
 # Largest number of successive moves. Each costs a short run, and more did not help in trials.
 MAX_MOVES = 4
 # Inverse temperatures and number of EM iterations when a fit is annealed again.
@@ -131,7 +136,8 @@ def best_moves(
         )
         return log_lik + model.log_prior(new)
 
-    moves = {*near_moves(model.windows), *far_moves(model, params, X, weight)}
+    far = far_moves(model, X, weight, posteriors)
+    moves = {*near_moves(model.windows), *far}
     return sorted(moves, key=objective, reverse=True)[:N_MOVES]
 
 
@@ -148,22 +154,25 @@ def near_moves(windows: Windows) -> list[tuple[int, ...]]:
 
 
 def far_moves(
-    model: ShiftedTemplate, params: Params, X: AnyArray, weight: Array
+    model: ShiftedTemplate, X: AnyArray, weight: Array, posteriors: list[Array]
 ) -> list[tuple[int, ...]]:
-    """Return the moves of all posteriors whose M steps explain the sample best."""
+    """Return the moves of all posteriors whose M steps explain the sample best.
+
+    Images at the border and missing pixels are not treated exactly.
+    """
     windows, dtype = model.windows, working_dtype(X)
     weight = weight / weight.mean()
-    rows = model.rows(X, dtype)
-    posterior = model.posterior(model.log_joint(params, rows)) * weight[:, None]
-    present = posterior[:, : windows.n_shifts].reshape(-1, *windows.shifts)
-    lines = model.centered(X, dtype, rows.observed_spectrum is not None)
+    present = np.concatenate([q[:, : windows.n_shifts] for q in posteriors])
+    present *= weight[:, None]
+    present = present.reshape(-1, *windows.shifts)
+    lines = model.centered(X, dtype, bool(np.isnan(X).any()))
     limit = REACH if len(windows.space) == 1 else REACH_2D
     reach = tuple(min(limit, n - 1) for n in windows.shifts)
     explained = _by_background(windows, lines, weight, present, reach)
     center = [slice(n - 1 - r, n + r) for n, r in zip(windows.shifts, reach, strict=True)]
     explained += _by_template(windows, lines, present.astype(dtype))[tuple(center)]
     explained[reach] = -np.inf  # no move
-    best = np.argsort(explained, axis=None)[: -N_MOVES - 1 : -1]
+    best = np.argsort(explained, axis=None)[: -N_FAR - 1 : -1]
     moves = np.stack(np.unravel_index(best, explained.shape), axis=1) - reach
     return [tuple(map(int, move)) for move in moves if any(move)]
 
@@ -176,13 +185,19 @@ def _by_template(windows: Windows, lines: Array, present: Array) -> Array:
     axes = windows.axes
     wide = [s + n - 1 for s, n in zip(windows.space, windows.shifts, strict=True)]
     size = [next_fast_len(length, real=True) for length in wide]
-    weights = rfftn(present, s=size, axes=axes).conj()
+    total: Any = 0
+    aligned: list[Any] = [0] * lines.shape[1]
+    for start in range(0, len(lines), BLOCK):  # the spectra are several times as large
+        block = slice(start, start + BLOCK)
+        weights = rfftn(present[block], s=size, axes=axes).conj()
+        total += weights.sum(0)
+        for r in range(lines.shape[1]):
+            aligned[r] += (weights * rfftn(lines[block, r], s=size, axes=axes)).sum(0)
     everywhere = np.ones((1, *windows.space), present.dtype)
-    den = irfftn(weights.sum(0) * rfftn(everywhere, s=size, axes=axes), s=size, axes=axes)[0]
+    den = irfftn(total * rfftn(everywhere, s=size, axes=axes), s=size, axes=axes)[0]
     value = np.zeros(size)
-    for r in range(lines.shape[1]):
-        aligned = (weights * rfftn(lines[:, r], s=size, axes=axes)).sum(0)
-        num = irfftn(aligned, s=size, axes=axes)
+    for spectrum in aligned:
+        num = irfftn(spectrum, s=size, axes=axes)
         value += np.divide(num**2, den, out=np.zeros(size), where=den > MIN_SEEN)
     order = [np.arange(-n + 1, s) for n, s in zip(windows.shifts, windows.space, strict=True)]
     return windows.sums(value[np.ix_(*order)])
@@ -198,7 +213,11 @@ def _by_background(
     all horizontal moves are diagonals of one matrix product over images.
     """
     k, width = len(lines), windows.space[-1]
-    covered = windows.coverage(present).reshape(k, -1, width).astype(lines.dtype)
+    covered = np.empty((k, *windows.space), lines.dtype)
+    for start in range(0, k, BLOCK):
+        block = slice(start, start + BLOCK)
+        covered[block] = windows.coverage(present[block])
+    covered = covered.reshape(k, -1, width)
     n_rows = covered.shape[1]
     rows = lines.reshape(k, -1, width)
     total = np.einsum("k,krj->rj", weight, rows)

@@ -357,6 +357,7 @@ def test_no_start_rules_out_a_shift():
     model, span = model_of(Windows((4, 60), (4, 6)), sample)
     rng = np.random.RandomState(0)
     for kind in ("mean", "shrunk", "posterior", "window", "random"):
-        params, _ = search(model, sample, [kind], span, rng, None)
+        params, found, interrupted = search(model, sample, [kind], span, rng, None)
+        assert (found, interrupted) == (kind, False)
         assert params.shift_prior.min() > 1e-3
         np.testing.assert_allclose(params.shift_prior.sum(), 1)
