@@ -542,6 +542,51 @@ def test_images_along_the_last_axis_are_noticed():
     ShiftedTemplateEM(8, image_shape=(24, 60), init="mean").fit(stack)  # says what it means
 
 
+# -- templates that oscillate ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seed", "n"),
+    [(0, 100), (4, 100), *[pytest.param(s, 400, marks=pytest.mark.slow) for s in range(4)]],
+)
+def test_oscillating_templates_end_at_their_place(seed, n):
+    """As high as EM from the truth; most rows of a poor fit are off by the same shift."""
+    t = np.arange(100) - 50
+    truth = np.sin(2 * np.pi * t / 12) * np.exp(-(t**2) / (2 * 15**2))
+    truth = truth[None] / truth.std()
+    background = np.zeros((1, 300))
+    data = make_shifted_templates(
+        n, template=truth, background=background, noise_std=0.5, random_state=seed
+    )
+    given = ShiftedTemplateEM(
+        100, template_init=truth, background_init=background, noise_std_init=0.5
+    ).fit(data.X)
+    model = ShiftedTemplateEM(100, random_state=seed).fit(data.X)
+    assert model.lower_bound_ > given.lower_bound_ - 0.01
+
+
+# -- memory ---------------------------------------------------------------------------
+
+
+def test_starts_take_little_memory():
+    """A start holds a chunk of posteriors at a time, though there are 8 X of them."""
+    import tracemalloc
+
+    from skem._base.passes import Passes
+    from skem._rows.parts import InMemory
+    from skem.template._starts import dirichlet_params, model_of
+    from skem.template._windows import Windows
+
+    X = np.random.default_rng(0).normal(size=(600, 128 * 128)).astype(np.float32)
+    model, _ = model_of(Windows((128, 128), (20, 20)), InMemory(X))
+    passes = Passes(model, InMemory(X))
+    tracemalloc.start()
+    dirichlet_params(model, passes, np.random.RandomState(0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.5 * X.nbytes
+
+
 # -- shifts that the training images lack ---------------------------------------------
 
 
