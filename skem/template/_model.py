@@ -412,7 +412,7 @@ class ShiftedTemplate:
     def align(self, params: Params, rows: Rows) -> Array:
         """Return the posterior mean of each image's window, given a present template."""
         n_shifts = self.windows.n_shifts
-        if self.absent and params.shift_prior[-1] == 1:  # then all shifts count the same
+        if not params.shift_prior[:n_shifts].any():  # then all shifts count the same
             params = replace(params, shift_prior=np.full(n_shifts + 1, 1 / (n_shifts + 1)))
         log_joint = self.log_joint(params, rows)[:, :n_shifts]
         return self.aligned(params, rows, softmax(log_joint, axis=1))
