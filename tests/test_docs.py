@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 
 import skem
 import skem.datasets
+import skem.template
 
 GUIDE = Path(__file__).parent.parent / "docs" / "user_guide"
 IGNORED = {"ES01", "EX01", "SA01", "GL01", "GL02", "GL03", "GL08", "RT02", "PR02"}
@@ -23,6 +24,7 @@ IGNORED = {"ES01", "EX01", "SA01", "GL01", "GL02", "GL03", "GL08", "RT02", "PR02
 def public_objects():
     names = [f"skem.{name}" for name in skem.__all__]
     names += [f"skem.datasets.{name}" for name in skem.datasets.__all__]
+    names += [f"skem.template.{name}" for name in skem.template.__all__]
     for name in names:
         yield name
         thing = getattr(skem, name.split(".")[1], None)

@@ -72,9 +72,10 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
     def _keep(self, trained: Trained) -> None:
         model, run = trained
         params, stats = run.state
+        objectives = run.objectives or [self._start_objective(model, params, stats)]
         self._set_attributes(model, params, stats, stats.weight, n_batches=1)
-        self.lower_bounds_ = run.objectives[1:]
-        self.lower_bound_ = run.objectives[-1]
+        self.lower_bounds_ = objectives[1:]
+        self.lower_bound_ = objectives[-1]
         self.n_iter_ = run.n_iter
         self.converged_ = run.converged
         warn_if_interrupted(self, run)
@@ -84,6 +85,15 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
                 f"iterations: the last change was not below tol={self.tol:g} nats per sample. "
                 "Raise max_iter or tol."
             )
+
+    def _start_objective(self, model: Model, params: Any, stats: Any) -> float:
+        """Return the objective of a start without iterations: -inf where the prior is 0."""
+        if not np.isfinite(stats.log_lik):
+            raise ValueError(
+                f"The log-likelihood at the starting values is {stats.log_lik}: they are too "
+                "far from X. Change the starting values, or raise max_iter."
+            )
+        return float((stats.log_lik + model.log_prior(params)) / stats.weight)
 
     def _set_attributes(
         self, model: Model, params: Any, stats: Any, weight_seen: float, *, n_batches: int
@@ -174,6 +184,24 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
         return self._map_rows(X, _log_likelihood)
 
     @rowwise
+    def log_joint(self, X: ArrayLike) -> Array:
+        """Return the log-density of each row together with each value of the hidden variable.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_categories)
+            The log-density log p(x, d) in nats, where d is the hidden variable. Its
+            ``logsumexp`` over the categories is ``score_samples(X)``. Subtract the logarithms
+            of the prior probabilities for log p(x | d).
+        """
+        return self._map_rows(X, _log_joint)
+
+    @rowwise
     def predict_proba(self, X: ArrayLike) -> Array:
         """Return the posterior probabilities of the hidden variable.
 
@@ -241,6 +269,11 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
         """
         mean, weight = weighted_mean(self, "score_samples", X, sample_weight)
         return float(self._n_parameters() * np.log(weight) - 2 * weight * mean)
+
+
+def _log_joint(model: Any, params: Any, rows: Any) -> Array:
+    found: Array = model.log_joint(params, rows)
+    return np.where(found <= FARTHEST, -np.inf, found)
 
 
 def _log_likelihood(model: Any, params: Any, rows: Any) -> Array:

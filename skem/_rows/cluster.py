@@ -152,6 +152,8 @@ class Blocks(Rows):
         chunks = (tuple(self.lengths),)
         if is_dask(weight):
             weight = Blocks(weight).array.astype(float)
+            if weight.ndim == 1 and np.isnan(weight.shape[0]):
+                weight = weight.persist().compute_chunk_sizes()
             if weight.shape == self.shape[:1]:
                 weight = weight.rechunk(chunks)
         else:
@@ -166,8 +168,7 @@ class Blocks(Rows):
                 return found
         raise ValueError(
             f"sample_weight has shape {weight.shape}, but X has {len(self)} rows: give one "
-            "weight for each row. If the lengths of the blocks of X are unknown, the weights "
-            "need the same blocks."
+            "weight for each row."
         )
 
     def in_random_order(self, name: str) -> NoReturn:

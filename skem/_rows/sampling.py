@@ -30,9 +30,15 @@ def representative_rows(rows: Rows, size: int, rng: np.random.RandomState) -> In
     of_sorted = partial(_drawn_of_sorted, size=size, offset=offset)
     index, weight = rows.gather(partial(_keys, columns), of_sorted)
     sample = _taken(rows, index)
-    same = np.isclose(sample[1:], sample[:-1], rtol=0, atol=0, equal_nan=True).all(1)
-    first = np.flatnonzero(np.r_[True, ~same])
-    return InMemory(sample[first], np.add.reduceat(weight, first))
+    # row by row, so that no copy is as large as the sample
+    first = [0, *(i for i in range(1, len(sample)) if not _equal(sample[i - 1], sample[i]))]
+    if len(first) < len(sample):
+        sample = sample[first]
+    return InMemory(sample, np.add.reduceat(weight, first))
+
+
+def _equal(a: Array, b: Array) -> bool:
+    return np.array_equal(a, b, equal_nan=True)
 
 
 def _taken(rows: Rows, index: Indices) -> Array:

@@ -7,7 +7,6 @@ This file is the estimator. ``_model`` holds the E and M step, ``_starts`` the s
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -16,35 +15,23 @@ from numpy.typing import ArrayLike
 from sklearn.utils import Tags, check_array, check_random_state
 
 from skem._base.em import EMEstimator, Trained
-from skem._base.estimator import Interval, StrOptions, check_is_fitted, with_callbacks
+from skem._base.estimator import (
+    Interval,
+    StrOptions,
+    check_is_fitted,
+    warn,
+    with_callbacks,
+)
 from skem._base.input import check_count, check_rows
-from skem._base.passes import Passes
 from skem._base.streams import rowwise
-from skem._loop import Run, em
 from skem._rows.parts import Rows as AllRows
 from skem._rows.parts import chunks
-from skem._rows.sampling import representative_rows
 from skem._threads import one_blas_thread
-from skem._typing import Array, Indices
-from skem.template._model import (
-    SEEN,
-    Params,
-    ShiftedTemplate,
-    Smoothness,
-    Stats,
-)
-from skem.template._moves import follow_moves
-from skem.template._starts import (
-    check_schedule,
-    follow_schedule,
-    given_params,
-    mean_params,
-    model_of,
-    prior_at,
-    random_params,
-    search,
-    shrink_all,
-)
+from skem._typing import Array, Indices, Mask
+from skem.template._given import check_schedule
+from skem.template._model import SEEN, Params, ShiftedTemplate, Smoothness, Stats
+from skem.template._starts import model_of
+from skem.template._training import Training
 from skem.template._windows import Windows, check_image_shape, new_windows
 
 
@@ -60,9 +47,10 @@ class ShiftedTemplateEM(EMEstimator):
         x \\mid d &\\sim \\mathcal N(M_d, s^2 I), \\quad
         M_d = \\text{background with the template pasted at } d.
 
-    A fit estimates template, background, noise and the distribution of the shifts. It uses
-    maximum likelihood or, for very noisy images, a smoothness prior. An EM iteration over n
-    images of H rows and W columns costs O(n H W) for any number of shifts.
+    A fit estimates template, background, noise and the distribution of the shifts, by maximum
+    likelihood with a weak prior on the distribution of the shifts. For very noisy images, a
+    smoothness prior can be added. An EM iteration over n images of H rows and W columns costs
+    O(n H W) for any number of shifts.
 
     Parameters
     ----------
@@ -93,8 +81,8 @@ class ShiftedTemplateEM(EMEstimator):
         Number of images on which starts are compared.
     shrinkage : {"start", "map"} or None, default="start"
         "start" adds a start to "auto" in which template and background are shrunk. Shrinking
-        prevents each image from matching its own noise in the template. The fit itself is
-        maximum likelihood. "map" keeps the shrunk estimate, which is suited to very noisy
+        prevents each image from matching its own noise in the template. The fit itself does
+        not shrink. "map" keeps the shrunk estimate, which is suited to very noisy
         images: the mode under Gaussian priors on the DCT coefficients. The variances of these
         priors are estimated from the data for each radial frequency. None disables shrinkage.
     subset_schedule : tuple of (n_images, n_iter), default=None
@@ -113,12 +101,13 @@ class ShiftedTemplateEM(EMEstimator):
     shift_prior_init : array-like of shape (n_shifts,), default=None
         Shift probabilities to start from; they must sum to 1. With ``absent``, the last entry
         is the probability of absence.
-    shift_concentration_prior : float, default=1.0
-        Concentration of the symmetric Dirichlet prior on the shift probabilities, at
-        least 1. The prior is flat at 1. A larger value acts like
-        ``shift_concentration_prior - 1`` additional images at each shift. Use it if new
-        images may have shifts that do not occur in the training images; otherwise these
-        shifts have probability 0.
+    shift_concentration_prior : float, default=1.1
+        Concentration of the symmetric Dirichlet prior on the probabilities of the shifts, at
+        least 1. It acts like ``shift_concentration_prior - 1`` additional images at each
+        shift, so that shifts without a training image stay possible in new ones. With
+        ``absent``, the probability of absence has a symmetric beta prior of the same
+        concentration. 1 is maximum likelihood: a shift that no training image has then gets
+        probability 0, and new images that have it are misplaced with confidence.
     max_iter : int, default=100
         The largest number of EM iterations on all images.
     tol : float, default=1e-4
@@ -144,11 +133,14 @@ class ShiftedTemplateEM(EMEstimator):
     ----------
     template_ : ndarray of shape (template_height, template_width[, channels])
         The template.
+    template_seen_ : ndarray of bool, of the shape of ``template_``
+        False where the pixel of the template is missing in every image. The data do not
+        determine these pixels, and ``template_`` keeps its starting value there.
     background_ : ndarray of shape (height, width[, channels])
         The background.
     background_seen_ : ndarray of bool, of the shape of ``background_``
-        False where the template covers the background in every image. The data do not
-        determine these pixels, and ``background_`` keeps its starting value there.
+        False where the pixel of the background is covered by the template, or missing, in
+        every image. ``background_`` keeps its starting value there.
     noise_std_ : float
         The standard deviation of the noise.
     shift_prior_ : ndarray of shape (n_shifts,) or (n_shifts + 1,)
@@ -162,7 +154,8 @@ class ShiftedTemplateEM(EMEstimator):
         The shape of an image.
     lower_bound_ : float
         The objective at the fitted parameters: log-likelihood plus log prior density, in
-        nats per image. Without a prior it equals ``score`` of the training images. In hard
+        nats per image. With ``shift_concentration_prior=1`` and without
+        ``shrinkage="map"`` it equals ``score`` of the training images. In hard
         EM it is the bound at the most probable shifts, which is lower. After
         ``partial_fit`` it is the objective on the last batch before the update.
     lower_bounds_ : list of float
@@ -189,10 +182,13 @@ class ShiftedTemplateEM(EMEstimator):
     Notes
     -----
     NaN marks a missing pixel. Missing pixels are marginalized exactly, at about twice the
-    time and memory. float32 data are fitted in float32. If the noise is below 1% of the size
-    of the pixels, float32 would lose too many digits, and such passes are computed in float64.
-    All methods except ``fit`` compute in float64. During the fit, the Fourier transform of X
-    is kept in memory; it is as large as X.
+    time and memory. A pixel may be missing in all images: a border of NaN around the images
+    lets the template reach beyond their edges.
+
+    float32 data are fitted in float32. If the noise is below 1% of the size of the pixels,
+    float32 would lose too many digits, and such passes are computed in float64. All methods
+    except ``fit`` compute in float64. During the fit, the Fourier transform of X is kept in
+    memory; it is as large as X.
 
     X may also be a memory map, a zarr array or an h5py dataset; each pass reads it part by
     part. A dask array or data frame is fitted on its workers, and row-wise methods then
@@ -264,7 +260,7 @@ class ShiftedTemplateEM(EMEstimator):
         background_init: ArrayLike | None = None,
         noise_std_init: float | None = None,
         shift_prior_init: ArrayLike | None = None,
-        shift_concentration_prior: float = 1.0,
+        shift_concentration_prior: float = 1.1,
         max_iter: int = 100,
         tol: float = 1e-4,
         random_state: int | np.random.RandomState | None = None,
@@ -374,103 +370,29 @@ class ShiftedTemplateEM(EMEstimator):
                 hard=self.algorithm == "hard",
                 concentration=float(self.shift_concentration_prior),
             )
-            return self._train_model(model, rows, span, rng)
+            return self._training(model, resume).run(model, rows, span, rng, self._run_em)
 
-    def _train_model(
-        self,
-        model: ShiftedTemplate,
-        rows: AllRows,
-        span: tuple[float, float],
-        rng: np.random.RandomState,
-    ) -> Trained:
-        """Find a start, shrink it, run EM, and move a template that is off its place."""
-        kinds, run, params = self._starts_to_compare(), None, None
-
-        def run_from(params: Params, max_iter: int) -> Run:
-            return self._run_em(model, passes, params, rows, max_iter)
-
-        try:
-            if kinds:
-                sample = representative_rows(rows, self.init_size, rng)
-                params, best = search(model, sample, kinds, span, rng, self.n_jobs)
-                del sample
-            passes = Passes(model, rows, self.n_jobs)
-            if params is None:
-                params, best = self._single_start(model, span, passes, rng), "given"
-            params = follow_schedule(
-                model, rows, params, self.subset_schedule or (), self.n_jobs
-            )
-            if best == "shrunk" or self.shrinkage == "map":
-                params, smoothness = self._shrink(model, passes, params)
-                if self.shrinkage == "map":
-                    model = replace(model, smoothness=smoothness)
-            run = run_from(params, self.max_iter)
-            if kinds and self.init == "auto":
-                moves = follow_moves(
-                    model, passes, run, rows, self.tol, self.max_iter, run_from
-                )
-                for better in moves:  # kept one by one, so that Ctrl-C returns the last
-                    run = better
-        except FloatingPointError as error:
-            raise ValueError(
-                f"{error}: the given starting values are too far from X, or the values of X "
-                "are too large. Change the starting values, or rescale X."
-            ) from error
-        except KeyboardInterrupt:
-            if run is None:
-                passes = Passes(model, rows, self.n_jobs)
-                params = mean_params(model, passes) if params is None else params
-                run = em(model, passes.total, params, max_iter=0)
-            run = replace(run, interrupted=True)
-        return model, run
-
-    def _shrink(
-        self, model: ShiftedTemplate, passes: Passes, params: Params
-    ) -> tuple[Params, Smoothness | None]:
-        """Return shrunk parameters and their prior; a given start is not changed."""
-        if self._resumes() and self._smoothness is not None:
-            return params, Smoothness(*self._smoothness)
-        if self._resumes() or self._is_given():
-            return params, prior_at(model, passes, params)
-        return shrink_all(model, passes, params)
-
-    def _starts_to_compare(self) -> list[str]:
-        """Return the kinds of starts to compare on a sample; none if there is only one."""
-        if self._resumes() or self._is_given():
-            return []
-        if self.init == "auto":
-            shrunk = [] if self.shrinkage is None else ["shrunk"]
-            return ["mean", *shrunk, *["posterior", "window"] * self.n_init]
-        if self.init == "random" and self.n_init > 1:
-            return ["random"] * self.n_init
-        return []
-
-    def _is_given(self) -> bool:
-        return any(value is not None for value in self._given().values())
-
-    def _given(self) -> dict[str, Any]:
-        return {
+    def _training(self, model: ShiftedTemplate, resume: bool) -> Training:
+        """Return how the fit goes, with the given starting values and those of the last fit."""
+        given = {
             "template_init": self.template_init,
             "background_init": self.background_init,
             "noise_std_init": self.noise_std_init,
             "shift_prior_init": self.shift_prior_init,
         }
-
-    def _single_start(
-        self,
-        model: ShiftedTemplate,
-        span: tuple[float, float],
-        passes: Passes,
-        rng: np.random.RandomState,
-    ) -> Params:
-        """Return the last fit, or a random or mean start with the given values replaced."""
-        if self._resumes():
-            params = self._params(model)
-        elif self.init == "random":
-            params = random_params(model, *span, rng)
-        else:
-            params = mean_params(model, passes)
-        return given_params(model, params, **self._given())
+        return Training(
+            init=self.init,
+            n_init=self.n_init,
+            init_size=self.init_size,
+            shrinkage=self.shrinkage,
+            schedule=self.subset_schedule or (),
+            max_iter=self.max_iter,
+            tol=self.tol,
+            n_jobs=self.n_jobs,
+            given={name: value for name, value in given.items() if value is not None},
+            last=self._params(model) if resume else None,
+            last_smoothness=self._fitted_model().smoothness if resume else None,
+        )
 
     def _new_windows(self, image_shape: tuple[int, ...], n_features: int) -> Windows:
         height, width = self.template_height, self.template_width
@@ -506,10 +428,31 @@ class ShiftedTemplateEM(EMEstimator):
         return check_image_shape(self.image_shape)
 
     def _check_rows(self, X: Any, sample_weight: Any = None, *, reset: bool) -> AllRows:
+        if reset:
+            self._check_sample_axis(getattr(X, "shape", ()))
         image_shape = self._image_shape_of if reset else lambda row_shape: self.image_shape_
         return check_rows(
             self, X, sample_weight, reset=reset, image_shape=image_shape, order="C"
         )
+
+    def _check_sample_axis(self, shape: tuple[int, ...]) -> None:
+        """Say so if the images seem to lie along the last axis of X."""
+        if len(shape) != 3:
+            return
+        advice = "If the last axis counts images, pass X.transpose(2, 0, 1)"
+        if self.image_shape is None and shape[2] > 2 * max(shape[:2]):
+            warn(
+                f"X of shape {shape} is taken as {shape[0]} images of shape {shape[1:]}. "
+                f"{advice}; otherwise set image_shape={shape[1:]}.",
+                UserWarning,
+            )
+        if self.image_shape is not None:
+            image_shape = tuple(self.image_shape)
+            if image_shape == shape[:2] != shape[1:]:
+                raise ValueError(
+                    f"X of shape {shape} holds images of shape {shape[1:]}, but image_shape is "
+                    f"{image_shape}. {advice}."
+                )
 
     def _attributes(
         self, model: ShiftedTemplate, params: Params, stats: Stats
@@ -517,15 +460,22 @@ class ShiftedTemplateEM(EMEstimator):
         windows = model.windows
         dtype = np.float32 if model.single else np.float64
         channels = windows.image_shape[2:]
-        lines = np.broadcast_to(stats.background_den, params.background.shape)
-        seen = windows.to_images(lines > SEEN * stats.weight)
+
+        def seen(den: Array, like: Array, shape: tuple[int, ...]) -> Mask:
+            lines = np.broadcast_to(den > SEEN * stats.weight, like.shape)
+            return windows.to_images(lines).reshape(shape)
+
+        template_shape = (*windows.window_shape, *channels)
         template = model.to_image(params.template).astype(dtype)
         background = model.to_image(params.background).astype(dtype)
         smoothness = model.smoothness
         return {
-            "template_": template.reshape(*windows.window_shape, *channels),
+            "template_": template.reshape(template_shape),
+            "template_seen_": seen(stats.template_den, params.template, template_shape),
             "background_": background.reshape(windows.image_shape),
-            "background_seen_": seen.reshape(windows.image_shape),
+            "background_seen_": seen(
+                stats.background_den, params.background, windows.image_shape
+            ),
             "noise_std_": math.sqrt(params.noise_var),
             "shift_prior_": params.shift_prior,
             "shift_shape_": windows.shift_shape,
@@ -560,8 +510,8 @@ class ShiftedTemplateEM(EMEstimator):
         )
 
     def _n_parameters(self) -> int:
-        n_seen = int(self.background_seen_.sum())
-        return self.template_.size + n_seen + 1 + len(self.shift_prior_) - 1
+        n_seen = int(self.template_seen_.sum() + self.background_seen_.sum())
+        return n_seen + 1 + len(self.shift_prior_) - 1
 
     @property
     def _n_features_out(self) -> int:

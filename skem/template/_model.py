@@ -180,9 +180,16 @@ class ShiftedTemplate:
         """Return the statistics of a chunk under its posterior."""
         view = self._view(rows)
         log_joint = self._log_joint(params, rows, view)
-        posterior = self.posterior(log_joint)
-        bound = float(weight @ lower_bound(log_joint, posterior))
-        return self._statistics(rows, view, weight, posterior, bound)
+        if self.hard:
+            posterior = self.posterior(log_joint)
+            bound = lower_bound(log_joint, posterior)
+        else:  # the bound is tight: it is the normalization of the posterior
+            top = log_joint.max(1, keepdims=True)
+            posterior = np.exp(log_joint - top)
+            total = posterior.sum(1, keepdims=True)
+            posterior /= total
+            bound = (top + np.log(total))[:, 0]
+        return self._statistics(rows, view, weight, posterior, float(weight @ bound))
 
     def log_joint(self, params: Params, rows: Rows) -> Array:
         """Return log p(x_k, d) in nats, (k, n_categories); "absent" is the last category."""
@@ -340,16 +347,28 @@ class ShiftedTemplate:
         return max(square / (stats.n_pixels or 1.0), self.min_noise_var)
 
     def _shift_prior(self, counts: Array) -> Array:
-        counts = counts + (self.concentration - 1)
-        return counts / counts.sum()
+        extra, n_shifts = self.concentration - 1, self.windows.n_shifts
+        present = counts[:n_shifts] + extra
+        if not self.absent:
+            return present / present.sum()
+        # Absence against presence counts as one choice, however many shifts there are.
+        choice = np.array([counts[:n_shifts].sum(), counts[n_shifts]]) + extra
+        choice /= choice.sum()
+        total = present.sum()
+        if total > 0:
+            present = choice[0] / total * present
+        return np.append(present, choice[1])
 
     def log_prior(self, params: Params) -> float:
         """Return the log prior density of the parameters, in nats; 0 for a flat prior."""
         log_prior = 0.0
         if self.concentration != 1:
-            n, alpha = len(params.shift_prior), self.concentration
-            log_prior += gammaln(n * alpha) - n * gammaln(alpha)
-            log_prior += xlogy(alpha - 1, params.shift_prior).sum()
+            present = params.shift_prior[: self.windows.n_shifts]
+            if self.absent:
+                choice = np.array([present.sum(), params.shift_prior[-1]])
+                log_prior += _log_dirichlet(choice, self.concentration)
+                present = present / (choice[0] or 1.0)
+            log_prior += _log_dirichlet(present, self.concentration)
         if self.smoothness is not None:
             for lines, variances in (
                 (params.template, self.smoothness.template),
@@ -392,7 +411,10 @@ class ShiftedTemplate:
 
     def align(self, params: Params, rows: Rows) -> Array:
         """Return the posterior mean of each image's window, given a present template."""
-        log_joint = self.log_joint(params, rows)[:, : self.windows.n_shifts]
+        n_shifts = self.windows.n_shifts
+        if not params.shift_prior[:n_shifts].any():  # then all shifts count the same
+            params = replace(params, shift_prior=np.full(n_shifts + 1, 1 / (n_shifts + 1)))
+        log_joint = self.log_joint(params, rows)[:, :n_shifts]
         return self.aligned(params, rows, softmax(log_joint, axis=1))
 
     def aligned(self, params: Params, rows: Rows, posterior: Array) -> Array:
@@ -413,6 +435,13 @@ def _mean(old: Array, num: Array, den: Array, minimum: float) -> Array:
     """Return num / den, or the old value of a pixel if ``den`` is at most ``minimum``."""
     seen = np.broadcast_to(den > minimum, num.shape)
     return np.divide(num, den, out=old.copy(), where=seen)
+
+
+def _log_dirichlet(probabilities: Array, alpha: float) -> float:
+    """Return the log-density of a symmetric Dirichlet distribution."""
+    n = len(probabilities)
+    constant = gammaln(n * alpha) - n * gammaln(alpha)
+    return float(constant + xlogy(alpha - 1, probabilities).sum())
 
 
 def lose_no_shift(stats: Stats) -> Stats:

@@ -10,11 +10,9 @@ the data, one for each radial frequency.
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 from sklearn.utils.parallel import Parallel, delayed
 
 from skem._base.passes import Passes
@@ -40,15 +38,22 @@ ANNEALING, NO_ANNEALING = tuple(np.geomspace(0.01, 1, 20)), (1.0,) * 8
 # Number of starts that are finished.
 N_FINALISTS = 3
 
+Start = tuple[float, Params, str]  # objective, parameters, and kind of a start
+
 logger = logging.getLogger("skem")
 
 
 def model_of(
     windows: Windows, rows: AllRows, **options: Any
 ) -> tuple[ShiftedTemplate, tuple[float, float]]:
-    """Return the model with the constants of the data, and the range of the pixels."""
+    """Return the model with the constants of the data, and the range of the pixels.
+
+    Pixels that no image shows do not count. The center of a line without any observed pixel is
+    the mean of all others.
+    """
     found = moments(rows)
-    found.check_observed()
+    if not found.weight.any():
+        raise ValueError(f"X has shape {rows.shape}, but no observed value: all are NaN.")
     counts, mean, square = (
         windows.to_lines(values.reshape(windows.full_shape))
         for values in (found.weight, found.mean, found.square)
@@ -64,7 +69,10 @@ def model_of(
         raise ValueError(
             f"X has values up to {largest:g} only, too small to be squared: rescale X."
         )
-    center = ((counts * mean).sum(1) / counts.sum(1)).astype(dtype).astype(float)
+    center = np.full(len(counts), np.average(mean, weights=counts))
+    seen, total = counts.any(1), counts.sum(1)
+    np.divide((counts * mean).sum(1), total, out=center, where=seen)
+    center = center.astype(dtype).astype(float)
     square = square + counts * (mean - center[:, None]) ** 2
     variance = float(square.sum() / counts.sum())
     single = dtype == np.float32
@@ -106,16 +114,19 @@ def mean_params(model: ShiftedTemplate, passes: Passes) -> Params:
 
 
 def dirichlet_params(
-    model: ShiftedTemplate, sample: InMemory, rng: np.random.RandomState
+    model: ShiftedTemplate, passes: Passes, rng: np.random.RandomState
 ) -> Params:
     """Return the M step at a random posterior that is peaked at a few shifts per image."""
-    n_shifts, X = model.windows.n_shifts, sample.values
-    posterior = rng.dirichlet(np.full(n_shifts, 0.1), size=len(X))
-    if model.absent:
-        posterior = np.column_stack([posterior / 2, np.full(len(X), 0.5)])
-    weight = np.asarray(sample.weight)
-    stats = model.given_posterior(model.rows(X, X.dtype), weight, posterior)
-    return plain(model).m_step(uniform_params(model), stats)
+    concentration = np.full(model.windows.n_shifts, 0.1)
+
+    def statistics(rows: Rows, weight: Array) -> Stats:
+        posterior = rng.dirichlet(concentration, size=len(weight))
+        if model.absent:
+            posterior = np.column_stack([posterior / 2, np.full(len(weight), 0.5)])
+        return model.given_posterior(rows, weight, posterior)
+
+    start = uniform_params(model)
+    return plain(model).m_step(start, passes.fold(statistics, start))
 
 
 def window_params(
@@ -147,81 +158,9 @@ def random_params(
     return replace(start, template=template, background=background, noise_var=noise_var)
 
 
-def given_params(
-    model: ShiftedTemplate,
-    params: Params,
-    *,
-    template_init: ArrayLike | None,
-    background_init: ArrayLike | None,
-    noise_std_init: float | None,
-    shift_prior_init: ArrayLike | None,
-) -> Params:
-    """Replace the parameters that are given; images are given in the user's units."""
-
-    # below max^0.4, squares are below max^0.8: sums of weighted squares over all pixels
-    # stay finite
-    limit = np.finfo(np.float32 if model.single else float).max ** 0.4
-
-    def check(name: str, value: ArrayLike, *shapes: tuple[int, ...]) -> Array:
-        try:
-            array = np.array(value, dtype=float)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{name} must be an array of numbers: {error}") from error
-        fine = np.abs(array) < limit
-        if array.shape not in shapes or not fine.all():
-            raise ValueError(
-                f"{name} must have shape {shapes[0]} and entries smaller than {limit:.0e}, but "
-                f"it has shape {array.shape} and {fine.sum()} such entries."
-            )
-        return array.reshape(shapes[-1])
-
-    windows = model.windows
-    *outer, channels = windows.full_shape
-    if template_init is not None:
-        template = check(
-            "template_init", template_init, *_shapes(windows.window_shape, channels)
-        )
-        params = replace(params, template=model.to_centered(template))
-    if background_init is not None:
-        background = check("background_init", background_init, *_shapes(tuple(outer), channels))
-        params = replace(params, background=model.to_centered(background))
-    if noise_std_init is not None:
-        noise_var = max(float(noise_std_init) ** 2, model.min_noise_var)
-        params = replace(params, noise_var=noise_var)
-    if shift_prior_init is not None:
-        prior = check("shift_prior_init", shift_prior_init, (model.n_categories,))
-        if (prior < 0).any() or not np.isclose(prior.sum(), 1):
-            raise ValueError(
-                "shift_prior_init must be probabilities that sum to 1, but its smallest "
-                f"entry is {prior.min():g} and its sum is {prior.sum():g}."
-            )
-        params = replace(params, shift_prior=prior)
-    return params
-
-
-def _shapes(size: tuple[int, ...], channels: int) -> list[tuple[int, ...]]:
-    """Return the allowed shapes of an image; the last one has all axes."""
-    full = (*size, channels)
-    if channels > 1:
-        return [full]
-    return [size, full] if size[0] > 1 else [size, size[1:], full]
-
-
 def plain(model: ShiftedTemplate) -> ShiftedTemplate:
     """Return the model without its smoothness prior."""
     return replace(model, smoothness=None)
-
-
-def check_schedule(schedule: Any) -> None:
-    """Raise an error if the schedule does not hold pairs of positive integers."""
-    for stage in schedule or ():
-        sizes = stage if isinstance(stage, (tuple, list)) else ()
-        integers = all(isinstance(size, Integral) and int(size) > 0 for size in sizes)
-        if len(sizes) != 2 or not integers:
-            raise ValueError(
-                "subset_schedule must hold pairs (n_images, n_iter) of positive integers, but "
-                f"one of them is {stage!r}."
-            )
 
 
 def follow_schedule(
@@ -318,25 +257,34 @@ def search(
     span: tuple[float, float],
     rng: np.random.RandomState,
     n_jobs: int | None,
-) -> tuple[Params, str]:
-    """Return the best of several starts on a sample, and its kind.
+) -> tuple[Params, str, bool]:
+    """Return the best of several starts on a sample, its kind, and whether Ctrl-C came.
 
-    All starts run for a few iterations. The best few run for more.
+    All starts run for a few iterations. The best few run for more. After Ctrl-C, the best
+    start so far is returned.
     """
     seeds = rng.randint(np.iinfo(np.int32).max, size=len(kinds))
-    parallel = Parallel(n_jobs=n_jobs, prefer="threads")
-    trials = parallel(
-        delayed(run_start)(model, sample, kind, span, int(seed))
-        for kind, seed in zip(kinds, seeds, strict=True)
-    )
-    order = sorted(range(len(kinds)), key=lambda i: -trials[i][0])[:N_FINALISTS]
-    finals = parallel(delayed(finish)(model, sample, trials[i][1]) for i in order)
-    best = max(range(len(finals)), key=lambda i: finals[i][0])
-    for i, (objective, _) in zip(order, finals, strict=True):
-        logger.debug("start %r: %.6f nats per image", kinds[i], objective)
-    params = finals[best][1]
+    parallel = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
+    trials: list[Start] = []
+    finals: list[Start] = []
+    interrupted = False
+    try:
+        for found in parallel(
+            delayed(run_start)(model, sample, kind, span, int(seed))
+            for kind, seed in zip(kinds, seeds, strict=True)
+        ):
+            trials.append(found)
+        order = sorted(range(len(kinds)), key=lambda i: -trials[i][0])[:N_FINALISTS]
+        for found in parallel(delayed(finish)(model, sample, *trials[i]) for i in order):
+            finals.append(found)
+            logger.debug("start %r: %.6f nats per image", found[2], found[0])
+    except KeyboardInterrupt:
+        if not trials:
+            raise
+        interrupted = True
+    _, params, kind = max(finals or trials, key=lambda found: found[0])
     prior = (params.shift_prior + uniform_prior(model)) / 2  # see lose_no_shift
-    return replace(params, shift_prior=prior), kinds[order[best]]
+    return replace(params, shift_prior=prior), kind, interrupted
 
 
 def run_start(
@@ -345,7 +293,7 @@ def run_start(
     kind: str,
     span: tuple[float, float],
     seed: int,
-) -> tuple[float, Params]:
+) -> Start:
     """Run a few iterations from one start.
 
     ``kind`` is "mean", "shrunk", "posterior", "window" or "random".
@@ -355,19 +303,21 @@ def run_start(
     if kind == "random":
         params = random_params(model, *span, rng)
     elif kind == "posterior":
-        params = dirichlet_params(model, sample, rng)
+        params = dirichlet_params(model, passes, rng)
     else:
         params = mean_params(model, passes)
         if kind == "window":
             params = window_params(model, params, sample.values, rng)
         elif kind == "shrunk":
             params, _ = shrink(model, passes, params, ANNEALING)
-    return run_em(model, passes, params, N_ITER_TRIAL)
+    return *run_em(model, passes, params, N_ITER_TRIAL), kind
 
 
-def finish(model: ShiftedTemplate, sample: InMemory, params: Params) -> tuple[float, Params]:
+def finish(
+    model: ShiftedTemplate, sample: InMemory, objective: float, params: Params, kind: str
+) -> Start:
     """Run the remaining iterations of a start; each thread creates its own passes."""
-    return run_em(model, Passes(model, sample), params, N_ITER_START)
+    return *run_em(model, Passes(model, sample), params, N_ITER_START), kind
 
 
 def run_em(

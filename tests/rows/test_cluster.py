@@ -202,6 +202,16 @@ def test_predictions_are_lazy(client, fitted):
     assert type(pipeline.transform(blocks)) is da.Array
 
 
+def test_weights_of_unknown_length_may_have_other_blocks(client):
+    X, weight = np.random.default_rng(0).normal(size=(60, 2)), np.arange(1.0, 61)
+    series = dd.from_pandas(pd.Series(weight), npartitions=3)
+    blocks = da.from_array(X, chunks=(25, 2))
+    model = BayesianGMM_MAP(random_state=0).fit(blocks, sample_weight=series)
+    assert_same(model, BayesianGMM_MAP(random_state=0).fit(X, sample_weight=weight))
+    with pytest.raises(ValueError, match="sample_weight has shape"):
+        model.fit(blocks[:50], sample_weight=series)
+
+
 def test_blocks_of_unknown_length_and_none(client):
     X = three_clusters(9000)
     weight = weights_of(9000)

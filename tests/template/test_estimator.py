@@ -7,6 +7,7 @@ import pytest
 import reference
 from joblib import parallel_config
 from scipy.special import logsumexp, softmax
+from scipy.stats import beta, dirichlet
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from skem import ShiftedTemplateEM
@@ -50,6 +51,19 @@ def correlation(a, b):
     return np.corrcoef(np.ravel(a), np.ravel(b))[0, 1]
 
 
+def objective(model, X, weight=None):
+    """The score plus the density of Dirichlet's and, with absent, the beta distribution."""
+    weight = np.ones(len(X)) if weight is None else weight
+    alpha = model.shift_concentration_prior
+    present = model.shift_prior_[: np.prod(model.shift_shape_)]
+    log_prior = 0.0
+    if len(present) > 1:
+        log_prior += dirichlet.logpdf(present / present.sum(), np.full(len(present), alpha))
+    if model.absent:
+        log_prior += beta.logpdf(model.shift_prior_[-1], alpha, alpha)
+    return model.score(X, sample_weight=weight) + log_prior / weight.sum()
+
+
 @pytest.fixture(params=KINDS, scope="module")
 def fitted(request):
     data, estimator = simulate(request.param)
@@ -87,7 +101,15 @@ def test_history(fitted):
     assert len(model.lower_bounds_) == model.n_iter_ >= 1
     assert model.converged_
     assert np.diff(model.lower_bounds_).min(initial=0) > -1e-8
+    np.testing.assert_allclose(model.lower_bound_, objective(model, data.X), rtol=1e-9)
+
+
+def test_concentration_one_is_maximum_likelihood():
+    data, estimator = simulate("columns")
+    model = estimator.set_params(shift_concentration_prior=1.0).fit(data.X)
     np.testing.assert_allclose(model.lower_bound_, model.score(data.X), rtol=1e-9)
+    counts = model.predict_proba(data.X).mean(0)
+    np.testing.assert_allclose(model.shift_prior_, counts, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["columns", "signal"])
@@ -99,7 +121,7 @@ def test_history(fitted):
         {"shrinkage": "map"},
         {"shrinkage": None},
         {"init": "random", "n_init": 8},
-        {"shift_concentration_prior": 1.1},
+        {"shift_concentration_prior": 1.0},
     ],
     ids=str,
 )
@@ -152,6 +174,7 @@ def test_verbs_are_the_formulas(fitted):
     X[2] = np.nan
     joint = expected_joint(data, model, X)
     posterior = softmax(joint, axis=1)
+    np.testing.assert_allclose(model.log_joint(X), joint, rtol=1e-9, atol=1e-7)
     np.testing.assert_allclose(
         model.score_samples(X), logsumexp(joint, axis=1), rtol=1e-9, atol=1e-7
     )
@@ -293,9 +316,7 @@ def test_weights_are_repeats():
     repeated = estimator.fit(data.X.repeat(repeats, axis=0))
     np.testing.assert_allclose(weighted.template_, repeated.template_, rtol=1e-7)
     np.testing.assert_allclose(weighted.lower_bound_, repeated.lower_bound_)
-    np.testing.assert_allclose(
-        weighted.score(data.X, sample_weight=repeats), weighted.lower_bound_
-    )
+    np.testing.assert_allclose(objective(weighted, data.X, repeats), weighted.lower_bound_)
 
 
 def test_threads_change_no_digit():
@@ -330,6 +351,28 @@ def test_given_starts_are_used_as_they_are():
     assert (model.noise_std_, model.n_iter_, model.lower_bounds_) == (0.7, 0, [])
     one = ShiftedTemplateEM(**{**estimator.get_params(), "max_iter": 50}).fit(data.X)
     assert one.lower_bound_ > model.lower_bound_
+
+
+def test_a_given_prior_with_zeros_is_used_as_it_is():
+    data, estimator = simulate("columns")
+    estimator.set_params(shift_prior_init=np.eye(17)[3], max_iter=0)
+    model = estimator.fit(data.X)
+    np.testing.assert_array_equal(model.shift_prior_, np.eye(17)[3])
+    assert model.lower_bound_ == -np.inf
+    assert np.isfinite(model.score(data.X))
+    assert estimator.set_params(max_iter=20).fit(data.X).shift_prior_.min() > 0
+
+
+def test_windows_of_images_that_the_prior_calls_empty():
+    data, estimator = simulate("absent")
+    prior = np.eye(18)[17]
+    estimator.set_params(shift_prior_init=prior, max_iter=0).fit(data.X)
+    flat = ShiftedTemplateEM(**estimator.get_params())
+    flat.set_params(shift_prior_init=np.full(18, 1 / 18), background_init=estimator.background_)
+    flat.set_params(template_init=estimator.template_, noise_std_init=estimator.noise_std_)
+    np.testing.assert_allclose(
+        estimator.align(data.X), flat.fit(data.X).align(data.X), rtol=1e-6
+    )
 
 
 def test_warm_start_goes_on_from_the_last_fit():
@@ -389,15 +432,218 @@ def test_interrupted_fit_keeps_what_it_has(monkeypatch):
     assert np.isfinite(model.score(data.X))
 
 
-def test_interrupted_search_keeps_the_mean_start(monkeypatch):
+def test_interrupt_before_the_first_start_keeps_the_mean_start(monkeypatch):
     def search(*args):
         raise KeyboardInterrupt
 
     data, estimator = simulate("columns")
-    monkeypatch.setattr("skem.template._estimator.search", search)
+    monkeypatch.setattr("skem.template._training.search", search)
     with pytest.warns(ConvergenceWarning, match="interrupted after 0 iterations"):
         model = estimator.fit(data.X)
-    assert np.isfinite(model.score(data.X))
+    monkeypatch.undo()
+    mean = ShiftedTemplateEM(**estimator.get_params()).set_params(init="mean", max_iter=0)
+    np.testing.assert_allclose(model.template_, mean.fit(data.X).template_)
+
+
+@pytest.mark.parametrize("last", [3, 7])
+def test_interrupted_search_keeps_the_best_start_so_far(monkeypatch, last):
+    """Of six trials and three finals, the call after ``last`` is interrupted."""
+    from skem.template import _starts
+
+    data, estimator = simulate("columns", noise_std=2.0)
+    original, found = _starts.run_em, []
+
+    def run_em(model, passes, params, max_iter):
+        if len(found) == last:
+            raise KeyboardInterrupt
+        found.append(original(model, passes, params, max_iter))
+        return found[-1]
+
+    monkeypatch.setattr(_starts, "run_em", run_em)
+    with pytest.warns(ConvergenceWarning, match="interrupted after 0 iterations"):
+        model = estimator.fit(data.X)
+    best = max(found[-1:] if last > 6 else found, key=lambda start: start[0])[1]
+    np.testing.assert_allclose(model.noise_std_, np.sqrt(best.noise_var))
+
+
+# -- pixels that no image shows -------------------------------------------------------
+
+
+def test_pixels_that_no_image_shows_are_not_seen():
+    data, estimator = simulate("columns")
+    X = data.X.reshape(-1, 6, 24).copy()
+    X[:, 2, :3] = np.nan
+    X[:, 5] = np.nan
+    model = estimator.fit(X)
+    dead = np.zeros((6, 24), bool)
+    dead[2, :3] = dead[5] = True
+    assert not model.background_seen_[dead].any()
+    assert model.background_seen_[~dead].all()
+    np.testing.assert_array_equal(model.template_seen_, np.arange(6)[:, None] + np.zeros(8) < 5)
+    assert correlation(model.template_[:5], data.template[:5]) > 0.98
+    assert np.isfinite(model.background_).all()
+    assert np.isfinite(model.impute(X)).all()
+    n_free = (~dead).sum() + 5 * 8 + 1 + 16
+    bic = n_free * np.log(200) - 2 * model.score_samples(X).sum()
+    np.testing.assert_allclose(model.bic(X), bic)
+
+
+def test_unseen_pixels_do_not_change_the_fit_of_the_others():
+    """A row without data is a row that is not there."""
+    data, _ = simulate("columns")
+    X = data.X.reshape(-1, 6, 24)
+    padded = np.pad(X, [(0, 0), (0, 1), (0, 0)], constant_values=np.nan)
+    keywords = {"init": "mean", "image_shape": None}
+    a = ShiftedTemplateEM(8, **keywords).fit(X)
+    b = ShiftedTemplateEM(8, **keywords).fit(padded)
+    np.testing.assert_allclose(b.template_[:6], a.template_, rtol=1e-7)
+    np.testing.assert_allclose(b.lower_bound_, a.lower_bound_, rtol=1e-9)
+
+
+def test_a_border_of_nan_finds_events_that_the_edge_cuts():
+    rng = np.random.RandomState(0)
+    place, t = rng.randint(-12, 83, size=200), np.arange(30) - 15
+    spike = np.exp(-(t**2) / 18) - 0.5 * np.exp(-((t - 6) ** 2) / 40)
+    wide = np.zeros((200, 160))
+    for row, d in zip(wide, place + 30, strict=True):
+        row[d : d + 30] = spike
+    X = wide[:, 30:130] + rng.normal(scale=0.15, size=(200, 100))
+    X = np.pad(X, [(0, 0), (15, 15)], constant_values=np.nan)
+    error = ShiftedTemplateEM(30, random_state=0).fit(X).predict(X) - 15 - place
+    assert np.mean(np.abs(error - np.median(error)) <= 1) == 1
+
+
+def test_a_pixel_that_the_first_batch_lacks_is_learned_later():
+    data, estimator = simulate("columns")
+    first = data.X[:100].copy()
+    first[:, 0] = np.nan
+    estimator.partial_fit(first)
+    assert not estimator.background_seen_.flat[0]
+    estimator.partial_fit(data.X[100:])
+    assert estimator.background_seen_.flat[0]
+    assert abs(estimator.background_.flat[0] - data.background.flat[0]) < 0.3
+
+
+def test_data_without_any_value_are_refused():
+    with pytest.raises(ValueError, match="no observed value"):
+        ShiftedTemplateEM(4).fit(np.full((3, 8), np.nan))
+
+
+# -- images along the last axis -------------------------------------------------------
+
+
+def test_images_along_the_last_axis_are_noticed():
+    data, _ = simulate("columns", n=60)
+    stack = data.X.reshape(-1, 6, 24).transpose(1, 2, 0)
+    with pytest.warns(UserWarning, match=r"X.transpose\(2, 0, 1\)"):
+        ShiftedTemplateEM(8, init="mean").fit(stack)
+    with pytest.raises(ValueError, match=r"X.transpose\(2, 0, 1\)"):
+        ShiftedTemplateEM(8, image_shape=(6, 24)).fit(stack)
+    ShiftedTemplateEM(8, image_shape=(24, 60), init="mean").fit(stack)  # says what it means
+
+
+# -- templates that oscillate ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seed", "n"),
+    [(0, 100), (4, 100), *[pytest.param(s, 400, marks=pytest.mark.slow) for s in range(4)]],
+)
+def test_oscillating_templates_end_at_their_place(seed, n):
+    """As high as EM from the truth; most rows of a poor fit are off by the same shift."""
+    t = np.arange(100) - 50
+    truth = np.sin(2 * np.pi * t / 12) * np.exp(-(t**2) / (2 * 15**2))
+    truth = truth[None] / truth.std()
+    background = np.zeros((1, 300))
+    data = make_shifted_templates(
+        n, template=truth, background=background, noise_std=0.5, random_state=seed
+    )
+    given = ShiftedTemplateEM(
+        100, template_init=truth, background_init=background, noise_std_init=0.5
+    ).fit(data.X)
+    model = ShiftedTemplateEM(100, random_state=seed).fit(data.X)
+    assert model.lower_bound_ > given.lower_bound_ - 0.01
+
+
+# -- memory ---------------------------------------------------------------------------
+
+
+def test_starts_take_little_memory():
+    """A start holds a chunk of posteriors at a time, though there are 8 X of them."""
+    import tracemalloc
+
+    from skem._base.passes import Passes
+    from skem._rows.parts import InMemory
+    from skem.template._starts import dirichlet_params, model_of
+    from skem.template._windows import Windows
+
+    X = np.random.default_rng(0).normal(size=(600, 128 * 128)).astype(np.float32)
+    model, _ = model_of(Windows((128, 128), (20, 20)), InMemory(X))
+    passes = Passes(model, InMemory(X))
+    tracemalloc.start()
+    dirichlet_params(model, passes, np.random.RandomState(0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.5 * X.nbytes
+
+
+# -- shifts that the training images lack ---------------------------------------------
+
+
+def in_batches(model, X):
+    for start in range(0, len(X), 16):
+        model.partial_fit(X[start : start + 16])
+
+
+def few_then_all(model, X):
+    model.fit(X[:50]).set_params(warm_start=True).fit(X)
+
+
+def few_first(model, X):
+    model.set_params(init="mean", subset_schedule=((30, 5),)).fit(X)
+
+
+@pytest.mark.parametrize("by_place", [False, True], ids=["mixed", "sorted"])
+@pytest.mark.parametrize("how", [in_batches, few_then_all, few_first])
+def test_new_shifts_are_placed_however_the_fit_went(how, by_place):
+    data = make_shifted_templates(900, noise_std=1.0, random_state=3)
+    X, shifts = data.X[:300], data.shifts[:300]
+    if by_place:
+        X = X[np.argsort(shifts, kind="stable")]
+    model = ShiftedTemplateEM(20, image_shape=(20, 60), random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        how(model, X)
+    assert model.shift_prior_.min() > 0
+    assert abs(model.noise_std_ - 1) < 0.02
+    assert np.mean(model.predict(data.X[300:]) == data.shifts[300:]) > 0.99
+
+
+def test_new_shifts_are_placed_in_two_dimensions():
+    data = make_shifted_templates(
+        600, image_shape=(30, 30), template_height=10, template_width=10, random_state=0
+    )
+    for n in (16, 100):
+        model = ShiftedTemplateEM(10, template_height=10, image_shape=(30, 30), random_state=0)
+        model.fit(data.X[:n])
+        assert np.mean(model.predict(data.X[100:]) == data.shifts[100:]) > 0.95
+
+
+def test_many_shifts_do_not_make_absent_templates_rare():
+    """The prior counts absence against presence, not against each shift."""
+    data = make_shifted_templates(
+        100,
+        image_shape=(30, 30),
+        template_height=10,
+        template_width=10,
+        absent=0.6,
+        random_state=0,
+    )
+    model = ShiftedTemplateEM(
+        10, template_height=10, image_shape=(30, 30), absent=True, random_state=0
+    ).fit(data.X)
+    n_absent = np.sum(data.shifts == -1)
+    np.testing.assert_allclose(model.shift_prior_[-1], (n_absent + 0.1) / 100.2, atol=0.01)
 
 
 def test_verbose_prints_a_line_per_interval(capsys):
@@ -441,7 +687,7 @@ X = np.random.default_rng(0).normal(size=(8, 12))
         ({"max_iter": -1}, X, "max_iter"),
         ({"tol": -1.0}, X, "tol"),
         ({}, np.where(X > 1, np.inf, X), "infinity"),
-        ({}, np.column_stack([X, np.full(8, np.nan)]), "without any observed value"),
+        ({"noise_std_init": 1e200}, X, "noise_std_init must be smaller"),
         ({}, np.full((3, 4), 1e300), "too large"),
         ({}, X[:0], "0 sample"),
         ({}, X.astype(complex), "[Cc]omplex"),
@@ -492,6 +738,7 @@ def test_bad_codes_and_counts_are_named():
         1e100 * X,
         1e8 + X,
         np.where(X > 1, np.nan, X),
+        np.column_stack([X, np.full(8, np.nan)]),
         np.vstack([X, np.full(12, np.nan)]),
     ],
     ids=[
@@ -505,6 +752,7 @@ def test_bad_codes_and_counts_are_named():
         "huge",
         "far",
         "missing",
+        "missing column",
         "missing row",
     ],
 )
@@ -592,7 +840,7 @@ def test_objective_is_that_of_the_parameters_that_are_kept(max_iter):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(data.X)
-        np.testing.assert_allclose(model.lower_bound_, model.score(data.X), rtol=1e-9)
+        np.testing.assert_allclose(model.lower_bound_, objective(model, data.X), rtol=1e-9)
         assert len(model.lower_bounds_) == model.n_iter_ <= max_iter
 
 
@@ -632,7 +880,7 @@ def test_an_interrupt_at_any_time_leaves_a_fit(monkeypatch, call):
     with pytest.warns(ConvergenceWarning, match="interrupted"):
         model = estimator.fit(data.X)
     assert len(calls) <= call + 3
-    np.testing.assert_allclose(model.lower_bound_, model.score(data.X), rtol=1e-9)
+    np.testing.assert_allclose(model.lower_bound_, objective(model, data.X), rtol=1e-9)
 
 
 def test_starts_may_run_in_other_processes():
@@ -667,8 +915,9 @@ def test_partial_fit_refuses_what_it_cannot_hold():
     assert estimator.noise_std_ == noise_std
 
 
-def test_the_unit_of_weights_does_not_matter():
+def test_the_unit_of_weights_does_not_matter_without_a_prior():
     data, estimator = simulate("columns")
+    estimator.set_params(shift_concentration_prior=1.0)
     one = ShiftedTemplateEM(**estimator.get_params()).fit(data.X)
     tiny = estimator.fit(data.X, sample_weight=np.full(200, 1e-9))
     np.testing.assert_allclose(tiny.noise_std_, one.noise_std_, rtol=1e-9)

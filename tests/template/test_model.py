@@ -7,7 +7,7 @@ import pytest
 import reference
 from scipy.optimize import approx_fprime
 from scipy.special import logsumexp
-from scipy.stats import dirichlet
+from scipy.stats import beta, dirichlet
 
 from skem._base.passes import Passes
 from skem._loop import em
@@ -22,9 +22,8 @@ from skem.template._model import (
 from skem.template._moves import (
     _by_background,
     _by_template,
-    best_moves,
+    follow_moves,
     moved,
-    try_moves,
 )
 from skem.template._starts import model_of, search
 from skem.template._windows import Windows
@@ -43,6 +42,7 @@ CASES = {
     "2d, color, absent, missing": ((4, 5, 2), (2, 3), {"absent": True}, 0.2),
     "hard": ((3, 7), (3, 3), {"hard": True}, 0.0),
     "concentration": ((3, 7), (3, 3), {"concentration": 1.7}, 0.0),
+    "absent, concentration": ((3, 7), (3, 3), {"absent": True, "concentration": 1.7}, 0.0),
 }
 
 
@@ -244,6 +244,15 @@ def test_dirichlet_prior_is_normalized():
     np.testing.assert_allclose(problem.model.log_prior(problem.params), expected)
 
 
+def test_prior_of_absence_is_normalized():
+    """Absence is one choice; the shift, if present, is another."""
+    problem = Problem("absent, concentration")
+    present, absent = problem.prior[:-1], problem.prior[-1]
+    expected = dirichlet.logpdf(present / present.sum(), np.full(len(present), 1.7))
+    expected += beta.logpdf(absent, 1.7, 1.7)
+    np.testing.assert_allclose(problem.model.log_prior(problem.params), expected)
+
+
 def test_smoothness_prior_is_normalized():
     """In one pixel of template and background the prior is two normal densities."""
     windows = Windows((1, 1), (1, 1))
@@ -302,10 +311,13 @@ def test_shift_move_undoes_a_common_shift(shape, window, step):
     off = moved(model, passes, best.state[0], step)
     stuck = em(model, passes.total, off, max_iter=0)
     assert stuck.objectives[-1] < best.objectives[-1] - 1
-    if len(step) == 1:  # two-dimensional posteriors are no longer at one common shift
-        assert (-step[0],) in best_moves(model, off, data.X, weight)
-    trial = try_moves(model, passes, stuck, InMemory(data.X, weight), tol=1e-4)
-    freed = em(model, passes.total, trial.state[0], max_iter=100, tol=1e-6)
+
+    def run_from(params, max_iter):
+        return em(model, passes.total, params, max_iter=max_iter, tol=1e-6)
+
+    rows = InMemory(data.X, weight)
+    moves = follow_moves(model, passes, stuck, rows, 1e-4, 200, run_from, anneal=False)
+    *_, freed = moves
     np.testing.assert_allclose(freed.objectives[-1], best.objectives[-1], atol=1e-2)
 
 
@@ -345,6 +357,7 @@ def test_no_start_rules_out_a_shift():
     model, span = model_of(Windows((4, 60), (4, 6)), sample)
     rng = np.random.RandomState(0)
     for kind in ("mean", "shrunk", "posterior", "window", "random"):
-        params, _ = search(model, sample, [kind], span, rng, None)
+        params, found, interrupted = search(model, sample, [kind], span, rng, None)
+        assert (found, interrupted) == (kind, False)
         assert params.shift_prior.min() > 1e-3
         np.testing.assert_allclose(params.shift_prior.sum(), 1)
