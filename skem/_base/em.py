@@ -25,6 +25,9 @@ Trained = tuple[Any, Run]  # a model, and its finished run
 # Log-density that stands for those below the range of floating-point numbers. Beside it, -inf
 # has probability 0.
 FARTHEST = -float(np.finfo(float).max)
+# From FAR nats below 0, rounding hides differences between categories. NEAR nats below 0 they
+# show. Of categories that differ by SURE nats, one is certain.
+FAR, NEAR, SURE = 1e14, 1e12, 40.0
 
 
 class EMEstimator(ReconstructMixin, LatentEstimator):
@@ -269,6 +272,38 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
         """
         mean, weight = weighted_mean(self, "score_samples", X, sample_weight)
         return float(self._n_parameters() * np.log(weight) - 2 * weight * mean)
+
+
+def with_limits(
+    log_joint: Array, values: Callable[[], Array], log_joint_of: Callable[[Array], Array]
+) -> Array:
+    """Return log p(x, k), (n, K), also for rows so far away that rounding hides differences.
+
+    Such a row gets its density, or ``FARTHEST`` if that underflows, for the nearest category
+    and -inf for the others. The nearest category is that of the same row brought near, to
+    where distances differ by more than rounding. ``values`` returns the rows X (n, D), and
+    ``log_joint_of`` maps other rows to their log p(x, k).
+    """
+    top = log_joint.max(1)
+    far = np.flatnonzero(~(top > -FAR))
+    if not len(far):
+        return log_joint
+    X = values()[far].astype(float)
+    X /= np.nanmax(np.abs(X), axis=1, keepdims=True)
+    out, left = log_joint.copy(), np.arange(len(X))
+    for exponent in range(150, -301, -25):
+        distance = -log_joint_of(10.0**exponent * X[left]).max(1)
+        done = np.isfinite(distance)
+        scale = 10.0**exponent * np.sqrt(NEAR / np.maximum(distance[done], NEAR))
+        near = log_joint_of(scale[:, None] * X[left[done]])
+        nearest = near > near.max(1, keepdims=True) - SURE
+        place = far[left[done]]
+        limit = np.where(np.isfinite(top[place]), top[place], FARTHEST)
+        out[place] = np.where(nearest, limit[:, None], -np.inf)
+        left = left[~done]
+        if not len(left):
+            break
+    return out
 
 
 def _log_joint(model: Any, params: Any, rows: Any) -> Array:

@@ -58,6 +58,7 @@ def check_rows(
     options = {"dtype": [np.float64, np.float32], "ensure_min_samples": min_rows, **options}
     options["ensure_all_finite"] = "allow-nan"
 
+    @np.errstate(over="ignore", invalid="ignore")  # the check sums values of any size
     def check_whole(values: Any) -> Any:
         if reset:
             return check_array(values, estimator=estimator, input_name="X", **options)

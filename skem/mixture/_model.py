@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 from scipy.special import gammaln, logsumexp, multigammaln, softmax, xlogy
 
-from skem._base.em import FARTHEST
+from skem._base.em import FARTHEST, with_limits
 from skem._stats import Additive
 from skem._typing import Array, Indices, Mask
 from skem.mixture import _sums
@@ -169,37 +169,14 @@ class Mixture:
         return out
 
     def log_joint(self, params: Params, groups: Groups) -> Array:
-        """Return log p(x, k), (n, K), stored by columns.
-
-        Rows so far away that their distances overflow have ``FARTHEST`` for the nearest
-        component and -inf for the others.
-        """
+        """Return log p(x, k), (n, K), stored by columns; see ``with_limits``."""
         with np.errstate(over="ignore", invalid="ignore"):
             out = self._log_joint(params, groups)
-            far = np.flatnonzero(~np.isfinite(out.max(1)))
-            if len(far):
-                X = values_of(groups, len(out), self.layout.n_features)[far]
-                out[far] = -np.inf
-                out[far, self._nearest(params, X)] = FARTHEST
-        return out
-
-    def _nearest(self, params: Params, X: Array) -> Indices:
-        """Return the nearest components of rows far away: those of the same rows brought near.
-
-        The rows are brought as near as their distances need to be finite.
-        """
-        largest = np.nanmax(np.abs(X), axis=1, keepdims=True)
-        nearest = np.full(len(X), params.active[0])
-        left = np.arange(len(X))
-        for exponent in range(150, -301, -25):
-            near = self.rows(X[left] / largest[left] * 10.0**exponent, float)
-            log_joint = self._log_joint(params, near)
-            done = np.isfinite(log_joint.max(1))
-            nearest[left[done]] = log_joint[done].argmax(1)
-            left = left[~done]
-            if not len(left):
-                break
-        return nearest
+            return with_limits(
+                out,
+                lambda: values_of(groups, len(out), self.layout.n_features),
+                lambda X: self._log_joint(params, self.rows(X, float)),
+            )
 
     def _log_joint(self, params: Params, groups: Groups) -> Array:
         n = sum(len(group.values) for group in groups)

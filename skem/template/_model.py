@@ -23,6 +23,7 @@ from scipy.fft import dctn, idctn
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.special import gammaln, softmax, xlogy
 
+from skem._base.em import with_limits
 from skem._stats import Additive
 from skem._typing import AnyArray, Array, Mask
 from skem.template._windows import Windows
@@ -192,7 +193,19 @@ class ShiftedTemplate:
         return self._statistics(rows, view, weight, posterior, float(weight @ bound))
 
     def log_joint(self, params: Params, rows: Rows) -> Array:
-        """Return log p(x_k, d) in nats, (k, n_categories); "absent" is the last category."""
+        """Return log p(x_k, d) in nats, (k, n_categories); "absent" is the last category.
+
+        Images far away are treated as in ``with_limits``.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            return with_limits(
+                self._log_joint(params, rows, self._view(rows)),
+                lambda: rows.pixels,
+                lambda X: self._log_joint_of(params, X),
+            )
+
+    def _log_joint_of(self, params: Params, X: Array) -> Array:
+        rows = self.rows(X, float)
         return self._log_joint(params, rows, self._view(rows))
 
     def posterior(self, log_joint: Array) -> Array:
