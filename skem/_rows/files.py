@@ -180,7 +180,12 @@ class Stored(LocalRows):
         return (int(self._index[0]), int(self._index[-1]) + 1) if len(self) else (0, 0)
 
     def _read(self, key: Any) -> AnyArray:
-        forget_pages(self.origin)
+        base = mapped_file(self.origin)
+        if base is not None:
+            check_length(base)
+            # private changes of a map that is copied on write would be lost
+            if getattr(self.origin, "mode", None) in ("r", "r+", "w+"):
+                forget_pages(base)
         rows = np.asarray(self.origin[key])
         rows = rows.reshape(len(rows), self.shape[1])
         return rows if self._limits is None else rows.clip(*self._limits)
@@ -214,15 +219,32 @@ def check_numeric(dtype: np.dtype, kind: type) -> None:
         )
 
 
-def forget_pages(array: Any) -> None:
-    """Give back the memory of what was read of a memory-mapped file.
-
-    The system would do so when memory is short; until then the process looks as large as the
-    file. Private changes of a map that is copied on write would be lost, so these maps stay.
-    """
+def mapped_file(array: Any) -> mmap.mmap | None:
+    """Return the mapped file that an array is a view of, if there is one."""
     base = array
     while isinstance(base, np.ndarray):
         base = base.base
-    shared = isinstance(base, mmap.mmap) and getattr(array, "mode", None) in ("r", "r+", "w+")
-    if shared and hasattr(mmap, "MADV_DONTNEED"):
+    return base if isinstance(base, mmap.mmap) else None
+
+
+def check_length(base: mmap.mmap) -> None:
+    """Refuse a file that has shrunk: reading beyond its end would kill the process."""
+    try:
+        size = base.size()
+    except OSError:  # not a file
+        return
+    if size < len(base):
+        raise ValueError(
+            f"the file of X has shrunk to {size} bytes, but {len(base)} bytes are mapped: "
+            "restore the file, and open it again."
+        )
+
+
+def forget_pages(base: mmap.mmap) -> None:
+    """Give back the memory of what was read of a mapped file.
+
+    The system would do so when memory is short; until then the process looks as large as the
+    file.
+    """
+    if hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)

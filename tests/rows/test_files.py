@@ -1,5 +1,6 @@
 """Arrays on disk are streamed: the same numbers, in memory that does not grow with them."""
 
+import os
 import tracemalloc
 from itertools import pairwise
 
@@ -387,3 +388,15 @@ def test_imputer_refuses_images(tmp_path):
     images = stored(np.random.default_rng(0).random((60, 6, 9)), "zarr", tmp_path)
     with pytest.raises(ValueError, match="3 dimension"):
         LatentImputer(ShiftedTemplateEM(4, random_state=0)).fit(images)
+
+
+def test_a_file_that_shrinks_is_refused(tmp_path):
+    """Reading beyond its end would kill the process by a signal."""
+    path = tmp_path / "rows.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(5000, 4)))
+    X = np.load(path, mmap_mode="r")
+    model = BayesianGMM_MAP(2, random_state=0).fit(X)
+    os.truncate(path, 1000)
+    for read in (model.score, model.predict, BayesianGMM_MAP(2).fit):
+        with pytest.raises(ValueError, match="the file of X has shrunk to 1000 bytes"):
+            read(X)
