@@ -20,21 +20,26 @@ UPDATES_PER_ROOT, MAX_UPDATES, MIN_PASSES = 100, 6000, 10
 # The step size is STEP / (variance of a row * root of the number of hidden units), at most
 # MAX_STEP: the gradient grows with both.
 STEP, MAX_STEP = 120.0, 0.4
+MIN_VARIANCE = 1e-3  # of constant rows
 # Limits of the starting weights, and of the standard deviation of the inputs to hidden units.
 MAX_WEIGHT, TOTAL_WEIGHT, MAX_INPUT = 0.25, 4.0, 0.5
-# The excess of the rows is defined in ``dependence``. Below MIN_EXCESS there is nothing that a
-# machine can learn, and a step of RESTING_STEP hardly changes the starting weights, which cost
-# little. They may cost START_COST nats, and EXCESS_COST more for each unit of excess.
-MIN_EXCESS, RESTING_STEP = 0.5, 0.01
-START_COST, EXCESS_COST = 0.03, 0.3
+# The excess and the lack of the rows are defined in ``dependence``. If the lack is larger, there
+# is nothing that a machine can learn, and a step of RESTING_STEP hardly changes the starting
+# weights. They may cost START_COST nats, and EXCESS_COST more for each unit of excess.
+RESTING_STEP = 0.002
+START_COST, EXCESS_COST = 0.02, 0.3
+# Weight decay is DECAY * variance of a row / number of rows, within limits. It keeps long fits to
+# few rows from divergence, and its cost in nats is small.
+DECAY, MIN_DECAY, MAX_DECAY = 0.03, 1e-4, 0.005
 SAMPLE_ROWS, SAMPLE_FEATURES = 1000, 500  # rows and features that are looked at
 
 
 class Plan(NamedTuple):
-    """The start of training."""
+    """The defaults of a fit."""
 
     step: float  # the initial step size
     scale: float  # standard deviation of the starting weights
+    decay: float  # weight decay
 
 
 def batch_size(n_rows: int) -> int:
@@ -48,51 +53,39 @@ def n_passes(n_rows: int, size: int) -> int:
     return max(MIN_PASSES, -int(-n_updates // -(-n_rows // size)))
 
 
-def step_size(mean: Array, n_hidden: int) -> float:
-    """Return the initial step size for units with these means."""
-    variance = float((mean * (1 - mean)).sum())
-    return min(MAX_STEP, STEP / (max(variance, 1e-3) * n_hidden**0.5))
-
-
 def plan(mean: Array, n_hidden: int, rows: LocalRows | None = None) -> Plan:
-    """Return the step size and the starting weights; ``rows`` are those of a whole fit."""
-    variance = float((mean * (1 - mean)).sum())
-    scale = min(
-        MAX_WEIGHT, TOTAL_WEIGHT / n_hidden**0.5, MAX_INPUT / max(variance, 1e-3) ** 0.5
-    )
-    step = step_size(mean, n_hidden)
+    """Return the defaults for units with these means; ``rows`` are all rows of a fit, if known."""
+    variance = max(float((mean * (1 - mean)).sum()), MIN_VARIANCE)
+    step = min(MAX_STEP, STEP / (variance * n_hidden**0.5))
+    scale = min(MAX_WEIGHT, TOTAL_WEIGHT / n_hidden**0.5, MAX_INPUT / variance**0.5)
     if rows is None:
-        return Plan(step, scale)
-    excess, gap = dependence(rows)
+        return Plan(step, scale, MIN_DECAY)
+    decay = min(MAX_DECAY, max(MIN_DECAY, DECAY * variance / rows.n_positive))
+    excess, lack = dependence(rows)
     # A hidden unit with small weights w adds (w'(v - mean))^2 / 8 to log p*(v). The squares are
-    # larger in states of the machine than in gray rows, by ``gap`` in all.
+    # larger in states of the machine than in gray rows, by ``lack * variance`` in all.
     cost = START_COST + EXCESS_COST * max(excess, 0)
-    cheap = (8 * cost / (n_hidden * max(gap, 1e-6))) ** 0.5
-    step = step if excess >= MIN_EXCESS else min(step, RESTING_STEP)
-    return Plan(step, min(scale, cheap))
+    cheap = (8 * cost / (n_hidden * max(lack, 1e-6) * variance)) ** 0.5
+    return Plan(step if excess >= lack else min(step, RESTING_STEP), min(scale, cheap), decay)
 
 
 def dependence(rows: LocalRows) -> tuple[float, float]:
-    """Return how much the rows have to learn, and what they lack in variance.
+    """Return by how much the rows vary together, and how much less each feature varies alone.
 
-    The first number is the largest eigenvalue of the covariance of the features, minus the
-    variances m (1 - m) of binary units with the same means m, relative to the mean of these.
-    Weights of 0 are a maximum of the likelihood if it is negative. The second is the sum over
-    the features of m (1 - m) minus their variance, which is 0 for binary rows.
+    Binary units with the means m of the features have the variances m (1 - m). The excess is the
+    largest eigenvalue of the covariance of the features minus these variances, in units of their
+    mean. If it is negative, the likelihood has a maximum at weights of 0. The lack is
+    the share of these variances that the features do not have; it is 0 for binary rows.
     """
-    X, _ = rows.every(max(1, len(rows) // SAMPLE_ROWS))
+    X, weight = rows.every(max(1, len(rows) // SAMPLE_ROWS))
     X = dense(X, float)
-    gap_factor = X.shape[1]
     X = X[:, :: max(1, X.shape[1] // SAMPLE_FEATURES)]
-    gap_factor /= X.shape[1]
-    seen = (~np.isnan(X)).astype(float)
-    counts = np.maximum(seen.sum(0), 1)
-    X = np.nan_to_num(X)
-    mean = X.sum(0) / counts
-    X -= mean * seen
-    pairs = np.maximum(seen.T @ seen, 1)
-    covariance = X.T @ X / pairs
+    seen = ~np.isnan(X)
+    weighted = seen * np.asarray(weight)[:, None]
+    mean = (weighted * np.nan_to_num(X)).sum(0) / np.maximum(weighted.sum(0), 1e-12)
+    X = np.where(seen, X - mean, 0)
+    covariance = (X.T * weight) @ X / np.maximum(weighted.T @ seen, 1e-12)
     binary = mean * (1 - mean)
-    gap = float(np.maximum(binary - covariance.diagonal(), 0).sum()) * gap_factor
     largest = np.linalg.eigvalsh(covariance - np.diag(binary))[-1]
-    return float(largest / max(binary.mean(), 1e-12)), gap
+    lack = 1 - covariance.diagonal().sum() / max(binary.sum(), 1e-12)
+    return float(largest / max(binary.mean(), 1e-12)), float(np.clip(lack, 0, 1))

@@ -78,7 +78,8 @@ class Machine(MinibatchEstimator):
             planned = plan(mean, self.n_components, None if passes is None else rows)
             state = initial_state(mean, self.n_components, n_chains, seed, planned.scale)
             dtype = rows.working_dtype
-        workspace = self._workspaces(state, rows, seed, passes or 1)
+        decay = planned.decay if self.weight_decay == "auto" else float(self.weight_decay)
+        workspace = self._workspaces(state, rows, seed, passes or 1, decay)
         holes = Holes(rows.shape, seed)
         n_before = getattr(self, "n_iter_", 0) if resume else 0
         training = Training(
@@ -93,12 +94,10 @@ class Machine(MinibatchEstimator):
         return batch_size(n_rows) if self.batch_size == "auto" else int(self.batch_size)
 
     def _workspaces(
-        self, state: State, rows: LocalRows, seed: int, passes: int
+        self, state: State, rows: LocalRows, seed: int, passes: int, decay: float
     ) -> Callable[[int], Workspace]:
         """Return a function from batch size to workspace; large fits use compiled ones."""
-        options = Options(
-            self.algorithm == "pcd", self.n_gibbs_steps, self.centered, self.weight_decay
-        )
+        options = Options(self.algorithm == "pcd", self.n_gibbs_steps, self.centered, decay)
         n_products = 2 * self.n_gibbs_steps + 3
         work = passes * rows.shape[0] * state.params.weights.size * n_products
         if work < MIN_FAST or find_spec("numba") is None:

@@ -238,6 +238,8 @@ def gradient_step(
     v[n + m], h[n + m] = mu, -dh
     v[n + m + 1], h[n + m + 1] = dv, -lam
     weights = np.concatenate([signed, np.ones(2, np.float32)])
+    if options.decay:
+        _shift_biases(params, mu, lam, rate * options.decay)
     db, dc = dv - (weights * (h @ lam)) @ v, dh - (weights * (v @ mu)) @ h
     space.ascend(weights, rate)
     params.visible[:] += rate * db
@@ -279,6 +281,15 @@ class Holes:
         self._bits[index] = np.packbits(drawn > 0.5, axis=1)
         self._known[index] = True
         return drawn
+
+
+def _shift_biases(params: Params, mu: Array, lam: Array, share: float) -> None:
+    """Make up for weights that shrink by ``share``: the mean inputs of the units stay as they are.
+
+    Decay is then that of the centered weights, (v - mu)'W (h - lam).
+    """
+    params.visible[:] += share * (params.weights @ lam)
+    params.hidden[:] += share * (mu @ params.weights)
 
 
 @dataclass
