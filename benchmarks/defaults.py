@@ -2,9 +2,9 @@
 
     python benchmarks/defaults.py [--mnist DIR] [--only TEXT] [--write]
 
-A section for each model, all on the same tables: those of scikit-learn, those of statsmodels and
-scikit-image if they are installed, simulated ones, and the first rows of MNIST. A third of the
-rows is held out. CPU time, one thread; about a quarter of an hour.
+A section for each model, all on the same tables: those of scikit-learn, those of statsmodels
+and scikit-image if they are installed, simulated ones, and the first rows of MNIST. A third of
+the rows is held out. CPU time, one thread; about a quarter of an hour.
 """
 
 import argparse
@@ -141,7 +141,8 @@ def binary(table: Table) -> Split:
     """Return 0 and 1: whether a value is above the threshold."""
     own = split(table)
     limit = np.median(own.X, axis=0) if table.threshold is None else table.threshold
-    return own._replace(X=1.0 * (own.X > limit), X_test=1.0 * (own.X_test > limit))
+    X, X_test = (1.0 * np.greater(values, limit) for values in (own.X, own.X_test))
+    return own._replace(X=X, X_test=X_test)
 
 
 # -- restricted Boltzmann machines ------------------------------------------------------------
@@ -170,8 +171,8 @@ def accuracy(machine: object, rows: Split) -> float:
 
 def restricted_boltzmann_machines(data: list[Table]) -> Iterator[str]:
     yield (
-        "Held-out nats per row / accuracy of a logistic regression on the features / CPU seconds "
-        "of the fit; 256 hidden units, everything else as it is by default:"
+        "Held-out nats per row / accuracy of a logistic regression on the features / CPU "
+        "seconds of the fit; 256 hidden units, everything else as it is by default:"
     )
     yield ""
     yield "| data | rows | features | " + " | ".join(RBMS) + " |"

@@ -20,16 +20,20 @@ UPDATES_PER_ROOT, MAX_UPDATES, MIN_PASSES = 100, 6000, 10
 # The step size is STEP / (variance of a row * root of the number of hidden units), at most
 # MAX_STEP: the gradient grows with both.
 STEP, MAX_STEP = 120.0, 0.4
+# With the default number of passes, the step size times the number of updates is at most
+# PACE * number of rows / variance of a row, or MIN_PACE: wide rows, if few, are soon learned by
+# heart.
+PACE, MIN_PACE = 12.0, 60.0
 MIN_VARIANCE = 1e-3  # of constant rows
 # Limits of the starting weights, and of the standard deviation of the inputs to hidden units.
 MAX_WEIGHT, TOTAL_WEIGHT, MAX_INPUT = 0.25, 4.0, 0.5
-# The excess and the lack of the rows are defined in ``dependence``. If the lack is larger, there
-# is nothing that a machine can learn, and a step of RESTING_STEP hardly changes the starting
-# weights. They may cost START_COST nats, and EXCESS_COST more for each unit of excess.
+# The excess and the lack of the rows are defined in ``dependence``. If the lack is larger,
+# there is nothing that a machine can learn, and a step of RESTING_STEP hardly changes the
+# starting weights. They may cost START_COST nats, and EXCESS_COST more for each unit of excess.
 RESTING_STEP = 0.002
 START_COST, EXCESS_COST = 0.02, 0.3
-# Weight decay is DECAY * variance of a row / number of rows, within limits. It keeps long fits to
-# few rows from divergence, and its cost in nats is small.
+# Weight decay is DECAY * variance of a row / number of rows, within limits. It keeps long fits
+# to few rows from divergence, and its cost in nats is small.
 DECAY, MIN_DECAY, MAX_DECAY = 0.03, 1e-4, 0.005
 SAMPLE_ROWS, SAMPLE_FEATURES = 1000, 500  # rows and features that are looked at
 
@@ -53,14 +57,21 @@ def n_passes(n_rows: int, size: int) -> int:
     return max(MIN_PASSES, -int(-n_updates // -(-n_rows // size)))
 
 
-def plan(mean: Array, n_hidden: int, rows: LocalRows | None = None) -> Plan:
-    """Return the defaults for units with these means; ``rows`` are all rows of a fit, if known."""
+def plan(
+    mean: Array, n_hidden: int, rows: LocalRows | None = None, n_updates: int | None = None
+) -> Plan:
+    """Return the defaults for units with these means.
+
+    ``rows`` are all rows of a fit, and ``n_updates`` is their number if it is a default, too.
+    """
     variance = max(float((mean * (1 - mean)).sum()), MIN_VARIANCE)
     step = min(MAX_STEP, STEP / (variance * n_hidden**0.5))
     scale = min(MAX_WEIGHT, TOTAL_WEIGHT / n_hidden**0.5, MAX_INPUT / variance**0.5)
     if rows is None:
         return Plan(step, scale, MIN_DECAY)
     decay = min(MAX_DECAY, max(MIN_DECAY, DECAY * variance / rows.n_positive))
+    if n_updates:
+        step = min(step, max(MIN_PACE, PACE * rows.n_positive / variance) / n_updates)
     excess, lack = dependence(rows)
     # A hidden unit with small weights w adds (w'(v - mean))^2 / 8 to log p*(v). The squares are
     # larger in states of the machine than in gray rows, by ``lack * variance`` in all.
@@ -70,11 +81,11 @@ def plan(mean: Array, n_hidden: int, rows: LocalRows | None = None) -> Plan:
 
 
 def dependence(rows: LocalRows) -> tuple[float, float]:
-    """Return by how much the rows vary together, and how much less each feature varies alone.
+    """Return the excess of the rows in common variance, and their lack of single variance.
 
-    Binary units with the means m of the features have the variances m (1 - m). The excess is the
-    largest eigenvalue of the covariance of the features minus these variances, in units of their
-    mean. If it is negative, the likelihood has a maximum at weights of 0. The lack is
+    Binary units with the means m of the features have the variances m (1 - m). The excess is
+    the largest eigenvalue of the covariance of the features minus these variances, in units of
+    their mean. If it is negative, the likelihood has a maximum at weights of 0. The lack is
     the share of these variances that the features do not have; it is 0 for binary rows.
     """
     X, weight = rows.every(max(1, len(rows) // SAMPLE_ROWS))

@@ -65,14 +65,16 @@ class BernoulliRBMCD(ReconstructMixin, Machine):
         The number of hidden units H.
     learning_rate : "auto" or float, default="auto"
         The initial step size. "auto" is 120 / (variance * sqrt(H)), at most 0.4, with the
-        sum of m (1 - m) over the features of mean m as variance. If gray rows depend on each other
-        less than any machine can express, it is 0.002, and weights hardly move.
+        variance of a row: the sum of m (1 - m) over features of mean m. It is smaller if few
+        rows are fitted in the default number of passes, and at most 0.002 for gray rows in
+        which there is nothing to learn: their features vary less together than binary units
+        do one by one.
     batch_size : "auto" or int, default="auto"
         Number of rows in a minibatch, and number of persistent chains. "auto" is the number
         of rows divided by 600, at least 10 and at most 100. Small data need many small steps.
     n_iter : "auto" or int, default="auto"
-        Number of passes over the rows. "auto" is at least 10, and enough for 100 sqrt(n) updates
-        of n rows, but for no more than 6000.
+        Number of passes over the rows. "auto" is at least 10, and enough for 100 sqrt(n)
+        updates for n rows, but for no more than 6000.
     verbose : int, default=0
         1 prints a line after each pass, 10 after every tenth pass.
     random_state : int, RandomState or None, default=None

@@ -75,7 +75,14 @@ class Machine(MinibatchEstimator):
             if passes is not None:
                 n_chains = min(n_chains, len(chosen))
             mean = mean_of(rows)
-            planned = plan(mean, self.n_components, None if passes is None else rows)
+            size = self._batch_size(len(chosen))
+            n_updates = (passes or 0) * -(-len(chosen) // size)
+            planned = plan(
+                mean,
+                self.n_components,
+                None if passes is None else rows,
+                n_updates if self.n_iter == "auto" else None,
+            )
             state = initial_state(mean, self.n_components, n_chains, seed, planned.scale)
             dtype = rows.working_dtype
         decay = planned.decay if self.weight_decay == "auto" else float(self.weight_decay)

@@ -86,10 +86,10 @@ def initial_state(
 ) -> State:
     """Return a machine of almost independent units with these means, and random chains.
 
-    The rows or the columns of the weights, whichever are fewer, are orthogonal. The hidden units
-    then see all directions of the rows. To second order, visible units i and j are coupled by
-    sum_h W_ih W_jh / 4, which is 0 if there are at least as many hidden as visible units.
-    The biases make each unit as probable as it is on average.
+    The rows or the columns of the weights, whichever are fewer, are orthogonal. The hidden
+    units then see all directions of the rows. To second order, visible units i and j are
+    coupled by sum_h W_ih W_jh / 4, which is 0 if there are at least as many hidden as visible
+    units. The biases make each unit as probable as it is on average.
     """
     rng = generator(Purpose.WEIGHTS, seed)
     mean = np.clip(mean, LIMIT, 1 - LIMIT).astype(np.float32)
@@ -284,9 +284,9 @@ class Holes:
 
 
 def _shift_biases(params: Params, mu: Array, lam: Array, share: float) -> None:
-    """Make up for weights that shrink by ``share``: the mean inputs of the units stay as they are.
+    """Keep the mean inputs of the units when the weights shrink by ``share``.
 
-    Decay is then that of the centered weights, (v - mu)'W (h - lam).
+    The decay is then that of the centered weights in (v - mu)'W (h - lam).
     """
     params.visible[:] += share * (params.weights @ lam)
     params.hidden[:] += share * (mu @ params.weights)
