@@ -26,12 +26,12 @@ STEP, MAX_STEP = 120.0, 0.4
 PACE, MIN_PACE = 12.0, 60.0
 MIN_VARIANCE = 1e-3  # of constant rows
 # Limits of the starting weights, and of the standard deviation of the inputs to hidden units.
-MAX_WEIGHT, TOTAL_WEIGHT, MAX_INPUT = 0.25, 4.0, 0.5
+MAX_WEIGHT, TOTAL_WEIGHT, MAX_INPUT = 0.5, 4.0, 1.0
 # The excess and the lack of the rows are defined in ``dependence``. If the lack is larger,
 # there is nothing that a machine can learn, and a step of RESTING_STEP hardly changes the
 # starting weights. They may cost START_COST nats, and EXCESS_COST more for each unit of excess.
 RESTING_STEP = 0.002
-START_COST, EXCESS_COST = 0.02, 0.3
+START_COST, EXCESS_COST = 0.02, 3.0
 # Weight decay is DECAY * variance of a row / number of rows, within limits. It keeps long fits
 # to few rows from divergence, and its cost in nats is small.
 DECAY, MIN_DECAY, MAX_DECAY = 0.03, 1e-4, 0.005
@@ -66,13 +66,16 @@ def plan(
     """
     variance = max(float((mean * (1 - mean)).sum()), MIN_VARIANCE)
     step = min(MAX_STEP, STEP / (variance * n_hidden**0.5))
-    scale = min(MAX_WEIGHT, TOTAL_WEIGHT / n_hidden**0.5, MAX_INPUT / variance**0.5)
+    limit = min(MAX_WEIGHT, TOTAL_WEIGHT / n_hidden**0.5)
+    # Fewer hidden than visible units cannot start uncoupled, so they start smaller.
+    spread = MAX_INPUT * min(1, n_hidden / len(mean)) ** 0.5
     if rows is None:
-        return Plan(step, scale, MIN_DECAY)
+        return Plan(step, min(limit, spread / variance**0.5), MIN_DECAY)
     decay = min(MAX_DECAY, max(MIN_DECAY, DECAY * variance / rows.n_positive))
     if n_updates:
         step = min(step, max(MIN_PACE, PACE * rows.n_positive / variance) / n_updates)
     excess, lack = dependence(rows)
+    scale = min(limit, spread / max((1 - lack) * variance, MIN_VARIANCE) ** 0.5)
     # A hidden unit with small weights w adds (w'(v - mean))^2 / 8 to log p*(v). The squares are
     # larger in states of the machine than in gray rows, by ``lack * variance`` in all.
     cost = START_COST + EXCESS_COST * max(excess, 0)
