@@ -25,8 +25,9 @@ STEP, MAX_STEP = 120.0, 0.4
 # heart.
 PACE, MIN_PACE = 12.0, 60.0
 MIN_VARIANCE = 1e-3  # of constant rows
-# Limits of the starting weights, and of the standard deviation of the inputs to hidden units.
-MAX_WEIGHT, TOTAL_WEIGHT, MAX_INPUT = 0.5, 4.0, 1.0
+# Limits of the starting weights, and of the standard deviation of the inputs to hidden units:
+# fewer hidden than visible units cannot start uncoupled, so they start smaller.
+MAX_WEIGHT, TOTAL_WEIGHT, MAX_INPUT, MAX_COUPLED_INPUT = 0.5, 4.0, 1.0, 0.5
 # The excess and the lack of the rows are defined in ``dependence``. If the lack is larger,
 # there is nothing that a machine can learn, and a step of RESTING_STEP hardly changes the
 # starting weights. They may cost START_COST nats, and EXCESS_COST more for each unit of excess.
@@ -67,8 +68,7 @@ def plan(
     variance = max(float((mean * (1 - mean)).sum()), MIN_VARIANCE)
     step = min(MAX_STEP, STEP / (variance * n_hidden**0.5))
     limit = min(MAX_WEIGHT, TOTAL_WEIGHT / n_hidden**0.5)
-    # Fewer hidden than visible units cannot start uncoupled, so they start smaller.
-    spread = MAX_INPUT * min(1, n_hidden / len(mean)) ** 0.5
+    spread = MAX_INPUT if n_hidden >= len(mean) else MAX_COUPLED_INPUT
     if rows is None:
         return Plan(step, min(limit, spread / variance**0.5), MIN_DECAY)
     decay = min(MAX_DECAY, max(MIN_DECAY, DECAY * variance / rows.n_positive))
