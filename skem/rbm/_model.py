@@ -97,6 +97,15 @@ def free_energy(params: Params, v: Any) -> Array:
     return -(v @ params.visible) - np.logaddexp(0, v @ params.weights + params.hidden).sum(1)
 
 
+def sum_softplus(inputs: Array) -> Array:
+    """Return sum_j log(1 + exp(inputs_j)) of each row, with one log for a group of factors."""
+    if np.abs(inputs).max(initial=0) >= MAX_EXPONENT:
+        return np.logaddexp(0, inputs).sum(1)
+    factors = np.exp(inputs)
+    factors += 1
+    return _log_of_products(factors)
+
+
 def pseudo_log_likelihood(
     params: Params, v: Array, features: Any = None, observed: Array | None = None
 ) -> Array:
@@ -235,5 +244,5 @@ def _anneal(
 def _log_of_products(factors: Array) -> Array:
     """Return the sum of the logs of each row, with one log for a group of factors."""
     whole = factors.shape[1] // GROUP * GROUP
-    products = factors[:, :whole].reshape(len(factors), -1, GROUP).prod(2)
+    products = factors[:, :whole].reshape(len(factors), whole // GROUP, GROUP).prod(2)
     return np.log(products).sum(1, dtype=float) + np.log(factors[:, whole:]).sum(1, dtype=float)

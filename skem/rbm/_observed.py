@@ -26,12 +26,13 @@ from skem.rbm._model import (
     free_energy,
     hidden_probabilities,
     sigmoid,
+    sum_softplus,
     visible_probabilities,
 )
 
-# Enumeration takes about this number of products for each row, a few hundredths of a second.
-MAX_PRODUCTS = 2**22
-BLOCK = 2**20  # largest number of elements of an array of states and units
+# Enumeration takes at most this number of products for each row, about 0.02 seconds.
+MAX_PRODUCTS = 2**21
+BLOCK = 2**17  # largest number of elements of an array of states and units
 N_CHAINS, N_TEMPERATURES = 100, 200  # of annealing for the likelihood of an incomplete row
 N_MEAN_FIELD = 20  # mean-field steps before annealing
 MEAN_LIMIT = 0.02  # smallest distance from 0 and 1 of the means at which annealing starts
@@ -154,7 +155,7 @@ def _expected(params: Params, v: Array, missing: AnyArray) -> Array:
     totals, sums = [], []
     for states in _state_blocks(len(params.hidden), len(visible)):
         inputs = states @ W.T + visible
-        log_weight = hidden @ states.T + np.logaddexp(0, inputs).sum(1)  # (n, n_states)
+        log_weight = hidden @ states.T + sum_softplus(inputs)  # (n, n_states)
         totals.append(logsumexp(log_weight, axis=1))
         sums.append(np.exp(log_weight - totals[-1][:, None]) @ expit(inputs))
     return _joined(np.array(totals), np.array(sums))
@@ -164,7 +165,8 @@ def _over_visible(params: Params) -> Array:
     """Return the expectation of the visible units by enumeration of their states."""
     totals, sums = [], []
     for states in _state_blocks(*params.weights.shape):
-        log_weight = -free_energy(params, states)
+        inputs = states @ params.weights + params.hidden
+        log_weight = states @ params.visible + sum_softplus(inputs)
         totals.append([logsumexp(log_weight)])
         sums.append(np.exp(log_weight - totals[-1][0])[None] @ states)
     return _joined(np.array(totals), np.array(sums))[0]
