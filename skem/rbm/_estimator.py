@@ -508,8 +508,9 @@ class BernoulliRBMCD(ReconstructMixin, Machine):
         their states takes at most about 0.02 seconds for a row. Otherwise it is the average
         probability of the missing units over Gibbs chains that keep observed values fixed. The
         chains start from independent units with the means of mean field, are annealed to the
-        machine in the first half of the steps, and are averaged over the second half. For files
-        and dask collections, the random numbers start again from the seed in each part or block.
+        machine in the first half of the steps, and are averaged over the second half. For
+        files and dask collections, the random numbers start again from the seed in each part or
+        block.
 
         Parameters
         ----------
