@@ -30,7 +30,8 @@ MIN_VARIANCE = 1e-3  # of constant rows
 MAX_WEIGHT, TOTAL_WEIGHT, MAX_INPUT, MAX_COUPLED_INPUT = 0.5, 4.0, 1.0, 0.5
 # The excess and the lack of the rows are defined in ``dependence``. If the lack is larger,
 # there is nothing that a machine can learn, and a step of RESTING_STEP hardly changes the
-# starting weights. They may cost START_COST nats, and EXCESS_COST more for each unit of excess.
+# starting weights. They may cost START_COST nats, and EXCESS_COST more for each unit of excess
+# beyond the lack.
 RESTING_STEP = 0.002
 START_COST, EXCESS_COST = 0.02, 3.0
 # Weight decay is DECAY * variance of a row / number of rows, within limits. It keeps long fits
@@ -78,7 +79,7 @@ def plan(
     scale = min(limit, spread / max((1 - lack) * variance, MIN_VARIANCE) ** 0.5)
     # A hidden unit with small weights w adds (w'(v - mean))^2 / 8 to log p*(v). The squares are
     # larger in states of the machine than in gray rows, by ``lack * variance`` in all.
-    cost = START_COST + EXCESS_COST * max(excess, 0)
+    cost = START_COST + EXCESS_COST * max(excess - lack, 0)
     cheap = (8 * cost / (n_hidden * max(lack, 1e-6) * variance)) ** 0.5
     return Plan(step if excess >= lack else min(step, RESTING_STEP), min(scale, cheap), decay)
 

@@ -68,7 +68,7 @@ class BernoulliRBMCD(ReconstructMixin, Machine):
         variance of a row: the sum of m (1 - m) over features of mean m. It is smaller if few
         rows are fitted in the default number of passes, and at most 0.002 for gray rows in
         which there is nothing to learn: their features vary less together than binary units
-        do one by one.
+        do one by one. Without ``centered`` it is a quarter of that.
     batch_size : "auto" or int, default="auto"
         Number of rows in a minibatch, and number of persistent chains. "auto" is the number
         of rows divided by 600, at least 10 and at most 100. Small data need many small steps.

@@ -44,6 +44,7 @@ ROWS = 2000  # rows per block: processing all rows at once would take too much m
 # units that are 0 if the density is at most MAX_DENSITY and there are at least MIN_SPARSE
 # hidden units.
 MIN_FAST, MAX_DENSITY, MIN_SPARSE = 1e11, 0.25, 128
+UNCENTERED_STEP = 0.25  # step size without centering, which bears smaller ones, by that with it
 N_FILL = 20  # mean-field steps that fill missing values, and that find means of given weights
 WEIGHTS = ["components_", "intercept_hidden_", "intercept_visible_"]
 
@@ -86,12 +87,11 @@ class Machine(MinibatchEstimator):
             state = initial_state(mean, self.n_components, n_chains, seed, planned.scale)
             dtype = rows.working_dtype
         decay = planned.decay if self.weight_decay == "auto" else float(self.weight_decay)
+        step = planned.step if self.centered else planned.step * UNCENTERED_STEP
         workspace = self._workspaces(state, rows, seed, passes or 1, decay)
         holes = Holes(rows.shape, seed)
         n_before = getattr(self, "n_iter_", 0) if resume else 0
-        training = Training(
-            state, seed, dtype, workspace, planned.step, holes, n_before=n_before
-        )
+        training = Training(state, seed, dtype, workspace, step, holes, n_before=n_before)
         if self.verbose:
             some = chosen[:: -(-len(chosen) // VALIDATION_ROWS)]
             training.watch = partial(validation_score, rows=rows, chosen=some)
