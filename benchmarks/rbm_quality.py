@@ -72,7 +72,7 @@ def likelihoods(lines, X, test):
         machines[n_hidden, n_iter] = model
     source = {
         "algorithm": "cd", "n_gibbs_steps": 10, "batch_size": 16, "learning_rate": 0.1,
-        "centered": False, "schedule": "constant", "random_state": 0,
+        "centered": False, "schedule": "constant", "weight_decay": 0.0, "random_state": 0,
     }  # fmt: skip
     for n_hidden, n_iter in ((20, 3), (500, 2)):
         model, cpu = fit(BernoulliRBMCD(n_hidden, n_iter=n_iter, **source), X)

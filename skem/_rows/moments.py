@@ -37,12 +37,17 @@ class Moments:
 
     def check_observed(self) -> None:
         """Refuse features without any observed value."""
-        unseen = np.flatnonzero(self.weight == 0)
-        if len(unseen):
-            raise ValueError(
-                f"X has {len(unseen)} features without any observed value, the first at index "
-                f"{unseen[0]}: drop or fill them."
-            )
+        check_observed(self.weight)
+
+
+def check_observed(weight: Array) -> None:
+    """Refuse features whose observed values have a total weight of 0."""
+    unseen = np.flatnonzero(weight == 0)
+    if len(unseen):
+        raise ValueError(
+            f"X has {len(unseen)} features without any observed value, the first at index "
+            f"{unseen[0]}: drop or fill them."
+        )
 
 
 def moments(rows: Rows) -> Moments:

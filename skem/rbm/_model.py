@@ -92,42 +92,27 @@ def walk(params: Params, v: Array, n_steps: int, rng: np.random.Generator) -> Ar
     return v
 
 
-def impute(
-    params: Params,
-    known: Array,
-    mean: Array,
-    rng: np.random.Generator,
-    *,
-    n_chains: int,
-    n_steps: int,
-) -> Array:
-    """Return rows with NaN replaced by averages over Gibbs chains.
-
-    Missing units start at draws from the means, and observed units stay fixed. The
-    probabilities of the visible units are averaged over the second half of the steps.
-    """
-    missing, total = np.isnan(known), np.zeros_like(known)
-    for _ in range(n_chains):
-        v = np.where(missing, draw(np.broadcast_to(mean, known.shape), rng), known)
-        for step in range(n_steps):
-            h = draw(hidden_probabilities(params, v), rng)
-            p = visible_probabilities(params, h)
-            if step >= n_steps // 2:
-                total += p
-            v = np.where(missing, draw(p, rng), known)
-    total /= n_chains * (n_steps - n_steps // 2)
-    return np.where(missing, total, known)
-
-
 def free_energy(params: Params, v: Any) -> Array:
     """Return F(v), (n,); v may be sparse."""
     return -(v @ params.visible) - np.logaddexp(0, v @ params.weights + params.hidden).sum(1)
 
 
-def pseudo_log_likelihood(params: Params, v: Array, features: Any = None) -> Array:
+def sum_softplus(inputs: Array) -> Array:
+    """Return sum_j log(1 + exp(inputs_j)) of each row, with one log for a group of factors."""
+    if np.abs(inputs).max(initial=0) >= MAX_EXPONENT:
+        return np.logaddexp(0, inputs).sum(1)
+    factors = np.exp(inputs)
+    factors += 1
+    return _log_of_products(factors)
+
+
+def pseudo_log_likelihood(
+    params: Params, v: Array, features: Any = None, observed: Array | None = None
+) -> Array:
     """Return sum_i log p(v_i | other units), (n,), for binary v.
 
-    With ``features``, the sum is estimated from these units only.
+    With ``features``, the sum is estimated from these units only. With ``observed``, a mask of
+    the shape of v, the sum is over the observed units.
     """
     inputs = v @ params.weights + params.hidden
     energy = free_energy(params, v)
@@ -138,7 +123,7 @@ def pseudo_log_likelihood(params: Params, v: Array, features: Any = None) -> Arr
         change = 1 - 2 * v[:, i]
         flipped = -(v @ params.visible) - change * params.visible[i]
         flipped -= np.logaddexp(0, inputs + change[:, None] * row).sum(1)
-        out += log_expit(flipped - energy)
+        out += log_expit(flipped - energy) * (1 if observed is None else observed[:, i])
     return out * (v.shape[1] / len(chosen))
 
 
@@ -153,7 +138,7 @@ def exact_log_partition(params: Params) -> float:
         params = params.transposed
     params = params.astype(float)
     m = len(params.hidden)
-    first, second = _states(m // 2), _states(m - m // 2)
+    first, second = binary_states(m // 2), binary_states(m - m // 2)
     x = first @ params.weights[:, : m // 2].T
     y = second @ params.weights[:, m // 2 :].T + params.visible
     x_bias, y_bias = first @ params.hidden[: m // 2], second @ params.hidden[m // 2 :]
@@ -192,7 +177,7 @@ def _log_sum(x: Array, y: Array) -> Array:
     return np.logaddexp(0, x + y).sum(1)
 
 
-def _states(n: int) -> Array:
+def binary_states(n: int) -> Array:
     """Return all binary vectors of length n, (2^n, n)."""
     return (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(float)
 
@@ -259,5 +244,5 @@ def _anneal(
 def _log_of_products(factors: Array) -> Array:
     """Return the sum of the logs of each row, with one log for a group of factors."""
     whole = factors.shape[1] // GROUP * GROUP
-    products = factors[:, :whole].reshape(len(factors), -1, GROUP).prod(2)
+    products = factors[:, :whole].reshape(len(factors), whole // GROUP, GROUP).prod(2)
     return np.log(products).sum(1, dtype=float) + np.log(factors[:, whole:]).sum(1, dtype=float)

@@ -1,4 +1,4 @@
-"""Preparation of rows for the machine: dense and complete rows, and their means."""
+"""What the machine needs to know of its rows: dense blocks, means, density and range."""
 
 from typing import Any
 
@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 from scipy.sparse import issparse
 
-from skem._rows.moments import moments
+from skem._rows.moments import check_observed, moments
 from skem._rows.parts import LocalRows, Weights, working_dtype
-from skem._typing import Array, Indices
-from skem.rbm._model import Params, hidden_probabilities, visible_probabilities
+from skem._typing import Array
 
 DENSITY_ROWS = 1000  # rows that give the density with an error of a few per cent
 
@@ -42,6 +41,7 @@ def mean_of(rows: LocalRows) -> Array:
     total, seen = rows.fold(_sums_of)
     mean: Array = total / np.where(seen > 0, seen, 1)
     if np.isfinite(mean).all():
+        check_observed(seen)
         return mean
     found = moments(rows)
     found.check_observed()
@@ -63,20 +63,3 @@ def _sums_of(X: Any, weight: Weights) -> Array:
     own = np.asarray(weight).astype(working_dtype(X))  # contiguous, as BLAS needs
     total = own @ X
     return np.stack([total, np.full_like(total, own.sum())])
-
-
-def complete(rows: LocalRows, index: Indices, params: Params, mean: Array) -> Array:
-    """Return the rows ``index`` in float32; one mean-field step fills missing values."""
-    return filled(dense(rows[index], np.float32), params, mean)
-
-
-def filled(v: Array, params: Params, mean: Array, n_steps: int = 1) -> Array:
-    """Fill missing values by mean-field steps that start from the mean."""
-    missing = np.isnan(v)
-    if not missing.any():
-        return v
-    known, v = v, np.where(missing, mean, v)
-    for _ in range(n_steps):
-        p = visible_probabilities(params, hidden_probabilities(params, v))
-        v = np.where(missing, p, known)
-    return v

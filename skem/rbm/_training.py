@@ -21,9 +21,17 @@ from scipy.linalg.blas import sgemm
 
 from skem._base.minibatch import batches
 from skem._rows.parts import LocalRows
-from skem._typing import Array, Indices
-from skem.rbm._model import Params, pseudo_log_likelihood, sigmoid
-from skem.rbm._rows import complete
+from skem._typing import AnyArray, Array, Indices
+from skem.rbm._model import (
+    Params,
+    draw,
+    hidden_probabilities,
+    pseudo_log_likelihood,
+    sigmoid,
+    visible_probabilities,
+)
+from skem.rbm._observed import mean_field
+from skem.rbm._rows import dense
 
 # Rate of the moving means. The average of the parameters covers about the last AVERAGE_SPAN
 # updates, and is computed every AVERAGE_EVERY updates.
@@ -33,6 +41,9 @@ MAX_BIAS = 1e6  # a larger bias means divergence: the sigmoid saturates near 100
 # score then takes less time than a pass.
 VALIDATION_ROWS, VALIDATION_FEATURES = 1000, 16
 LIMIT = 0.01  # smallest distance of the means from 0 and 1 when initial biases are computed
+# Gibbs steps that draw the missing values of a row: the first time, and each time later.
+FIRST_FILL, LATER_FILL = 10, 2
+VALIDATION_FILL = 20  # mean-field steps that fill missing values of validation rows
 
 
 class Purpose(IntEnum):
@@ -42,6 +53,8 @@ class Purpose(IntEnum):
     UNITS = 2
     ORDER = 3
     VALIDATION = 4
+    FILL = 5
+    CHAINS = 6
 
 
 @dataclass
@@ -68,15 +81,38 @@ class Options:
     decay: float = 0.0
 
 
-def initial_state(mean: Array, n_hidden: int, n_chains: int, seed: int) -> State:
-    """Return small weights, visible biases at the logits of the mean, and random chains."""
+def initial_state(
+    mean: Array, n_hidden: int, n_chains: int, seed: int, scale: float = 0.01
+) -> State:
+    """Return a machine of almost independent units with these means, and random chains.
+
+    The rows or the columns of the weights, whichever are fewer, are orthogonal. The hidden
+    units then see all directions of the rows. To second order, visible units i and j are
+    coupled by sum_h W_ih W_jh / 4, which is 0 if there are at least as many hidden as visible
+    units. The biases make each unit as probable as it is on average.
+    """
     rng = generator(Purpose.WEIGHTS, seed)
     mean = np.clip(mean, LIMIT, 1 - LIMIT).astype(np.float32)
-    weights = 0.01 * rng.standard_normal((len(mean), n_hidden), np.float32)
-    params = Params(weights, np.log(mean / (1 - mean)), np.zeros(n_hidden, np.float32))
-    chains = (rng.random((n_chains, n_hidden)) < 0.5).astype(np.float32)
+    weights = scale * _orthogonal(rng, len(mean), n_hidden)
+    visible = np.log(mean / (1 - mean)) - weights.sum(1) / 2
+    params = Params(weights, visible, -(mean @ weights))
+    chains = random_chains(n_chains, n_hidden, seed)
     half = np.full(n_hidden, 0.5, np.float32)
     return resumed_state(params, params, chains, mean, half)
+
+
+def random_chains(n_chains: int, n_hidden: int, seed: int) -> Array:
+    """Return hidden units that are 0 or 1 with probability 1/2."""
+    uniform = generator(Purpose.CHAINS, seed).random((n_chains, n_hidden))
+    return (uniform < 0.5).astype(np.float32)
+
+
+def _orthogonal(rng: np.random.Generator, n_visible: int, n_hidden: int) -> Array:
+    """Return a random matrix with orthogonal rows or columns and a mean square of 1."""
+    few, many = sorted((n_visible, n_hidden))
+    q, r = np.linalg.qr(rng.standard_normal((many, few), np.float32))
+    q *= np.sign(r.diagonal()) * np.float32(many**0.5)
+    return q if n_visible == many else np.ascontiguousarray(q.T)
 
 
 def resumed_state(
@@ -202,6 +238,8 @@ def gradient_step(
     v[n + m], h[n + m] = mu, -dh
     v[n + m + 1], h[n + m + 1] = dv, -lam
     weights = np.concatenate([signed, np.ones(2, np.float32)])
+    if options.decay:
+        _shift_biases(params, mu, lam, rate * options.decay)
     db, dc = dv - (weights * (h @ lam)) @ v, dh - (weights * (v @ mu)) @ h
     space.ascend(weights, rate)
     params.visible[:] += rate * db
@@ -209,6 +247,49 @@ def gradient_step(
     state.n_updates += 1
     if state.n_updates % AVERAGE_EVERY == 0:
         _average(state)
+
+
+class Holes:
+    """The drawn values of missing units, which continue from pass to pass.
+
+    A missing value is drawn from its distribution given the observed units of its row. Its
+    expectation would have no covariance with other units. The draws of a row are kept, one bit
+    for each feature, so that the Gibbs chains mix in the course of a fit.
+    """
+
+    def __init__(self, shape: tuple[int, ...], seed: int) -> None:
+        self._shape, self._seed = shape, seed
+        self._bits: AnyArray | None = None
+        self._known: AnyArray = np.zeros(0, bool)
+
+    def filled(self, v: Array, index: Indices, state: State) -> Array:
+        """Return the rows ``v``, whose indices are ``index``, with drawn missing units."""
+        missing = np.isnan(v)
+        if not missing.any():
+            return v
+        if self._bits is None:
+            self._bits = np.zeros((self._shape[0], -(-self._shape[1] // 8)), np.uint8)
+            self._known = np.zeros(self._shape[0], bool)
+        rng = generator(Purpose.FILL, self._seed, state.n_updates)
+        known = self._known[index]
+        start = draw(np.broadcast_to(state.visible_mean, v.shape), rng)
+        start[known] = np.unpackbits(self._bits[index[known]], axis=1, count=v.shape[1])
+        drawn = np.where(missing, start, v)
+        for _ in range(LATER_FILL if known.all() else FIRST_FILL):
+            h = draw(hidden_probabilities(state.params, drawn), rng)
+            drawn = np.where(missing, draw(visible_probabilities(state.params, h), rng), v)
+        self._bits[index] = np.packbits(drawn > 0.5, axis=1)
+        self._known[index] = True
+        return drawn
+
+
+def _shift_biases(params: Params, mu: Array, lam: Array, share: float) -> None:
+    """Keep the mean inputs of the units when the weights shrink by ``share``.
+
+    The decay is then that of the centered weights in (v - mu)'W (h - lam).
+    """
+    params.visible[:] += share * (params.weights @ lam)
+    params.hidden[:] += share * (mu @ params.weights)
 
 
 @dataclass
@@ -219,6 +300,9 @@ class Training:
     seed: int
     dtype: np.dtype  # dtype of the fitted attributes
     workspace: Callable[[int], Workspace]  # from batch size to workspace
+    step: float  # the initial step size
+    holes: Holes
+    watch: Callable[["Training"], float] | None = None  # what to print after a pass
     n_before: int = 0  # number of passes in earlier fits
     n_passes: int = 0
 
@@ -250,7 +334,7 @@ def epoch(
     mean_weight = weight[chosen[order]].mean()
     for index in batches(rows, chosen[order], batch_size):
         own = weight[index]
-        batch = complete(rows, index, state.params, state.visible_mean)
+        batch = training.holes.filled(dense(rows[index], np.float32), index, state)
         weights = (own / own.sum()).astype(np.float32)
         share = own.sum() / (mean_weight * len(own))  # batches of small weight: short steps
         space = training.workspace(len(index))
@@ -262,11 +346,16 @@ def epoch(
 
 
 def validation_score(training: Training, rows: LocalRows, chosen: Indices) -> float:
-    """Estimate the pseudo-log-likelihood of the chosen rows from a fixed set of features."""
+    """Estimate the pseudo-log-likelihood of the chosen rows from a fixed set of features.
+
+    Missing values are filled by mean field, and are not scored.
+    """
     state, chosen = training.state, chosen[:VALIDATION_ROWS]
-    v = np.rint(complete(rows, chosen, state.average, state.visible_mean))
+    given = dense(rows[chosen], np.float32)
+    v = np.rint(mean_field(state.average, given, state.visible_mean, VALIDATION_FILL))
     order = np.random.Generator(np.random.SFC64(0)).permutation(v.shape[1])
-    each = pseudo_log_likelihood(state.average, v, order[:VALIDATION_FEATURES])
+    order = order[:VALIDATION_FEATURES]
+    each = pseudo_log_likelihood(state.average, v, order, ~np.isnan(given))
     return float(np.average(each, weights=np.asarray(rows.weight)[chosen]))
 
 

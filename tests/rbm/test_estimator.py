@@ -241,10 +241,10 @@ def test_compiled_fits_are_as_good(monkeypatch):
     X = (load_digits().data > 12).astype(float)
     options = {"n_iter": 40, "batch_size": 60, "random_state": 0, "learning_rate": 0.2}
     found = [BernoulliRBMCD(16, **options).fit(X).score(X)]
-    monkeypatch.setattr("skem.rbm._estimator.MIN_FAST", 0)
-    monkeypatch.setattr("skem.rbm._estimator.MIN_SPARSE", 0)
+    monkeypatch.setattr("skem.rbm._machine.MIN_FAST", 0)
+    monkeypatch.setattr("skem.rbm._machine.MIN_SPARSE", 0)
     for density, n_jobs in ((0.0, 1), (1.0, 1), (1.0, 2)):
-        monkeypatch.setattr("skem.rbm._estimator.MAX_DENSITY", density)
+        monkeypatch.setattr("skem.rbm._machine.MAX_DENSITY", density)
         found.append(BernoulliRBMCD(16, **options, n_jobs=n_jobs).fit(X).score(X))
     assert np.ptp(found) < 0.35
     base = X.mean(0).clip(1e-3, 1 - 1e-3)
@@ -453,7 +453,7 @@ def test_an_interrupted_fit_keeps_what_it_has(digits, monkeypatch):
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("skem.rbm._estimator.validation_score", stop)
+    monkeypatch.setattr("skem.rbm._machine.validation_score", stop)
     with pytest.warns(ConvergenceWarning, match="interrupted after 1 iteration"):
         model = BernoulliRBMCD(4, n_iter=3, early_stopping=True, random_state=0).fit(digits)
     assert np.isfinite(model.score(digits))

@@ -1,0 +1,106 @@
+"""What the defaults of the machine are, given what is known before a fit.
+
+The constants were chosen on binary and gray tables and images of 100 to 60,000 rows and 4 to
+784 features. ``benchmarks/defaults.py`` compares the result with scikit-learn's settings.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from skem._rows.parts import LocalRows
+from skem._typing import Array
+from skem.rbm._rows import dense
+
+MIN_BATCH, MAX_BATCH, N_BATCHES = 10, 100, 600  # N_BATCHES minibatches in a pass, if possible
+# Small data can bear fewer updates before the machine learns single rows: their number is
+# UPDATES_PER_ROOT times the root of the number of rows, up to MAX_UPDATES, and at least
+# MIN_PASSES passes.
+UPDATES_PER_ROOT, MAX_UPDATES, MIN_PASSES = 100, 6000, 10
+# The step size is STEP / (variance of a row * root of the number of hidden units), at most
+# MAX_STEP: the gradient grows with both.
+STEP, MAX_STEP = 120.0, 0.4
+# With the default number of passes, the step size times the number of updates is at most
+# PACE * number of rows / variance of a row, or MIN_PACE: wide rows, if few, are soon learned by
+# heart.
+PACE, MIN_PACE = 12.0, 60.0
+MIN_VARIANCE = 1e-3  # of constant rows
+# Limits of the starting weights, and of the standard deviation of the inputs to hidden units:
+# fewer hidden than visible units cannot start uncoupled, so they start smaller.
+MAX_WEIGHT, TOTAL_WEIGHT, MAX_INPUT, MAX_COUPLED_INPUT = 0.5, 4.0, 1.0, 0.5
+# The excess and the lack of the rows are defined in ``dependence``. If the lack is larger,
+# there is nothing that a machine can learn, and a step of RESTING_STEP hardly changes the
+# starting weights. They may cost START_COST nats, and EXCESS_COST more for each unit of excess
+# beyond the lack.
+RESTING_STEP = 0.002
+START_COST, EXCESS_COST = 0.02, 3.0
+# Weight decay is DECAY * variance of a row / number of rows, within limits. It keeps long fits
+# to few rows from divergence, and its cost in nats is small.
+DECAY, MIN_DECAY, MAX_DECAY = 0.03, 1e-4, 0.005
+SAMPLE_ROWS, SAMPLE_FEATURES = 1000, 500  # rows and features that are looked at
+
+
+class Plan(NamedTuple):
+    """The defaults of a fit."""
+
+    step: float  # the initial step size
+    scale: float  # standard deviation of the starting weights
+    decay: float  # weight decay
+
+
+def batch_size(n_rows: int) -> int:
+    """Return the number of rows in a minibatch."""
+    return min(MAX_BATCH, max(MIN_BATCH, n_rows // N_BATCHES))
+
+
+def n_passes(n_rows: int, size: int) -> int:
+    """Return the number of passes over the rows."""
+    n_updates = min(MAX_UPDATES, UPDATES_PER_ROOT * n_rows**0.5)
+    return max(MIN_PASSES, -int(-n_updates // -(-n_rows // size)))
+
+
+def plan(
+    mean: Array, n_hidden: int, rows: LocalRows | None = None, n_updates: int | None = None
+) -> Plan:
+    """Return the defaults for units with these means.
+
+    ``rows`` are all rows of a fit, and ``n_updates`` is their number if it is a default, too.
+    """
+    variance = max(float((mean * (1 - mean)).sum()), MIN_VARIANCE)
+    step = min(MAX_STEP, STEP / (variance * n_hidden**0.5))
+    limit = min(MAX_WEIGHT, TOTAL_WEIGHT / n_hidden**0.5)
+    spread = MAX_INPUT if n_hidden >= len(mean) else MAX_COUPLED_INPUT
+    if rows is None:
+        return Plan(step, min(limit, spread / variance**0.5), MIN_DECAY)
+    decay = min(MAX_DECAY, max(MIN_DECAY, DECAY * variance / rows.n_positive))
+    if n_updates:
+        step = min(step, max(MIN_PACE, PACE * rows.n_positive / variance) / n_updates)
+    excess, lack = dependence(rows)
+    scale = min(limit, spread / max((1 - lack) * variance, MIN_VARIANCE) ** 0.5)
+    # A hidden unit with small weights w adds (w'(v - mean))^2 / 8 to log p*(v). The squares are
+    # larger in states of the machine than in gray rows, by ``lack * variance`` in all.
+    cost = START_COST + EXCESS_COST * max(excess - lack, 0)
+    cheap = (8 * cost / (n_hidden * max(lack, 1e-6) * variance)) ** 0.5
+    return Plan(step if excess >= lack else min(step, RESTING_STEP), min(scale, cheap), decay)
+
+
+def dependence(rows: LocalRows) -> tuple[float, float]:
+    """Return the excess of the rows in common variance, and their lack of single variance.
+
+    Binary units with the means m of the features have the variances m (1 - m). The excess is
+    the largest eigenvalue of the covariance of the features minus these variances, in units of
+    their mean. If it is negative, the likelihood has a maximum at weights of 0. The lack is
+    the share of these variances that the features do not have; it is 0 for binary rows.
+    """
+    X, weight = rows.every(max(1, len(rows) // SAMPLE_ROWS))
+    X = dense(X, float)
+    X = X[:, :: max(1, X.shape[1] // SAMPLE_FEATURES)]
+    seen = ~np.isnan(X)
+    weighted = seen * np.asarray(weight)[:, None]
+    mean = (weighted * np.nan_to_num(X)).sum(0) / np.maximum(weighted.sum(0), 1e-12)
+    X = np.where(seen, X - mean, 0)
+    covariance = (X.T * weight) @ X / np.maximum(weighted.T @ seen, 1e-12)
+    binary = mean * (1 - mean)
+    largest = np.linalg.eigvalsh(covariance - np.diag(binary))[-1]
+    lack = 1 - covariance.diagonal().sum() / max(binary.sum(), 1e-12)
+    return float(largest / max(binary.mean(), 1e-12)), float(np.clip(lack, 0, 1))
