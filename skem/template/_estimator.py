@@ -387,7 +387,7 @@ class ShiftedTemplateEM(EMEstimator):
         kinds, run, params = self._starts_to_compare(), None, None
 
         def run_from(params: Params, max_iter: int) -> Run:
-            return self._run_em(model, passes, params, rows, max_iter)
+            return self._run_em(model, passes, params, max_iter)
 
         try:
             if kinds:
