@@ -225,7 +225,7 @@ class LatentImputer(
                 )
             values, y = values[complete], _safe_rows(y, complete)
             routed = {name: _safe_rows(value, complete) for name, value in routed.items()}
-        return model.fit(values, **({} if y is None else {"y": y}), **routed)
+        return model.fit(values, y, **routed)
 
     @rowwise
     def transform(self, X: ArrayLike) -> Any:
@@ -426,4 +426,6 @@ def _with_flags(X: Any, flags: Mask, names: AnyArray) -> Any:
     own = names[len(names) - flags.shape[1] :]
     if hasattr(X, "iloc"):
         return X.assign(**dict(zip(own, flags.T, strict=True)))
-    return X.with_columns(**{name: type(X)({name: flag})[name] for name, flag in zip(own, flags.T, strict=True)})
+    return X.with_columns(
+        **{name: type(X)({name: flag})[name] for name, flag in zip(own, flags.T, strict=True)}
+    )

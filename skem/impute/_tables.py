@@ -44,7 +44,10 @@ class Column:
         number = {category: i for i, category in enumerate(self.categories)}
         unknown = -2 if self.has_rare else -1
         index = np.array(
-            [-1 if gap else number.get(v, unknown) for v, gap in zip(values, missing, strict=True)],
+            [
+                -1 if gap else number.get(v, unknown)
+                for v, gap in zip(values, missing, strict=True)
+            ],
             dtype=int,
         )
         first = 1 if self.n_codes == 1 else 0
@@ -126,7 +129,7 @@ class Table:
             filled.append(objects)
         if hasattr(X, "columns"):
             return frame_like(X, filled, self.columns)
-        dtype = np.result_type(*filled) if is_number_array(X) else object
+        dtype = codes.dtype if is_number_array(X) else object
         out = np.empty((len(codes), len(filled)), dtype=dtype)
         for j, values in enumerate(filled):
             out[:, j] = values

@@ -440,9 +440,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
                 outcome = first_to_hold(
                     search,
                     search.starts(given, rng, self.n_init, self.n_jobs),
-                    lambda params: self._run_em(
-                        model, passes, params, self.max_iter, **rule
-                    ),
+                    lambda params: self._run_em(model, passes, params, self.max_iter, **rule),
                     is_final=given.means is not None,
                 )
             except KeyboardInterrupt:
