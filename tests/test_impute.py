@@ -344,9 +344,13 @@ def test_wrong_categories_are_named():
     for wrong in ("auto", ["nothing"], [17], [0.5]):
         with pytest.raises(ValueError, match="categorical_features"):
             LatentImputer(categorical_features=wrong).fit(holes)
+    empty = holes.assign(text=pd.array([None] * 400, dtype="str"))
     with pytest.raises(ValueError, match="column 1 of X has no observed category"):
-        LatentImputer().fit(holes.assign(text=pd.array([None] * 400, dtype="str")))
-    imputer = LatentImputer().fit(holes)
+        LatentImputer(categorical_features=["text"]).fit(empty)
+    kept = LatentImputer(BayesianGMM_MAP(1)).fit(empty)
+    assert "text" not in kept.transform(empty).columns
+    assert "text" not in kept.get_feature_names_out()
+    imputer = LatentImputer(BayesianGMM_MAP(1)).fit(holes)
     with pytest.raises(ValueError, match="feature names should match"):
         imputer.transform(holes[holes.columns[::-1]])
 

@@ -84,7 +84,7 @@ def fitting_of(estimator: Any, X: Any, rows: Rows, resume: bool) -> Fitting:
         probe = BaseEstimator()
         keep_features(probe, X)
     names = getattr(probe, "feature_names_in_", None)
-    features = {"n_features_in_": rows.shape[1]}
+    features: dict[str, Any] = {"n_features_in_": rows.shape[1]}
     # None hides names from an earlier fit
     if names is not None or hasattr(estimator, "feature_names_in_"):
         features["feature_names_in_"] = names

@@ -204,6 +204,8 @@ class LatentImputer(
                 raise ValueError("add_indicator=True needs X in memory.")
             indicator = MissingIndicator(error_on_new=False)
             self.indicator_ = indicator.fit(np.where(missing, np.nan, 0.0))
+        if table is not None:
+            low, high = table.spread(low, -np.inf), table.spread(high, np.inf)
         self._table, self._empty, self._low, self._high = table, empty, low, high
         self.estimator_ = model
         keep_features(self, X)
@@ -246,23 +248,24 @@ class LatentImputer(
         check_is_fitted(self)
         rows, missing = self._encoded(X, self._table, reset=False)
         values = np.asarray(rows.given, working_dtype(rows.given))
-        filled = self._filled(values)
-        kept = np.ones(len(self._low), dtype=bool)
+        out = self._filled(values)
         if self._table is not None:
-            kept[:] = ~self._empty[[place.start for place in self._table.of_codes]]
-            filled = self._table.decode(X, filled, missing)
-        else:
-            kept = ~self._empty
-        out = filled
-        if not (kept.all() or self.keep_empty_features):
-            out = _columns(filled, np.flatnonzero(kept))
+            out = self._table.decode(X, out, missing)
+        if not self.keep_empty_features and self._empty.any():
+            out = _columns(out, np.flatnonzero(~self._empty_features()))
         if not self.add_indicator:
             return out
-        return _with_flags(
-            out,
-            self.indicator_.transform(np.where(missing, np.nan, 0.0)),
-            self.get_feature_names_out(),
-        )
+        assert missing is not None
+        flags = self.indicator_.transform(np.where(missing, np.nan, 0.0))
+        return _with_flags(out, flags, self.get_feature_names_out())
+
+    def _empty_features(self) -> Mask:
+        """Return whether each feature of X had no observed value in fit."""
+        if self._table is None:
+            return self._empty
+        starts = [place.start for place in self._table.of_codes]
+        found: Mask = self._empty[starts]
+        return found
 
     def _filled(self, values: Array) -> Array:
         """Return the codes (n, n_codes) without NaN."""
@@ -274,18 +277,7 @@ class LatentImputer(
             found = impute(self.estimator_, own)
         filled = np.zeros(values.shape, values.dtype)
         filled[:, ~self._empty] = found
-        if self._table is None:
-            filled = np.clip(filled, self._low, self._high)
-        else:
-            for place, low, high, is_number in zip(
-                self._table.of_codes,
-                self._low,
-                self._high,
-                self._table.is_numeric,
-                strict=True,
-            ):
-                if is_number:
-                    filled[:, place] = np.clip(filled[:, place], low, high)
+        filled = np.clip(filled, self._low, self._high)
         complete: Array = np.where(np.isnan(values), filled, values)
         return complete.astype(values.dtype, copy=False)
 
@@ -304,12 +296,7 @@ class LatentImputer(
         """
         check_is_fitted(self)
         names: AnyArray = super().get_feature_names_out(input_features)
-        own = names
-        if not self.keep_empty_features and self._empty.any():
-            starts = range(len(names))
-            if self._table is not None:
-                starts = [place.start for place in self._table.of_codes]
-            own = names[~self._empty[list(starts)]]
+        own = names if self.keep_empty_features else names[~self._empty_features()]
         if not self.add_indicator:
             return own
         return np.concatenate([own, self.indicator_.get_feature_names_out(names)])

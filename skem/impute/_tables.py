@@ -86,6 +86,12 @@ class Table:
         """Whether each column holds numbers."""
         return np.array([column.categories is None for column in self.columns])
 
+    def spread(self, values: Array, other: float) -> Array:
+        """Return a number for each code: that of its column of numbers, or ``other``."""
+        counts = [column.n_codes for column in self.columns]
+        found: Array = np.repeat(np.where(self.is_numeric, values, other), counts)
+        return found
+
     def encode(self, X: Any) -> tuple[Array, Mask]:
         """Return X as numbers (n, n_codes), and which cells of X are missing (n, D)."""
         codes, gaps = [], []
@@ -116,7 +122,7 @@ class Table:
         found: Array = values
         return found
 
-    def decode(self, X: Any, codes: Array, missing: Mask) -> Any:
+    def decode(self, X: Any, codes: Array, missing: Any) -> Any:
         """Return X with its missing cells filled from codes, in a container like X."""
         filled = []
         for j, (column, place) in enumerate(zip(self.columns, self.of_codes, strict=True)):
