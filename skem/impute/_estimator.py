@@ -186,7 +186,7 @@ class LatentImputer(
             check_model(self.estimator)
         table = table_of(X, self.categorical_features, self.missing_values)
         rows, missing = self._encoded(X, table, reset=True)
-        n_features = open_rows(X).shape[1] if table is None else len(table.columns)
+        n_features = rows.shape[1] if table is None else len(table.columns)
         low, high = self._limits(n_features)
         empty = np.zeros(rows.shape[1], dtype=bool)
         if missing is not None:

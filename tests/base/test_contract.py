@@ -444,11 +444,12 @@ def test_early_stopping_returns_to_the_best(name, X):
         kept[len(kept)] = fitted.transform(X)
         return (1.0, 2.0, 1.5)[len(kept) - 1]
 
-    stopping = EarlyStopping(X[:30], scoring=scoring, n_no_change=1)
+    stopping = EarlyStopping(scoring=scoring, n_no_change=1)
     model.set_callbacks(stopping).fit(X)
     assert model.n_iter_ == len(stopping.records) == 3
-    np.testing.assert_allclose(model.transform(X[:30]), kept[1], atol=1e-6)
-    assert np.abs(kept[2] - kept[1]).max() > 1e-6
+    found = model.transform(X)
+    to_best, to_last = (np.abs(found - kept[i]).max() for i in (1, 2))
+    assert to_best < 1e-3 * to_last
     if name not in MINIBATCHES:
         assert model.lower_bound_ == model.lower_bounds_[1]
 
