@@ -71,7 +71,9 @@ for name, color in zip(("north", "west", "east"), ("C0", "C1", "C2"), strict=Tru
     for correct, marker in ((True, "o"), (False, "x")):
         some = own & cells & (right == correct)
         label = name if correct else None
-        ax.scatter(filled["bill"][some], filled["depth"][some], 40, color, marker=marker, label=label)
+        ax.scatter(
+            filled["bill"][some], filled["depth"][some], 40, color, marker=marker, label=label
+        )
 ax.set(xlabel="bill, mm", ylabel="depth, mm")
 ax.legend(title="filled species")
 plt.show()

@@ -86,7 +86,9 @@ class Patience:
 
     def begin(self, score: float, snapshot: Any) -> None:
         """Set the score to beat, and what is kept if no score beats it."""
-        self.best, self.kept, self.risen = score, snapshot, score
+        self.kept = snapshot
+        if not math.isnan(score):
+            self.best, self.risen = score, score
 
     def note(self, score: float, snapshot: Callable[[], Any] = lambda: None) -> bool:
         """Record a score, with a snapshot if it is the best; return whether to stop.

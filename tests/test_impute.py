@@ -118,7 +118,7 @@ def test_observed_values_stay(X):
 
 def test_models_of_others(holes):
     class Toy(BaseEstimator):
-        def fit(self, X, y=None, foo=None, sample_weight=None):
+        def fit(self, X, foo=None, sample_weight=None):
             self.mean_, self.foo_ = np.average(X, axis=0, weights=sample_weight), foo
             return self
 
@@ -443,6 +443,13 @@ def test_draws_have_the_conditional_moments(kind):
 
 
 def test_only_mixtures_draw(X):
+    own = LatentImputer(
+        BayesianGMM_MAP(2, random_state=0), sample_posterior=True, random_state=0
+    )
+    rows = np.array([[5.0, 3.5, np.nan, 0.2], [np.nan] * 4])
+    one, two = own.fit(X).transform(rows), own.set_params(random_state=1).transform(rows)
+    assert (one != two).sum() == 5
+    assert np.isfinite(LatentImputer(sample_posterior=True).fit(X).transform(rows)).all()
     imputer = LatentImputer(VAEEstimator(max_iter=1), sample_posterior=True)
     with pytest.raises(TypeError, match="VAEEstimator"):
         imputer.fit(X).transform(X)

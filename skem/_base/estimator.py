@@ -34,7 +34,6 @@ __all__ = [
     "LatentEstimator",
     "ReconstructMixin",
     "StrOptions",
-    "check_features",
     "check_is_fitted",
     "hooks",
     "keep_features",
@@ -61,11 +60,6 @@ def warn(message: str, category: type[Warning] = ConvergenceWarning) -> None:
 def keep_features(estimator: Any, X: Any) -> None:
     """Set ``n_features_in_`` and, where X has names, ``feature_names_in_``."""
     validate_data(estimator, open_rows(X).outline(), reset=True, skip_check_array=True)
-
-
-def check_features(estimator: Any, X: Any) -> None:
-    """Raise an error if X has other features than the fit, by number or by name."""
-    validate_data(estimator, open_rows(X).outline(), reset=False, skip_check_array=True)
 
 
 @dataclass

@@ -26,10 +26,11 @@ from sklearn.utils.metadata_routing import (
     process_routing,
 )
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import has_fit_parameter
 
-from skem._base.estimator import DocLinkMixin, check_features, check_is_fitted, keep_features
+from skem._base.estimator import DocLinkMixin, check_is_fitted, keep_features
 from skem._base.input import check_rows, check_weights
-from skem._base.streams import rowwise
+from skem._base.streams import check_outline, rowwise
 from skem._rows import open_rows
 from skem._rows.parts import Rows, working_dtype
 from skem._typing import AnyArray, Array, Mask
@@ -196,12 +197,15 @@ class LatentImputer(
         if empty.any():
             rows = open_rows(rows.given[:, ~empty])
         routed = self._routed("fit", params)
-        if self.sample_posterior and self.estimator is not None:
-            self._check_draws(self.estimator)
+        if self.add_indicator and missing is None:
+            raise ValueError(
+                "add_indicator=True needs X in memory, but X is a file or a dask collection: "
+                "set it to False, or give an array."
+            )
         model = self._fitted(rows, y, routed)
-        if self.add_indicator:
-            if missing is None:
-                raise ValueError("add_indicator=True needs X in memory.")
+        if self.sample_posterior:
+            self._check_draws(model)
+        if self.add_indicator and missing is not None:
             indicator = MissingIndicator(error_on_new=False)
             self.indicator_ = indicator.fit(np.where(missing, np.nan, 0.0))
         if table is not None:
@@ -227,7 +231,9 @@ class LatentImputer(
                 )
             values, y = values[complete], _safe_rows(y, complete)
             routed = {name: _safe_rows(value, complete) for name, value in routed.items()}
-        return model.fit(values, y, **routed)
+        if has_fit_parameter(model, "y"):
+            routed = {"y": y, **routed}
+        return model.fit(values, **routed)
 
     @rowwise
     def transform(self, X: ArrayLike) -> Any:
@@ -385,7 +391,7 @@ class LatentImputer(
             own = isinstance(rows.given, np.ndarray)
             return rows, np.isnan(rows.given) if own else None
         if not reset:
-            check_features(self, X)
+            check_outline(self, open_rows(X), np.shape(X))
         codes, missing = table.encode(X)
         return open_rows(codes), missing
 

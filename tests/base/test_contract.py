@@ -477,6 +477,10 @@ def test_nan_is_no_rise(X):
     patience = Patience(n_no_change=1, tol=0)
     assert [patience.note(s) for s in (np.nan, 1, np.nan)] == [False, False, True]
     assert patience.best == 1
+    resumed = Patience(n_no_change=2, tol=0)
+    resumed.begin(np.nan, "before")
+    assert not resumed.note(1, lambda: "after")
+    assert resumed.kept == "after"
 
 
 def test_scorings_of_scikit_learn(X):
