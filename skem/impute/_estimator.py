@@ -388,8 +388,9 @@ class LatentImputer(
         """Return X as checked rows of numbers, and its missing cells if it is in memory."""
         if table is None:
             rows = check_rows(self, X, reset=reset)
-            own = isinstance(rows.given, np.ndarray)
-            return rows, np.isnan(rows.given) if own else None
+            # not of a file: its mask may be too large for memory
+            mask = rows.choose(np.isnan, lambda lazy: lambda given: None)
+            return rows, mask(rows.given)
         if not reset:
             check_outline(self, open_rows(X), np.shape(X))
         codes, missing = table.encode(X)
