@@ -71,7 +71,7 @@ class Patience:
     scores : list of float
         All scores.
     best : float or None
-        The last score that rose.
+        The highest score.
     kept : object
         The snapshot that was taken with it.
     """
@@ -81,14 +81,29 @@ class Patience:
     scores: list[float] = field(default_factory=list)
     best: float | None = None
     kept: Any = None
+    risen: float = -math.inf  # the last score that rose by more than tol
     n_worse: int = 0
 
+    def begin(self, score: float, snapshot: Any) -> None:
+        """Set the score to beat, and what is kept if no score beats it."""
+        self.kept = snapshot
+        if not math.isnan(score):
+            self.best, self.risen = score, score
+
     def note(self, score: float, snapshot: Callable[[], Any] = lambda: None) -> bool:
-        """Record a score, with a snapshot if it rose; return whether to stop."""
+        """Record a score, with a snapshot if it is the best; return whether to stop.
+
+        NaN never counts as a rise. Before the first number there is nothing to compare, so
+        NaN does not count against the patience either.
+        """
         self.scores.append(score)
+        if math.isnan(score) and self.best is None:
+            return False
         self.n_worse += 1
-        if self.best is None or score > self.best + self.tol:
-            self.best, self.kept, self.n_worse = score, snapshot(), 0
+        if self.best is None or score > self.risen + self.tol:
+            self.risen, self.n_worse = score, 0
+        if self.best is None or score > self.best:
+            self.best, self.kept = score, snapshot()
         return self.n_worse >= self.n_no_change
 
 

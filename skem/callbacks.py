@@ -2,16 +2,63 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import ArrayLike
+from sklearn.metrics import get_scorer
 
 from skem._base.input import check_count
 from skem._loop import Patience
 
 __all__ = ["EarlyStopping", "History"]
+
+Scorer = Callable[..., float]  # (estimator, X, y)
+
+
+def scorer_of(scoring: str | Callable[..., float] | None) -> Scorer:
+    """Return a function of an estimator, X and y."""
+    if scoring is None:
+        return lambda fitted, X, y: fitted.score(X) if y is None else fitted.score(X, y)
+    if isinstance(scoring, str):
+        return _named_scorer(scoring)
+    if not callable(scoring):
+        raise TypeError(
+            "scoring must be a callable, the name of a scorer of scikit-learn, or None, but it "
+            f"is {scoring!r}."
+        )
+    given: Any = scoring
+    try:
+        inspect.signature(given).bind(None, None, None)
+    except TypeError:  # it takes an estimator and X only
+        return lambda fitted, X, y: given(fitted, X)
+    except ValueError:  # it does not tell its signature
+        pass
+    return lambda fitted, X, y: given(fitted, X, y)
+
+
+def _named_scorer(name: str) -> Scorer:
+    scorer = get_scorer(name)
+
+    def score(fitted: Any, X: Any, y: Any) -> float:
+        if y is None:
+            raise ValueError(f"scoring={name!r} compares with y: give X and y to the callback.")
+        return float(scorer(fitted, X, y))
+
+    return score
+
+
+@dataclass
+class _Fit:
+    """A fit that goes on: its number, when it began, and how its scores rise."""
+
+    number: int
+    began: float
+    is_best: bool = False  # whether the last iteration has the best score
+    patience: Patience | None = None
 
 
 class History:
@@ -20,11 +67,15 @@ class History:
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features), default=None
-        Rows to score, for example held-out rows. None scores the rows of the fit.
-    scoring : callable, default=None
-        ``scoring(estimator, X)`` returns a number. None is the estimator's ``score``, in nats
-        (units of natural logarithm) per sample. ``GANEstimator`` needs a scoring: its own
-        score does not compare generators.
+        Rows to score, for example held-out rows. None scores the rows of the fit. If both
+        have feature names, the names must match.
+    y : array-like of shape (n_samples,), default=None
+        Labels of the rows in X, for a ``scoring`` that compares with them.
+    scoring : str or callable, default=None
+        A callable ``scoring(estimator, X, y)`` or ``scoring(estimator, X)`` returns a number;
+        so do the scorers of scikit-learn, which may be given by name. None is the
+        estimator's ``score``, in nats (units of natural logarithm) per sample.
+        ``GANEstimator`` needs a scoring: its own score does not compare generators.
     every : int, default=1
         Number of iterations between scores. A score takes a pass over the rows.
 
@@ -58,14 +109,17 @@ class History:
     def __init__(
         self,
         X: ArrayLike | None = None,
+        y: ArrayLike | None = None,
         *,
-        scoring: Callable[[Any, Any], float] | None = None,
+        scoring: str | Callable[..., float] | None = None,
         every: int = 1,
     ) -> None:
         check_count("every", every)
-        self.X, self.scoring, self.every = X, scoring, every
+        scorer_of(scoring)  # refuse a wrong one now, not in the middle of a fit
+        self.X, self.y, self.scoring, self.every = X, y, scoring, every
         self.records: list[dict[str, Any]] = []
-        self._began: dict[Any, tuple[int, float]] = {}
+        # fits that run at the same time stay apart; those in a search share their root
+        self._fits: dict[Any, _Fit] = {}
         self._n_fits = 0
 
     def setup(self, estimator: Any, context: Any) -> None:
@@ -78,7 +132,7 @@ class History:
         context : sklearn.callback.CallbackContext
             The fit.
         """
-        self._began[context.root_uuid] = self._n_fits, time.perf_counter()
+        self._fits[context] = _Fit(self._n_fits, time.perf_counter())
         self._n_fits += 1
 
     def teardown(self, estimator: Any, context: Any) -> None:
@@ -91,7 +145,7 @@ class History:
         context : sklearn.callback.CallbackContext
             The fit.
         """
-        self._began.pop(context.root_uuid, None)
+        self._fits.pop(context, None)
 
     def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
         """Do nothing.
@@ -105,7 +159,13 @@ class History:
         """
 
     def on_fit_task_end(
-        self, estimator: Any, context: Any, *, X: Any = None, fitted_estimator: Any = None
+        self,
+        estimator: Any,
+        context: Any,
+        *,
+        X: Any = None,
+        y: Any = None,
+        fitted_estimator: Any = None,
     ) -> bool:
         """Score the estimator after an iteration.
 
@@ -117,6 +177,8 @@ class History:
             The iteration.
         X : array-like
             The rows of the fit.
+        y : array-like
+            The labels of the fit, if it has any.
         fitted_estimator : callable or estimator
             The estimator as it is after the iteration.
 
@@ -125,22 +187,23 @@ class History:
         bool
             Whether to stop.
         """
-        iteration = context.task_id + 1 if context.task_name == "iteration" else 0
-        if iteration == 0 or iteration % self.every:
+        if context.task_name != "iteration":
             return False
-        rows = X if self.X is None else self.X
-        scored = self.scoring or (lambda fitted, rows: fitted.score(rows))
-        fit, began = self._began[context.root_uuid]
+        iteration, fit = context.task_id + 1, self._fits[context.parent]
+        fit.is_best = False
+        if iteration % self.every:
+            return False
+        rows = (X, y) if self.X is None else (self.X, self.y)
         record = {
-            "fit": fit,
+            "fit": fit.number,
             "iteration": iteration,
-            "seconds": time.perf_counter() - began,
-            "score": float(scored(fitted_estimator, rows)),
+            "seconds": time.perf_counter() - fit.began,
+            "score": float(scorer_of(self.scoring)(fitted_estimator, *rows)),
         }
         self.records.append(record)
-        return self._stops(record)
+        return self._stops(record, fit)
 
-    def _stops(self, record: dict[str, Any]) -> bool:
+    def _stops(self, record: dict[str, Any], fit: _Fit) -> bool:
         """Return whether the fit stops after this record."""
         return False
 
@@ -148,22 +211,27 @@ class History:
 class EarlyStopping(History):
     """Stop a fit when the score of held-out rows no longer rises.
 
-    The fit keeps the last parameters. The parameter ``early_stopping``, if the estimator has
-    it, also returns to the best ones.
+    At its end, the fit returns to the parameters with the best score, whether it was stopped
+    or not. ``n_iter_`` and the other histories of the fit count all iterations.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features), default=None
-        Held-out rows. None scores the rows of the fit.
-    scoring : callable, default=None
-        ``scoring(estimator, X)`` returns a number. None is the estimator's ``score``, in nats
-        (units of natural logarithm) per sample.
+        Held-out rows. None scores the rows of the fit. If both have feature names, the names
+        must match.
+    y : array-like of shape (n_samples,), default=None
+        Labels of the rows in X, for a ``scoring`` that compares with them.
+    scoring : str or callable, default=None
+        A callable ``scoring(estimator, X, y)`` or ``scoring(estimator, X)`` returns a number;
+        so do the scorers of scikit-learn, which may be given by name. Greater is better.
+        None is the estimator's ``score``, in nats (units of natural logarithm) per sample.
     every : int, default=1
         Number of iterations between scores.
     n_no_change : int, default=5
-        The number of scores without a rise after which to stop.
+        The number of scores without a rise after which to stop. NaN is no rise; before the
+        first number it is not counted.
     tol : float, default=1e-3
-        The smallest rise that counts.
+        The smallest rise that counts. Smaller rises add up.
 
     Attributes
     ----------
@@ -173,6 +241,15 @@ class EarlyStopping(History):
     See Also
     --------
     History : Record scores and go on.
+
+    Notes
+    -----
+    A step size that falls over the planned iterations, such as the one-cycle schedule of
+    ``BernoulliRBMCD``, brings much of the gain near the end. A stop before that keeps a model
+    that the full fit would have passed: choose a constant step size, or fewer iterations
+    rather than an early stop.
+
+    Estimators of other packages are stopped too, but they keep their last parameters.
 
     Examples
     --------
@@ -188,18 +265,36 @@ class EarlyStopping(History):
     def __init__(
         self,
         X: ArrayLike | None = None,
+        y: ArrayLike | None = None,
         *,
-        scoring: Callable[[Any, Any], float] | None = None,
+        scoring: str | Callable[..., float] | None = None,
         every: int = 1,
         n_no_change: int = 5,
         tol: float = 1e-3,
     ) -> None:
-        super().__init__(X, scoring=scoring, every=every)
+        super().__init__(X, y, scoring=scoring, every=every)
         check_count("n_no_change", n_no_change)
         self.n_no_change, self.tol = n_no_change, tol
 
-    def _stops(self, record: dict[str, Any]) -> bool:
-        # rebuilt from the records, so that fits that run at the same time stay apart
-        patience = Patience(self.n_no_change, self.tol)
-        scores = [r["score"] for r in self.records if r["fit"] == record["fit"]]
-        return [patience.note(score) for score in scores][-1]
+    def is_best(self, context: Any) -> bool:
+        """Return whether an iteration has the best score of its fit so far.
+
+        Parameters
+        ----------
+        context : sklearn.callback.CallbackContext
+            The iteration that has just ended.
+
+        Returns
+        -------
+        bool
+            Whether the fit returns to this iteration, if none is better.
+        """
+        return self._fits[context.parent].is_best
+
+    def _stops(self, record: dict[str, Any], fit: _Fit) -> bool:
+        if fit.patience is None:
+            fit.patience = Patience(self.n_no_change, self.tol)
+        before = fit.patience.best
+        stop = fit.patience.note(record["score"])
+        fit.is_best = fit.patience.best != before
+        return stop

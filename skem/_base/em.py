@@ -46,7 +46,7 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
     # -- fitting ----------------------------------------------------------------------
 
     def _run_em(
-        self, model: Model, passes: Any, params: Any, rows: Rows, max_iter: int, **rule: Any
+        self, model: Model, passes: Any, params: Any, max_iter: int, **rule: Any
     ) -> Run:
         """Run EM to convergence, with callbacks and a line per ``verbose_interval``.
 
@@ -57,6 +57,9 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
             gain = run.objectives[-1] - run.objectives[-2]
             return f"{run.objectives[-1]:.6f} nats per sample, gain {gain:.2e}"
 
+        def keep(run: Run) -> None:
+            self._fitting.best = model, run.state, run.objectives[-1]
+
         return em(
             model,
             passes.total,
@@ -65,20 +68,21 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
             **{"tol": self.tol, **rule},
             **hooks(
                 self,
-                rows,
                 self.verbose_interval if self.verbose else 0,
                 line,
                 lambda run: self._attributes(model, *run.state),
+                keep=keep,
             ),
         )
 
     def _keep(self, trained: Trained) -> None:
         model, run = trained
-        params, stats = run.state
+        # a callback may ask for an earlier iteration, also one of an earlier start
+        model, (params, stats), objective = self._fitting.best or (model, run.state, None)
         objectives = run.objectives or [self._start_objective(model, params, stats)]
         self._set_attributes(model, params, stats, stats.weight, n_batches=1)
         self.lower_bounds_ = objectives[1:]
-        self.lower_bound_ = objectives[-1]
+        self.lower_bound_ = objectives[-1] if objective is None else objective
         self.n_iter_ = run.n_iter
         self.converged_ = run.converged
         warn_if_interrupted(self, run)

@@ -6,6 +6,7 @@ Every private name of scikit-learn is used in this folder only.
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any
 
@@ -59,6 +60,29 @@ def warn(message: str, category: type[Warning] = ConvergenceWarning) -> None:
 def keep_features(estimator: Any, X: Any) -> None:
     """Set ``n_features_in_`` and, where X has names, ``feature_names_in_``."""
     validate_data(estimator, open_rows(X).outline(), reset=True, skip_check_array=True)
+
+
+@dataclass
+class Fitting:
+    """What lives as long as a fit: what callbacks see of X, and what they ask to keep."""
+
+    X: Any  # a frame as it was given, so that callbacks see names; else checked rows
+    features: dict[str, Any]  # the attributes that describe the features
+    best: Any = None  # a state to return to in the end
+
+
+def fitting_of(estimator: Any, X: Any, rows: Rows, resume: bool) -> Fitting:
+    """Return the frame of a fit to X, which is checked already."""
+    probe = estimator
+    if not resume:
+        probe = BaseEstimator()
+        keep_features(probe, X)
+    names = getattr(probe, "feature_names_in_", None)
+    features: dict[str, Any] = {"n_features_in_": rows.shape[1]}
+    # None hides names from an earlier fit
+    if names is not None or hasattr(estimator, "feature_names_in_"):
+        features["feature_names_in_"] = names
+    return Fitting(rows.given if names is None else X, features)
 
 
 def documentation() -> str:
@@ -122,6 +146,7 @@ class LatentEstimator(
     """
 
     warm_start = False  # for those without the parameter
+    _fitting: Fitting  # only during a fit
     _allow_nan = True
     _fitted_name: str
 
@@ -151,13 +176,18 @@ class LatentEstimator(
         self._check_parameters()
         resume = self._resumes()
         rows = self._check_rows(X, sample_weight, reset=not resume)
-        task = self._init_callback_context(max_subtasks=self._n_subtasks_of(rows))
-        task.call_on_fit_task_begin(estimator=self, X=rows.given)
-        trained = self._train(rows, resume)
-        if not resume:
-            keep_features(self, X)
-        self._keep(trained)
-        task.call_on_fit_task_end(estimator=self, X=rows.given, reconstruction_attributes={})
+        self._fitting = fitting_of(self, X, rows, resume)
+        seen = self._fitting.X
+        try:
+            task = self._init_callback_context(max_subtasks=self._n_subtasks_of(rows))
+            task.call_on_fit_task_begin(estimator=self, X=seen)
+            trained = self._train(rows, resume)
+            if not resume:
+                keep_features(self, X)
+            self._keep(trained)
+        finally:
+            del self._fitting
+        task.call_on_fit_task_end(estimator=self, X=seen, reconstruction_attributes={})
         return trained
 
     def _in_memory(self, X: Any) -> Any:
@@ -199,22 +229,25 @@ class LatentEstimator(
 
 def hooks(
     estimator: Any,
-    rows: Rows,
     interval: int,
     line: Callable[[Run], str],
     attributes: Callable[[Run], dict[str, Any]],
     stop: Callable[[Run], bool] = lambda run: False,
+    *,
+    keep: Callable[[Run], None],
 ) -> dict[str, Any]:
     """Return what the loop calls: callbacks, and a line printed each ``interval`` iterations.
 
     ``attributes`` returns the current fitted attributes, for callbacks that ask for them.
+    ``keep`` is called after an iteration to which a callback wants to return in the end.
     """
     task: Any = None
+    fitting: Fitting = estimator._fitting
 
     def on_begin() -> None:
         nonlocal task
         task = estimator._callback_fit_ctx.subcontext("iteration")
-        task.call_on_fit_task_begin(estimator=estimator, X=rows.given)
+        task.call_on_fit_task_begin(estimator=estimator, X=fitting.X)
 
     def on_iter(run: Run) -> bool:
         own = stop(run)
@@ -222,15 +255,24 @@ def hooks(
             print(f"[{type(estimator).__name__}] iteration {run.n_iter}: {line(run)}")
         asked: bool = task.call_on_fit_task_end(
             estimator=estimator,
-            X=rows.given,
+            X=fitting.X,
             reconstruction_attributes=lambda: {
                 **attributes(run),
-                "n_features_in_": rows.shape[1],
+                **fitting.features,
+                "_fitting": None,
             },
         )
+        if _is_best(estimator, task):
+            keep(run)
         return own or asked
 
     return {"on_begin": on_begin, "on_iter": on_iter}
+
+
+def _is_best(estimator: Any, task: Any) -> bool:
+    """Return whether a callback wants the fit to return to the iteration that has ended."""
+    callbacks = getattr(estimator, "_skl_callbacks", [])
+    return any(c.is_best(task) for c in callbacks if hasattr(c, "is_best"))
 
 
 def warn_if_interrupted(estimator: Any, run: Run) -> None:

@@ -81,8 +81,8 @@ class MinibatchEstimator(LatentEstimator):
             patience = Patience(self.n_iter_no_change, self.tol)
         training = self._start(rows, chosen, seed, resume, max_passes)
         if patience is not None and resume:  # so that the fit does not end up worse
-            patience.best = self._validation_score(training, rows, validation)
-            patience.kept = training.snapshot()
+            score = self._validation_score(training, rows, validation)
+            patience.begin(score, training.snapshot())
 
         def step(training: Training) -> tuple[Training, float]:
             return training, self._pass(training, rows, chosen, training.n_passes)
@@ -93,13 +93,19 @@ class MinibatchEstimator(LatentEstimator):
             score = self._validation_score(training, rows, validation)
             return patience.note(score, training.snapshot)
 
+        best: Any = None  # what a callback asks to return to
+
+        def keep(run: Run) -> None:
+            nonlocal best
+            best = training.snapshot()
+
         calls = hooks(
             self,
-            rows,
             int(self.verbose),
             lambda run: self._line(training, patience),
             lambda run: self._attributes(training, resume, _scores(patience)),
             stop,
+            keep=keep,
         )
         try:
             run = iterate(step, training, max_iter=max_passes, **calls)
@@ -108,8 +114,10 @@ class MinibatchEstimator(LatentEstimator):
         if run.interrupted and not training.is_finite():
             raise self._diverged(FloatingPointError("weights became infinite"))
         warn_if_interrupted(self, run)
-        if patience is not None and patience.kept is not None:
-            training.restore(patience.kept)
+        if best is None and patience is not None:
+            best = patience.kept
+        if best is not None:
+            training.restore(best)
         return training, resume, run, patience
 
     def _keep(self, trained: tuple[Any, bool, Run, Patience | None]) -> None:

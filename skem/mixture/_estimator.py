@@ -421,7 +421,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         self._check_size(rows)
         if resume:
             self._check_same_model(rows.shape[1])
-        rng, original = check_random_state(self.random_state), rows
+        rng = check_random_state(self.random_state)
         rows = rows.positive()
         with one_blas_thread():
             if self.connectivity is None:
@@ -450,9 +450,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
                 outcome = first_to_hold(
                     search,
                     search.starts(given, rng, self.n_init, self.n_jobs),
-                    lambda params: self._run_em(
-                        model, passes, params, original, self.max_iter, **rule
-                    ),
+                    lambda params: self._run_em(model, passes, params, self.max_iter, **rule),
                     is_final=given.means is not None,
                 )
             except KeyboardInterrupt:

@@ -22,8 +22,8 @@ from skem.template._starts import (
     shrink_all,
 )
 
-# Runs EM to convergence: (model, passes, params, rows, max_iter) -> run
-RunEM = Callable[[ShiftedTemplate, Passes, Params, Rows, int], Run]
+# Runs EM to convergence: (model, passes, params, max_iter) -> run
+RunEM = Callable[[ShiftedTemplate, Passes, Params, int], Run]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Training:
         kinds, run, params = self._kinds(), None, None
 
         def run_from(params: Params, max_iter: int) -> Run:
-            return run_em(model, passes, params, rows, max_iter)
+            return run_em(model, passes, params, max_iter)
 
         try:
             if kinds:

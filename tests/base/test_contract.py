@@ -13,6 +13,7 @@ from sklearn.base import clone
 from sklearn.callback import ProgressBar
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.metrics import adjusted_rand_score, make_scorer
 from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -256,7 +257,7 @@ def test_warm_start_goes_on(name, X):
 
 def test_an_interrupted_fit_keeps_what_it_has(name, X):
     class Interrupt(History):
-        def _stops(self, record):
+        def _stops(self, record, fit):
             if record["iteration"] == 2:
                 raise KeyboardInterrupt
             return False
@@ -383,7 +384,7 @@ def test_patience_counts_scores_without_a_rise():
     patience = Patience(n_no_change=2, tol=0.1)
     stops = [patience.note(score, lambda score=score: score) for score in (1, 2, 2.05, 1.9)]
     assert stops == [False, False, False, True]
-    assert (patience.best, patience.kept) == (2, 2)
+    assert (patience.best, patience.kept) == (2.05, 2.05)  # smaller rises are kept, not counted
 
 
 @pytest.mark.parametrize(
@@ -401,3 +402,109 @@ def test_callbacks_see_the_validation_scores_so_far(model):
     model.set_callbacks(history).fit(X)
     assert [len(scores) for scores in seen] == [1, 2, 3]
     assert seen[-1] == model.validation_scores_
+
+
+# -- callbacks --------------------------------------------------------------------------------
+
+
+def scores_of(*scores):
+    """A scoring that returns these numbers, one after the other."""
+    left = list(scores)
+    return lambda fitted, X: left.pop(0)
+
+
+def test_callbacks_know_the_names_of_features(name, X):
+    frame = pd.DataFrame(X, columns=[f"pixel{i}" for i in range(D)])
+    model, history = clone(TABLE[name][0]), History()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.set_callbacks(history).fit(frame)
+        model.fit(frame.rename(columns=str.upper))  # names of the last fit are gone
+        assert history.records[-1]["score"] == pytest.approx(
+            model.score(frame.rename(columns=str.upper)), abs=1e-6
+        )
+        model.fit(X)
+    assert not hasattr(model, "feature_names_in_")
+    assert not hasattr(model, "_fitting")
+    reverse = History(frame[frame.columns[::-1]])
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.set_callbacks(reverse).fit(frame)
+    assert not hasattr(model, "_fitting")
+    model.set_callbacks(History(frame)).fit(frame)
+
+
+def test_early_stopping_returns_to_the_best(name, X):
+    """Scored by a made-up score that falls after the second iteration."""
+    model, kept = clone(TABLE[name][0]), {}
+    if "tol" in model.get_params() and name not in MINIBATCHES:
+        model.set_params(tol=0)
+
+    def scoring(fitted, X):
+        kept[len(kept)] = fitted.transform(X)
+        return (1.0, 2.0, 1.5)[len(kept) - 1]
+
+    stopping = EarlyStopping(scoring=scoring, n_no_change=1)
+    model.set_callbacks(stopping).fit(X)
+    assert model.n_iter_ == len(stopping.records) == 3
+    found = model.transform(X)
+    to_best, to_last = (np.abs(found - kept[i]).max() for i in (1, 2))
+    assert to_best < 1e-3 * to_last
+    if name not in MINIBATCHES:
+        assert model.lower_bound_ == model.lower_bounds_[1]
+
+
+def test_the_best_is_kept_in_the_end_too(X):
+    """Without a stop; scores between which no score is taken do not matter."""
+    kept = []
+
+    def scoring(fitted, X, y):
+        kept.append(fitted.components_.copy())
+        return (5.0, 1.0, 2.0)[len(kept) - 1]
+
+    model = BernoulliRBMCD(2, n_iter=6, random_state=0)
+    model.set_callbacks(EarlyStopping(scoring=scoring, every=2)).fit(X)
+    assert model.n_iter_ == 6
+    np.testing.assert_array_equal(model.components_, kept[0])
+
+
+def test_nan_is_no_rise(X):
+    stopping = EarlyStopping(
+        scoring=scores_of(np.nan, np.nan, 1, 2, np.nan, 3, np.nan, 0), n_no_change=2
+    )
+    BernoulliRBMCD(2, n_iter=9, random_state=0).set_callbacks(stopping).fit(X)
+    assert len(stopping.records) == 8
+    patience = Patience(n_no_change=1, tol=0)
+    assert [patience.note(s) for s in (np.nan, 1, np.nan)] == [False, False, True]
+    assert patience.best == 1
+    resumed = Patience(n_no_change=2, tol=0)
+    resumed.begin(np.nan, "before")
+    assert not resumed.note(1, lambda: "after")
+    assert resumed.kept == "after"
+
+
+def test_scorings_of_scikit_learn(X):
+    y = (X[:, 0] > np.median(X[:, 0])).astype(int)
+    model = BayesianGMM_MAP(2, prior="empirical", random_state=0)
+    history = History(X, y, scoring="adjusted_rand_score")
+    model.set_callbacks(history).fit(X)
+    expected = adjusted_rand_score(y, model.predict(X))
+    assert history.records[-1]["score"] == pytest.approx(expected)
+    theirs = History(X, y, scoring=make_scorer(adjusted_rand_score))
+    model.set_callbacks(theirs).fit(X)
+    assert theirs.records[-1]["score"] == pytest.approx(expected)
+    with pytest.raises(ValueError, match="give X and y"):
+        model.set_callbacks(History(X, scoring="adjusted_rand_score")).fit(X)
+    with pytest.raises(ValueError, match="nonsense"):
+        History(scoring="nonsense")
+    with pytest.raises(TypeError, match="scoring"):
+        EarlyStopping(scoring=3)
+
+
+def test_fits_of_a_search_are_told_apart(X):
+    stopping = EarlyStopping(X, n_no_change=1, tol=1e9)
+    model = BernoulliRBMCD(2, n_iter=5, random_state=0).set_callbacks(stopping)
+    search = GridSearchCV(model, {"n_components": [2, 3]}, cv=2).set_callbacks(ProgressBar())
+    search.fit(X)
+    fits = [record["fit"] for record in stopping.records]
+    assert fits == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]  # two folds of two candidates, and the refit

@@ -367,6 +367,15 @@ def test_imputer(store):
     file = store(X)
     np.testing.assert_allclose(imputer.fit(file).transform(file), expected[0], atol=1e-8)
     np.testing.assert_allclose(imputer.score(file), expected[1])
+    default = LatentImputer().fit(file).transform(file)
+    np.testing.assert_allclose(default, LatentImputer().fit_transform(X), atol=1e-8)
+    for wrong in (
+        {"categorical_features": [1]},
+        {"missing_values": -1},
+        {"add_indicator": True},
+    ):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}.* needs? X in memory"):
+            LatentImputer(**wrong).fit(file)
 
 
 def test_few_rows_of_positive_weight(tmp_path):

@@ -1,0 +1,79 @@
+"""
+Filling a table of numbers and categories
+=========================================
+
+Penguins of three imagined islands: :class:`skem.LatentImputer` fills missing measurements from
+the species, and the missing species from the measurements.
+"""
+
+# %%
+# A data frame with two measurements, a column of strings and one of booleans. A fifth of all
+# cells is lost.
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from sklearn.impute import SimpleImputer
+
+from skem import LatentImputer
+
+rng = np.random.default_rng(0)
+n = 400
+group = rng.integers(3, size=n)
+complete = pd.DataFrame(
+    {
+        "bill": np.array([39, 49, 47])[group] + 2.5 * rng.normal(size=n),
+        "depth": np.array([18.5, 18.5, 15])[group] + rng.normal(size=n),
+        "species": np.array(["north", "west", "east"])[group],
+        "diver": np.where(group == 2, rng.random(n) < 0.9, rng.random(n) < 0.2),
+    }
+)
+lost = rng.random(complete.shape) < 0.2
+table = complete.astype({"diver": "boolean"}).mask(lost)
+print(table.head())
+
+# %%
+# The types of the columns tell that two of them hold categories. They come back as they were.
+
+imputer = LatentImputer().fit(table)
+filled = imputer.transform(table)
+print(filled.head())
+print(imputer.estimator_)
+
+# %%
+# How often the filled categories are right, beside the most frequent value; and the error of
+# the measurements beside the mean.
+
+frequent = SimpleImputer(strategy="most_frequent").set_output(transform="pandas")
+texts = table.astype(object).where(table.notna(), np.nan)
+others = frequent.fit_transform(texts)
+for name in ("species", "diver"):
+    cells = lost[:, complete.columns.get_loc(name)]
+    right = (filled[name] == complete[name])[cells].mean()
+    print(f"{name:8} {right:.2f} right, {(others[name] == complete[name])[cells].mean():.2f}")
+for name in ("bill", "depth"):
+    cells = lost[:, complete.columns.get_loc(name)]
+    errors = [
+        values[cells] - complete[name][cells]
+        for values in (filled[name], table[name].mean() + 0 * complete[name])
+    ]
+    print("{:8} error {:.2f}, {:.2f}".format(name, *(np.sqrt((e**2).mean()) for e in errors)))
+
+# %%
+# Rows whose species was lost, in the color of the one that was filled in. Crosses are wrong.
+
+cells = lost[:, 2]
+right = (filled["species"] == complete["species"]).to_numpy()
+fig, ax = plt.subplots(figsize=(5.5, 4), layout="constrained")
+for name, color in zip(("north", "west", "east"), ("C0", "C1", "C2"), strict=True):
+    own = (filled["species"] == name).to_numpy()
+    ax.scatter(filled["bill"][own & ~cells], filled["depth"][own & ~cells], 6, color, alpha=0.3)
+    for correct, marker in ((True, "o"), (False, "x")):
+        some = own & cells & (right == correct)
+        label = name if correct else None
+        ax.scatter(
+            filled["bill"][some], filled["depth"][some], 40, color, marker=marker, label=label
+        )
+ax.set(xlabel="bill, mm", ylabel="depth, mm")
+ax.legend(title="filled species")
+plt.show()
