@@ -129,6 +129,10 @@ class LatentEstimator(
         """Return the number of iterations that callbacks may expect; None if unknown."""
         return None
 
+    def _n_subtasks_of(self, rows: Any) -> int | None:
+        """Return the number of iterations that callbacks may expect for these rows."""
+        return self._n_subtasks()
+
     def _is_fitted(self) -> bool:
         return hasattr(self, self._fitted_name)
 
@@ -147,7 +151,7 @@ class LatentEstimator(
         self._check_parameters()
         resume = self._resumes()
         rows = self._check_rows(X, sample_weight, reset=not resume)
-        task = self._init_callback_context(max_subtasks=self._n_subtasks())
+        task = self._init_callback_context(max_subtasks=self._n_subtasks_of(rows))
         task.call_on_fit_task_begin(estimator=self, X=rows.given)
         trained = self._train(rows, resume)
         if not resume:

@@ -6,6 +6,7 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
@@ -125,6 +126,16 @@ def check_weights(sample_weight: Any, rows: Rows) -> Rows:
 def _range(weight: Weights) -> tuple[float, float]:
     values = np.asarray(weight)
     return float(values.min()), float(values.max())
+
+
+def in_unit_interval(low: float, high: float, dtype: DTypeLike) -> bool:
+    """Return whether values lie in [0, 1] up to rounding.
+
+    ``MinMaxScaler`` returns values such as 1.0000000000000002. The tolerance is the root of the
+    spacing of the dtype at 1: 1.5e-8 for float64, 3.5e-4 for float32.
+    """
+    tolerance = float(np.finfo(dtype).eps) ** 0.5
+    return -tolerance <= low and high <= 1 + tolerance
 
 
 def largest_weight(rows: Rows) -> float:

@@ -57,23 +57,38 @@ class MinibatchEstimator(LatentEstimator):
 
     early_stopping = False  # for those without the parameter
 
-    def _max_passes(self) -> int:
+    def _stops_early(self, n_rows: int) -> bool:
+        """Return whether rows are held out, and the best weights kept."""
+        return bool(self.early_stopping)
+
+    def _keeps_start(self, training: Any, resume: bool) -> bool:
+        """Return whether the weights before the first pass may be the best ones."""
+        return resume
+
+    def _max_passes(self, n_rows: int) -> int:
+        """Return the largest number of passes over rows with a weight above 0."""
         return int(self.max_iter)
 
-    def _n_subtasks(self) -> int:
-        return self._max_passes()
+    def _n_subtasks_of(self, rows: Any) -> int:
+        return self._max_passes(rows.n_positive)
+
+    def _first_seed(self, resume: bool) -> int:
+        """Return the seed of the last fit or, if there was none, a new one."""
+        kept = getattr(self, "_seed", None) if resume else None
+        return new_seed(self.random_state) if kept is None else int(kept)
 
     def _train(self, rows: LocalRows, resume: bool) -> tuple[Any, bool, Run, Patience | None]:
-        rows, seed = _relative(rows), self._seed if resume else new_seed(self.random_state)
+        rows, seed = _relative(rows), self._first_seed(resume)
+        max_passes = self._max_passes(rows.n_positive)
         chosen, validation, patience = np.flatnonzero(rows.weight), None, None
-        if self.early_stopping:
+        if self._stops_early(rows.n_positive):
             chosen, validation = split_rows(
                 np.asarray(rows.weight), self.validation_fraction, self._split_generator(seed)
             )
             chosen = chosen[np.asarray(rows.weight)[chosen] > 0]
             patience = Patience(self.n_iter_no_change, self.tol)
-        training = self._start(rows, chosen, seed, resume, self._max_passes())
-        if patience is not None and resume:  # so that the fit does not end up worse
+        training = self._start(rows, chosen, seed, resume, max_passes)
+        if patience is not None and self._keeps_start(training, resume):  # so that the fit does not end up worse
             patience.best = self._validation_score(training, rows, validation)
             patience.kept = training.snapshot()
 
@@ -95,7 +110,7 @@ class MinibatchEstimator(LatentEstimator):
             stop,
         )
         try:
-            run = iterate(step, training, max_iter=self._max_passes(), **calls)
+            run = iterate(step, training, max_iter=max_passes, **calls)
         except DivergenceError as error:
             raise self._diverged(error) from error
         if run.interrupted and not training.is_finite():
@@ -119,7 +134,7 @@ class MinibatchEstimator(LatentEstimator):
         resume = self._is_fitted()
         rows = _relative(self._check_rows(X, sample_weight, reset=not resume))
         chosen = np.flatnonzero(rows.weight)
-        seed = self._seed if resume else new_seed(self.random_state)
+        seed = self._first_seed(resume)
         training = self._start(rows, chosen, seed, resume, None)
         try:
             self._pass(training, rows, chosen, None)

@@ -10,6 +10,11 @@ from torch import Tensor
 from skem._rows.moments import Moments
 from skem._typing import Array
 
+# Values of features that lie between 0 and 1 may lie outside by this much: MinMaxScaler returns
+# values such as 1.0000000000000002.
+ROUNDING = 1e-6
+# Standard deviation of the normal penalty of what lies outside of 0 and 1.
+OUTSIDE = 0.1
 # Largest factor by which scaled rows are multiplied. A larger factor would amplify rounding
 # errors until they look like data.
 MAX_GAIN = 100.0
@@ -49,6 +54,26 @@ class Scaling:
         if not self.standardized:
             return rows
         return (rows * self.scale + self.offset).astype(rows.dtype)
+
+    def standardized_rows(self, rows: Array) -> Array:
+        """Return (rows - offset) / scale; missing values stay NaN."""
+        return (rows - self.offset) / self.scale
+
+    def outside(self, rows: Array) -> Array:
+        """Return by how much values lie outside of 0 and 1, if they should not."""
+        if self.standardized:
+            return np.zeros_like(rows)
+        return np.abs(rows - np.clip(rows, 0, 1))
+
+    def penalties(self, rows: Array) -> Array:
+        """Return what the score of each row loses for values outside of 0 and 1.
+
+        A value at distance e loses (e / 0.1)^2 / 2 nats, and the values are clipped otherwise.
+        """
+        if self.standardized:
+            return np.zeros(len(rows), rows.dtype)
+        gap = np.nan_to_num(self.outside(rows))
+        return 0.5 * (np.maximum(gap - ROUNDING, 0) ** 2).sum(1) / OUTSIDE**2
 
     @property
     def log_volume(self) -> float:

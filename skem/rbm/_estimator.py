@@ -296,7 +296,7 @@ class BernoulliRBMCD(ReconstructMixin, MinibatchEstimator):
             self._partial_fit(X, sample_weight)
         return self
 
-    def _max_passes(self) -> int:
+    def _max_passes(self, n_rows: int) -> int:
         return int(self.n_iter)
 
     def _split_generator(self, seed: int) -> np.random.Generator:

@@ -7,13 +7,12 @@ This file is the estimator. ``_model`` holds the networks, the bound and its gra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtri
 from scipy.stats import qmc
 from sklearn.utils import check_array, check_random_state, gen_batches
 
@@ -22,21 +21,24 @@ from skem._base.estimator import (
     ReconstructMixin,
     StrOptions,
     check_is_fitted,
+    warn,
     with_callbacks,
 )
 from skem._base.input import check_count
 from skem._base.streams import blockwise, rowwise
 from skem._loop import Patience
 from skem._network.estimator import NetworkEstimator
-from skem._network.scaling import Scaling, scaling_of
-from skem._network.training import Purpose, choose_device, one_cycle
+from skem._network.scaling import ROUNDING, Scaling, scaling_of
+from skem._network.training import choose_device, one_cycle
 from skem._rows.moments import Moments
-from skem._rows.parts import LocalRows, working_dtype
+from skem._rows.parts import LocalRows
 from skem._typing import Array, Indices
-from skem.vae._model import FEATURE_LIMIT, Design, build
+from skem.vae._model import Design, build, noise_variance
 from skem.vae._training import (
+    N_DRAWS,
     Model,
     Training,
+    begin_with_factors,
     bounds,
     codes,
     completed,
@@ -46,9 +48,14 @@ from skem.vae._training import (
 )
 
 ROWS = 1000  # rows per block: processing all rows at once would take too much memory
-N_DRAWS = 64  # quasi-random draws of the code for the ELBO
-# Number of imputation chains, of steps per chain, and of final steps that are averaged.
-N_CHAINS, N_FILL, N_AVERAGE = 8, 30, 20
+HOLE_ROWS = 100  # the same for rows with missing values, which need more
+N_VALIDATION = 16  # draws of the code for the score of validation rows
+# With max_iter="auto", the number of steps, and the limits of the number of passes.
+N_STEPS, MIN_PASSES, MAX_PASSES = 6000, 20, 400
+# With early_stopping="auto", rows are held out if there are at least and at most this many.
+MIN_HELD_OUT, MAX_HELD_OUT = 20, 20_000
+
+OfRows = Callable[[Model, Array], Array]  # a function of a block of rows
 
 
 class VAEEstimator(ReconstructMixin, NetworkEstimator):
@@ -211,9 +218,9 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "learning_rate": [StrOptions({"one_cycle", "constant"})],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "tol": [Interval(Real, 0, None, closed="left")],
-        "early_stopping": ["boolean"],
+        "early_stopping": ["boolean", StrOptions({"auto"})],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "precision": [StrOptions({"float32", "bfloat16"})],
@@ -225,7 +232,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
 
     def __init__(
         self,
-        n_components: int = 2,
+        n_components: int = 10,
         *,
         hidden_layer_sizes: tuple[int, ...] = (256, 256),
         activation: Literal["gelu", "relu", "tanh"] = "gelu",
@@ -240,9 +247,9 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         batch_size: Literal["auto"] | int = "auto",
         learning_rate: Literal["one_cycle", "constant"] = "one_cycle",
         learning_rate_init: float = 3e-3,
-        max_iter: int = 20,
+        max_iter: Literal["auto"] | int = "auto",
         tol: float = 0.01,
-        early_stopping: bool = False,
+        early_stopping: Literal["auto"] | bool = "auto",
         validation_fraction: float = 0.1,
         n_iter_no_change: int = 10,
         precision: Literal["float32", "bfloat16"] = "float32",
@@ -349,6 +356,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         design = Design(
             **self._sizes(rows.shape[1]),
             gaussian=gaussian,
+            based=self._design["based"] if resume else gaussian and own,
             encoder=self.encoder,
             decoder=self.decoder,
         )
@@ -359,6 +367,31 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
             scaling, adam = scaling_of(seen, float(np.sum(rows.weight)), gaussian), None
         half = self.precision == "bfloat16"
         return start(design, scaling, seed, device, half=half, fast=fast, adam=adam)
+
+    def _start(
+        self, rows: LocalRows, chosen: Indices, seed: int, resume: bool, n_passes: int | None
+    ) -> Training:
+        training: Training = super()._start(rows, chosen, seed, resume, n_passes)
+        if training.design.based and not resume:
+            others = np.setdiff1d(np.flatnonzero(rows.weight), chosen)
+            begin_with_factors(training, rows, chosen, others)
+        if n_passes is not None and self._stops_early(rows.n_positive):
+            training.average = training.network.flat.values.detach().clone()
+        return training
+
+    def _stops_early(self, n_rows: int) -> bool:
+        if self.early_stopping == "auto":
+            return MIN_HELD_OUT <= n_rows <= MAX_HELD_OUT
+        return bool(self.early_stopping)
+
+    def _keeps_start(self, training: Training, resume: bool) -> bool:
+        return resume or training.design.based
+
+    def _max_passes(self, n_rows: int) -> int:
+        if self.max_iter != "auto":
+            return int(self.max_iter)
+        n_batches = math.ceil(n_rows / self._n_batch(n_rows))
+        return min(MAX_PASSES, max(MIN_PASSES, math.ceil(N_STEPS / n_batches)))
 
     def _likelihood_of(self, seen: Moments, resume: bool) -> str:
         inside = seen.low >= 0 and seen.high <= 1
@@ -375,8 +408,21 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         return likelihood
 
     def _validation_score(self, training: Training, rows: LocalRows, chosen: Indices) -> float:
-        each = self._bounds(training, rows, chosen, 1, np.float32)
-        return float(np.average(each, weights=np.asarray(rows.weight)[chosen]))
+        with training.averaged():
+            each = np.concatenate(
+                [
+                    bounds(training, np.asarray(rows[chosen[part]]), 1, N_VALIDATION)
+                    for part in gen_batches(len(chosen), ROWS)
+                ]
+            )
+        return training.note_scores(each, np.asarray(rows.weight)[chosen])
+
+    def _train(self, rows: LocalRows, resume: bool) -> Any:
+        trained = super()._train(rows, resume)
+        training = trained[0]
+        if training.design.based and not resume and not training.has_risen():
+            begin_with_factors(training, rows, np.flatnonzero(rows.weight), np.arange(0))
+        return trained
 
     def _line(self, training: Training, patience: Patience | None) -> str:
         line = f"loss {training.losses[-1]:.3f} nats per sample"
@@ -391,9 +437,11 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         n_batches = math.ceil(len(chosen) / size)
         cycle, first, beta = None, 0, self.beta
         if i is not None:
-            beta *= min(1.0, (i + 1) / (self.kl_warmup * self.max_iter + 1))
-            if self.learning_rate == "one_cycle" and not self.early_stopping:
-                cycle = one_cycle(self.learning_rate_init, n_batches * self.max_iter)
+            n_passes = self._max_passes(rows.n_positive)
+            if not training.design.based:
+                beta *= min(1.0, (i + 1) / (self.kl_warmup * n_passes + 1))
+            if self.learning_rate == "one_cycle" and training.average is None:
+                cycle = one_cycle(self.learning_rate_init, n_batches * n_passes)
                 first = training.n_steps - i * n_batches
 
         def rate(step: int) -> float:
@@ -441,12 +489,36 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     def _n_features_out(self) -> int:
         return int(self._design["n_components"])
 
-    def _blocks(self, X: ArrayLike) -> Iterator[tuple[Array, Model]]:
-        """Yield blocks of rows, and the model in their dtype."""
+    def _each(self, X: ArrayLike, of_whole: OfRows, of_holes: OfRows) -> Array:
+        """Apply a function to complete rows, another to those with missing values, in blocks."""
         rows = self._in_memory(X)
-        model = self._fitted(rows.dtype)
+        model, found = self._fitted(rows.dtype), []
+        self._warn_outside(model, rows)
         for part in gen_batches(len(rows), ROWS):
-            yield rows[part], model
+            block = np.asarray(rows[part])
+            holes = np.isnan(block).any(axis=1)
+            whole = of_whole(model, block[~holes])
+            out = np.empty((len(block), *whole.shape[1:]), rows.dtype)
+            out[~holes] = whole
+            where = np.flatnonzero(holes)
+            for start in range(0, len(where), HOLE_ROWS):
+                some = where[start : start + HOLE_ROWS]
+                out[some] = of_holes(model, block[some])
+            found.append(out)
+        return np.concatenate(found)
+
+    def _warn_outside(self, model: Model, rows: Array) -> None:
+        """Warn of values outside of the range that the features can have."""
+        gap = model.scaling.outside(rows)
+        n = np.count_nonzero((gap > ROUNDING).any(axis=1))
+        if n:
+            warn(
+                f"{n} of {len(rows)} rows have values outside of 0 and 1, up to "
+                f"{np.nanmax(gap):.3g} away, but the features are Bernoulli: the encoder sees "
+                "them clipped, and their scores are low. Scale X like the rows of fit, or use "
+                "likelihood='gaussian'.",
+                UserWarning,
+            )
 
     # -- verbs ----------------------------------------------------------------------------
 
@@ -464,9 +536,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         ndarray of shape (n_samples, n_components)
             The posterior means mu(x).
         """
-        return np.concatenate(
-            [codes(model, self._completed(part, model)) for part, model in self._blocks(X)]
-        )
+        return self._each(X, codes, lambda model, rows: completed(model, rows).codes)
 
     @rowwise
     def inverse_transform(self, X: ArrayLike) -> Array:
@@ -511,19 +581,12 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
             bound. For Gaussian features it bounds a density in the units of X.
         """
         self._check_parameters()
-        rows = self._in_memory(X)
-        dtype, n = rows.dtype, int(self.n_importance_samples)
-        return self._bounds(self._fitted(dtype), rows, np.arange(len(rows)), n, dtype)
-
-    def _bounds(self, model: Model, rows: Any, chosen: Indices, n: int, dtype: Any) -> Array:
-        """Return bounds with n importance samples, averaged over at least 64 draws."""
-        d, n_sets = model.design.n_components, -(-N_DRAWS // n)
-        noise = normal_draws(n_sets * n, d, model.seed).reshape(n_sets, n, d)
-        found = []
-        for part in gen_batches(len(chosen), ROWS):
-            seen = np.asarray(rows[chosen[part]], dtype)
-            found.append(bounds(model, seen, self._completed(seen, model), noise, dtype))
-        return np.concatenate(found)
+        n = int(self.n_importance_samples)
+        return self._each(
+            X,
+            lambda model, rows: bounds(model, rows, n, N_DRAWS),
+            lambda model, rows: completed(model, rows).log_evidence,
+        )
 
     def sample(
         self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
@@ -549,11 +612,8 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         mean = self.inverse_transform(z)
         if self.likelihood_ == "bernoulli":
             return (rng.random_sample(mean.shape) < mean).astype(float)
-        log_variance = self._fitted(np.float64).network.log_variance.detach().cpu().numpy()
-        noise = (
-            np.exp(0.5 * log_variance.clip(-FEATURE_LIMIT, FEATURE_LIMIT))
-            * self._scaling["scale"]
-        )
+        s = noise_variance(self._fitted(np.float64).network).cpu().numpy()
+        noise = np.sqrt(s) * self._scaling["scale"]
         return mean + noise * rng.standard_normal(mean.shape)
 
     @rowwise
@@ -574,27 +634,6 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         ndarray of shape (n_samples, n_features)
             The complete rows.
         """
-        return np.concatenate([self._completed(part, model) for part, model in self._blocks(X)])
-
-    def _completed(self, rows: Array, model: Model) -> Array:
-        """Return the rows, with missing values filled."""
-        rows = np.asarray(rows)
-        holes = np.asarray(np.isnan(rows).any(axis=1))
-        if not holes.any():
-            return rows
-        rng = np.random.default_rng([model.seed, Purpose.NOISE])
-        noise = rng.standard_normal((N_FILL + 1, N_CHAINS, model.design.n_components))
-        out = rows.astype(working_dtype(rows))
-        for part in gen_batches(len(rows), ROWS // N_CHAINS):
-            some = holes[part]
-            if some.any():
-                out[part][some] = completed(model, rows[part][some], noise, N_AVERAGE)
-        return out
-
-
-def normal_draws(n: int, n_components: int, seed: int) -> Array:
-    """Return quasi-random standard normal codes (n, n_components), shared by all rows."""
-    sobol = qmc.Sobol(n_components, rng=np.random.default_rng(seed))
-    uniform = sobol.random_base2(math.ceil(math.log2(n)))[:n]
-    draws: Array = ndtri(uniform.clip(1e-9, 1 - 1e-9))
-    return draws
+        return self._each(
+            X, lambda model, rows: rows, lambda model, rows: completed(model, rows).rows
+        )
