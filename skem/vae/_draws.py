@@ -12,6 +12,10 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
+# Values are rounded to 1 / STEPS, limited, and missing ones replaced.
+STEPS, LIMIT, MISSING = 256, 2.0**40, 2.0**39
+
+
 def sobol_points(n: int, n_components: int, seed: int) -> Array:
     """Return n quasi-random points in the unit cube, (n, n_components)."""
     sobol = qmc.Sobol(n_components, rng=np.random.default_rng(seed))
@@ -29,12 +33,13 @@ def _mixed(bits: AnyArray) -> AnyArray:
 def row_shifts(rows: Array, n_components: int, seed: int) -> Array:
     """Return a random point in the unit cube for each row, (n, n_components).
 
-    It depends on the values of the row in float32 and on the seed, and on nothing else: neither
-    on the position of the row nor on the other rows. Rows that differ have independent points.
+    It depends on the values of the row, rounded to 1/256, and on the seed, and on nothing else:
+    neither on the position of the row nor on the other rows. Rows that differ have independent
+    points. Rounding errors seldom count, so that float32 and float64 have the same points.
     """
-    values = rows.astype(np.float32) + np.float32(0)  # -0 becomes 0
-    values[np.isnan(values)] = np.nan  # one pattern of bits for all kinds of NaN
-    bits = values.view(np.uint32).astype(np.uint64)
+    steps_of_values = np.nan_to_num(rows * STEPS, nan=MISSING, posinf=LIMIT, neginf=-LIMIT)
+    whole = np.rint(steps_of_values.clip(-LIMIT, LIMIT)).astype(np.int64)
+    bits = whole.view(np.uint64)
     with np.errstate(over="ignore"):
         factors = _mixed(GOLDEN * np.arange(1, bits.shape[1] + 1, dtype=np.uint64))
         keys = _mixed((bits * (factors | np.uint64(1))).sum(1) + GOLDEN * np.uint64(seed + 1))

@@ -21,14 +21,13 @@ from skem._base.estimator import (
     ReconstructMixin,
     StrOptions,
     check_is_fitted,
-    warn,
     with_callbacks,
 )
-from skem._base.input import check_count
+from skem._base.input import check_count, in_unit_interval
 from skem._base.streams import blockwise, rowwise
 from skem._loop import Patience
 from skem._network.estimator import NetworkEstimator
-from skem._network.scaling import ROUNDING, Scaling, scaling_of
+from skem._network.scaling import Scaling, is_binary, scaling_of
 from skem._network.training import choose_device, one_cycle
 from skem._rows.moments import Moments
 from skem._rows.parts import LocalRows
@@ -54,6 +53,11 @@ N_VALIDATION = 16  # draws of the code for the score of validation rows
 N_STEPS, MIN_PASSES, MAX_PASSES = 6000, 20, 400
 # With early_stopping="auto", rows are held out if there are at least and at most this many.
 MIN_HELD_OUT, MAX_HELD_OUT = 20, 20_000
+# What values outside of 0 and 1 lead to, for a warning.
+OUTSIDE = (
+    "the encoder sees them clipped, and their scores are low. Scale X like the rows of fit, or "
+    "use likelihood='gaussian'."
+)
 
 OfRows = Callable[[Model, Array], Array]  # a function of a block of rows
 
@@ -352,7 +356,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
                 "precision='bfloat16' needs the built-in networks, but encoder or decoder is "
                 "given: use precision='float32', or leave both at None."
             )
-        gaussian = self._likelihood_of(seen, resume) == "gaussian"
+        gaussian = self._likelihood_of(seen, rows.working_dtype, resume) == "gaussian"
         design = Design(
             **self._sizes(rows.shape[1]),
             gaussian=gaussian,
@@ -393,11 +397,12 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         n_batches = math.ceil(n_rows / self._n_batch(n_rows))
         return min(MAX_PASSES, max(MIN_PASSES, math.ceil(N_STEPS / n_batches)))
 
-    def _likelihood_of(self, seen: Moments, resume: bool) -> str:
-        inside = seen.low >= 0 and seen.high <= 1
+    def _likelihood_of(self, seen: Moments, dtype: Any, resume: bool) -> str:
+        inside = in_unit_interval(seen.low, seen.high, dtype)
         likelihood = self.likelihood
         if likelihood == "auto":
-            likelihood = "bernoulli" if inside else "gaussian"
+            pixels = self.image_shape is not None or is_binary(seen)
+            likelihood = "bernoulli" if inside and pixels else "gaussian"
             likelihood = self.likelihood_ if resume else likelihood
         if likelihood == "bernoulli" and not inside:
             raise ValueError(
@@ -493,7 +498,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         """Apply a function to complete rows, another to those with missing values, in blocks."""
         rows = self._in_memory(X)
         model, found = self._fitted(rows.dtype), []
-        self._warn_outside(model, rows)
+        model.scaling.warn_outside(rows, OUTSIDE)
         for part in gen_batches(len(rows), ROWS):
             block = np.asarray(rows[part])
             holes = np.isnan(block).any(axis=1)
@@ -506,19 +511,6 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
                 out[some] = of_holes(model, block[some])
             found.append(out)
         return np.concatenate(found)
-
-    def _warn_outside(self, model: Model, rows: Array) -> None:
-        """Warn of values outside of the range that the features can have."""
-        gap = model.scaling.outside(rows)
-        n = np.count_nonzero((gap > ROUNDING).any(axis=1))
-        if n:
-            warn(
-                f"{n} of {len(rows)} rows have values outside of 0 and 1, up to "
-                f"{np.nanmax(gap):.3g} away, but the features are Bernoulli: the encoder sees "
-                "them clipped, and their scores are low. Scale X like the rows of fit, or use "
-                "likelihood='gaussian'.",
-                UserWarning,
-            )
 
     # -- verbs ----------------------------------------------------------------------------
 

@@ -186,7 +186,7 @@ def _some_rows(training: Training, rows: LocalRows, chosen: Indices) -> tuple[Ar
     if np.isnan(values).any():
         some = np.sort(order[: max(2 * d, int(FACTOR_PRODUCTS / (D * d + d**3)))])
         values = np.asarray(rows[some], dtype=float)
-    return training.scaling.standardized_rows(values), np.asarray(rows.weight)[some]
+    return training.scaling.scaled(values), np.asarray(rows.weight)[some]
 
 
 def epoch(
@@ -271,7 +271,7 @@ def completed(model: Model, rows: Array) -> Filled:
     if model.pool is None:
         model.pool = pool_of(model.network, on_device(sobol_points(N_POOL, d, model.seed)))
     points = on_device(sobol_points(N_POINTS, d + 1, model.seed + 1))
-    shifts = on_device(row_shifts(rows, d + 1, model.seed))
+    shifts = on_device(row_shifts(model.scaling.scaled(rows), d + 1, model.seed))
     found = complete(model.network, model.pool, x, seen, points, shifts)
     filled, codes, evidence = (values.cpu().numpy() for values in found[:3])
     filled = np.where(np.isnan(rows), model.scaling.invert(filled), rows)
@@ -293,7 +293,7 @@ def bounds(model: Model, rows: Array, n_samples: int, n_draws: int = N_DRAWS) ->
     x, seen = model.scaling.apply(rows, dtype, model.device)
     n_sets = max(1, -(-n_draws // (n_samples * (2 if n_samples == 1 else 1))))
     points = sobol_points(n_sets * n_samples, d, model.seed).reshape(n_sets, n_samples, d)
-    shifts = row_shifts(rows, d, model.seed)
+    shifts = row_shifts(model.scaling.scaled(rows), d, model.seed)
     arrays = (torch.from_numpy(v.astype(dtype)).to(model.device) for v in (points, shifts))
     found = bound(model.network, x, seen, *arrays).cpu().numpy()
     return _in_units(model, rows, found)
