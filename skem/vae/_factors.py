@@ -20,7 +20,7 @@ from skem._typing import Array
 N_STEPS, STEP_TOL = 500, 1e-4
 MAX_ITER, TOL = 500, 1e-3
 RIDGE = 1e-9  # so that features without any observed value can be solved for
-LARGE = 300  # with more features, singular vectors take longer than EM
+LARGE = 200_000  # with more values, singular vectors take longer than EM
 
 
 class Factors(NamedTuple):
@@ -107,7 +107,7 @@ def fit_factors(
         mean = np.zeros(x.shape[1])
         x = np.where(observed, x, 0)
         filled = np.sqrt(share)[:, None] * x
-    n_steps = 1 if sparse or x.shape[1] > LARGE else N_STEPS
+    n_steps = 1 if sparse or filled.size > LARGE else N_STEPS
     factors = _principal(filled, mean, n_factors, floor, seed, n_steps)
     before = -np.inf
     for _ in range(MAX_ITER):

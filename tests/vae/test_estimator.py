@@ -264,7 +264,7 @@ def test_missing_values(digits):
     rng = np.random.default_rng(0)
     missing = rng.random(digits.shape) < 0.4
     X = np.where(missing, np.nan, digits)
-    model = VAEEstimator(8, max_iter=15, likelihood="bernoulli", random_state=0)
+    model = VAEEstimator(8, max_iter=40, likelihood="bernoulli", random_state=0)
     model.fit(X[:1500])
     filled = model.impute(X[1500:])
     holes = missing[1500:]
@@ -570,6 +570,8 @@ def test_the_default_dtype_of_torch_does_not_matter(digits):
     ("options", "message"),
     [
         ({"encoder": lambda i, o: nn.Linear(i, 2)}, "encoder"),
+        ({"decoder": nn.Linear(10, 64)}, "decoder must be a function"),
+        ({"image_shape": (1, 8, 8)}, "channels first"),
         ({"decoder": lambda i, o: nn.Linear(i, 1)}, "decoder"),
         ({"encoder": lambda i, o: 3}, "encoder must return"),
         ({"encoder": nn.Linear, "precision": "bfloat16"}, "precision"),
