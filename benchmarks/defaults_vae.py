@@ -2,8 +2,8 @@
 
     python benchmarks/defaults_vae.py [--mnist DIR] [--only TEXT] [--write]
 
-The tables are those of ``defaults.py``. A third of the rows is held out. Peers have as many codes
-as the autoencoder. CPU time, one thread; a few minutes, half an hour with MNIST.
+The tables are those of ``defaults.py``. A third of the rows is held out. Peers have as many
+codes as the autoencoder. CPU time, one thread; a few minutes, half an hour with MNIST.
 """
 
 import argparse
@@ -58,15 +58,15 @@ def cells(table: Table) -> list[str]:
             pca.inverse_transform(pca.transform(rows)),
         ):
             errors.append(f"{((redrawn - test) ** 2).mean():.3f}")
-    shown = [f"{value:.2f}" for value in nats] + ["–"] * (3 - len(nats))
+    shown = [f"{value:.2f}" for value in nats] + ["-"] * (3 - len(nats))
     return [table.name, str(len(X)), str(X.shape[1]), *shown, *errors, f"{cpu:.0f}"]
 
 
 def lines_of(data: Iterator[Table]) -> Iterator[str]:
     yield (
         "Held-out nats per row, then mean squared errors of held-out rows redrawn from their "
-        f"codes, and from those of the rows with noise of {NOISE} standard deviations. Tables are "
-        "standardized, MNIST is gray and has the Bernoulli likelihood, whose nats have no peer:"
+        f"codes, and from those of the rows with noise of {NOISE} standard deviations. Tables "
+        "are standardized, MNIST is gray and has the Bernoulli likelihood, whose nats have no peer:"
     )
     yield ""
     yield "| " + " | ".join(HEADS) + " |"

@@ -88,7 +88,9 @@ class MinibatchEstimator(LatentEstimator):
             chosen = chosen[np.asarray(rows.weight)[chosen] > 0]
             patience = Patience(self.n_iter_no_change, self.tol)
         training = self._start(rows, chosen, seed, resume, max_passes)
-        if patience is not None and self._keeps_start(training, resume):  # so that the fit does not end up worse
+        if patience is not None and self._keeps_start(
+            training, resume
+        ):  # so that the fit does not end up worse
             patience.best = self._validation_score(training, rows, validation)
             patience.kept = training.snapshot()
 

@@ -77,14 +77,14 @@ class Scaling:
             return 0.5 * (np.nan_to_num(self.outside(rows)) ** 2).sum(1) / OUTSIDE**2
 
     def warn_outside(self, rows: Array, effect: str) -> None:
-        """Warn of values outside of 0 and 1, if they should not be; ``effect`` says what then."""
+        """Warn of values that should be between 0 and 1; ``effect`` says what then."""
         gap = np.nan_to_num(self.outside(rows))
         if in_unit_interval(-gap.max(initial=0), 1, rows.dtype):
             return
         n = np.count_nonzero(gap.max(axis=1) > 0)
         warn(
-            f"{n} of {len(rows)} rows have values outside of 0 and 1, by up to {gap.max():.3g}, "
-            f"but the rows of fit have none: {effect}",
+            f"{n} of {len(rows)} rows have values outside of 0 and 1, by up to "
+            f"{gap.max():.3g}, but the rows of fit have none: {effect}",
             UserWarning,
         )
 
@@ -106,8 +106,8 @@ class Scaling:
 def is_binary(seen: Moments) -> bool:
     """Return whether values between 0 and 1 are nearly all at 0 and at 1.
 
-    A feature of mean m varies by m (1 - m) if all its values are 0 or 1, and by less if they are
-    not. Features that vary by less than ``BINARY`` of that have at most the share ``GRAY`` of
+    The variance of a feature of mean m is m (1 - m) if all its values are 0 or 1, and less if
+    they are not. Features whose variance is below ``BINARY`` of that have at most the share ``GRAY`` of
     the sum of m (1 - m).
     """
     largest = np.clip(seen.mean * (1 - seen.mean), 0, None)

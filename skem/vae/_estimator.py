@@ -52,7 +52,7 @@ N_VALIDATION = 16  # draws of the code for the score of validation rows
 # With max_iter="auto", the number of steps, and the limits of the number of passes.
 N_STEPS, MIN_PASSES, MAX_PASSES = 6000, 20, 400
 # With early_stopping="auto", rows are held out if there are at least and at most this many.
-MIN_HELD_OUT, MAX_HELD_OUT = 20, 20_000
+MIN_HELD_OUT, MAX_HELD_OUT = 20, 10_000
 # What values outside of 0 and 1 lead to, for a warning.
 OUTSIDE = (
     "the encoder sees them clipped, and their scores are low. Scale X like the rows of fit, or "
@@ -81,8 +81,8 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
 
     Parameters
     ----------
-    n_components : int, default=2
-        The dimension of the code.
+    n_components : int, default=10
+        The dimension of the code. Codes that the model does not need cost little.
     hidden_layer_sizes : tuple of int, default=(256, 256)
         Widths of the encoder's hidden layers; the decoder has them in reverse order. They
         are used by ``architecture="dense"`` only.
@@ -90,8 +90,10 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         The activation of the hidden layers.
     likelihood : {"auto", "bernoulli", "gaussian"}, default="auto"
         The distribution of each feature given the code. "bernoulli" needs values between 0
-        and 1. "gaussian" learns a noise variance for each feature. "auto" is "bernoulli" if
-        all values of X at the first fit are between 0 and 1, and "gaussian" otherwise.
+        and 1; they may exceed this range by rounding errors. "gaussian" takes any values, and
+        learns a noise variance for each feature. "auto" is "bernoulli" if the values of X at
+        the first fit are between 0 and 1 and, moreover, either nearly all at 0 and 1, or pixels
+        (``image_shape`` is given). It is "gaussian" otherwise.
     image_shape : tuple of int, default=None
         Shape (height, width) or (height, width, channels) of a row that is an image.
     architecture : {"dense", "conv"}, default="dense"
@@ -107,29 +109,33 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         Weight of the KL divergence in training. Scores are bounds of log p(x) for any value.
     kl_warmup : float, default=0.3
         The share of ``max_iter`` during which the weight of the KL divergence rises to
-        ``beta``.
+        ``beta``. Networks that start from factor analysis need no such phase and have none.
     n_importance_samples : int, default=1
         Number of draws in the bound that ``score_samples`` returns. A number above 1 selects
-        the importance-weighted bound [2]_, which is tighter and slower. All rows use the same
-        draws. The bound is averaged over several sets of draws, at least 64 draws in total.
-        The error of a mean score is then a few hundredths of a nat.
+        the importance-weighted bound [2]_, which is tighter and slower. The bound is averaged
+        over several sets of draws, at least 64 draws in total. The draws of a row depend on its
+        values and on the seed, not on other rows, so that their errors average out over rows.
+        Rows with missing values have a bound of their own, see ``score_samples``.
     batch_size : "auto" or int, default="auto"
         Number of rows in a minibatch. "auto" is the number of rows divided by 100, at least
         16 and at most 128.
     learning_rate : {"one_cycle", "constant"}, default="one_cycle"
         The schedule of the step size. "one_cycle" rises during the first tenth of the steps
-        and then falls to 0. "constant" does not change; ``early_stopping`` and
-        ``partial_fit`` always use it.
+        and then falls to 0. "constant" does not change; ``partial_fit`` and fits that hold out
+        rows (``early_stopping``) always use it.
     learning_rate_init : float, default=3e-3
         The largest step size.
-    max_iter : int, default=20
-        Number of passes over the rows.
+    max_iter : "auto" or int, default="auto"
+        Largest number of passes over the rows. "auto" is the number that makes 6000 steps, at
+        least 20 and at most 400.
     tol : float, default=0.01
         Smallest rise of the validation score that counts, in nats (units of natural
         logarithm) per row.
-    early_stopping : bool, default=False
+    early_stopping : "auto" or bool, default="auto"
         Whether ``fit`` holds out validation rows and scores their ELBO after each pass. It
-        stops when the score no longer rises, and restores the best weights.
+        stops when the score no longer rises, and restores the best weights. The weights that it
+        scores and restores are running averages over about 100 steps. "auto" is True if there
+        are from 20 to 10,000 rows: longer fits would otherwise learn such rows by heart.
     validation_fraction : float, default=0.1
         The share of the rows that ``early_stopping`` holds out.
     n_iter_no_change : int, default=10
@@ -185,15 +191,23 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
 
     Notes
     -----
-    NaN marks a missing value. It is omitted from the likelihood, and filled before the row
-    enters the encoder. The weights, the state of Adam and the seed are stored as NumPy data.
-    A pickle can therefore be loaded on any machine, and ``partial_fit`` can continue there.
+    Networks with Gaussian features start from a factor analysis: the encoder and the decoder
+    are its posterior and its mean, plus what the layers add. If the score of the validation rows
+    does not rise by more than its standard error, the fit is the factor analysis of all rows.
+    The noise variances are running means of the squared residuals, which maximize the bound.
+    User-defined encoders and decoders start from their own weights.
+
+    NaN marks a missing value. It is omitted from the likelihood. In training, the encoder sees
+    the mean of the feature in its place. The weights, the state of Adam and the seed are stored
+    as NumPy data. A pickle can therefore be loaded on any machine, and ``partial_fit`` can continue there.
 
     References
     ----------
     .. [1] D. P. Kingma and M. Welling, "Auto-encoding variational Bayes", ICLR 2014.
     .. [2] Y. Burda, R. Grosse and R. Salakhutdinov, "Importance weighted autoencoders",
        ICLR 2016.
+    .. [3] P.-A. Mattei and J. Frellsen, "Leveraging the exact likelihood of deep latent
+       variable models", NeurIPS 2018.
 
     Examples
     --------
@@ -495,7 +509,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         return int(self._design["n_components"])
 
     def _each(self, X: ArrayLike, of_whole: OfRows, of_holes: OfRows) -> Array:
-        """Apply a function to complete rows, another to those with missing values, in blocks."""
+        """Apply a function to complete rows, another to those with holes, block by block."""
         rows = self._in_memory(X)
         model, found = self._fitted(rows.dtype), []
         model.scaling.warn_outside(rows, OUTSIDE)
@@ -506,8 +520,8 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
             out = np.empty((len(block), *whole.shape[1:]), rows.dtype)
             out[~holes] = whole
             where = np.flatnonzero(holes)
-            for start in range(0, len(where), HOLE_ROWS):
-                some = where[start : start + HOLE_ROWS]
+            for i in range(0, len(where), HOLE_ROWS):
+                some = where[i : i + HOLE_ROWS]
                 out[some] = of_holes(model, block[some])
             found.append(out)
         return np.concatenate(found)
@@ -521,12 +535,18 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            The rows; missing values are filled by :meth:`impute` first.
+            The rows; NaN marks a missing value.
 
         Returns
         -------
         ndarray of shape (n_samples, n_components)
-            The posterior means mu(x).
+            The posterior means mu(x) of the encoder. For rows with missing values, the
+            expectation of the code given the observed values, see :meth:`impute`.
+
+        Warns
+        -----
+        UserWarning
+            If features are Bernoulli and values lie outside of 0 and 1: they are clipped.
         """
         return self._each(X, codes, lambda model, rows: completed(model, rows).codes)
 
@@ -558,8 +578,8 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     def score_samples(self, X: ArrayLike) -> Array:
         """Return a lower bound of the log-likelihood of each row.
 
-        All rows use the same quasi-random draws. The score of a row therefore depends neither
-        on the other rows nor on the call.
+        The quasi-random draws depend on the values of the row and on the seed. The score of a
+        row therefore depends neither on the other rows nor on the call.
 
         Parameters
         ----------
@@ -570,7 +590,15 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         -------
         ndarray of shape (n_samples,)
             The ELBO, in nats. If ``n_importance_samples`` is above 1, the importance-weighted
-            bound. For Gaussian features it bounds a density in the units of X.
+            bound. For rows with missing values, the logarithm of an importance-weighted mean
+            that estimates the density of the observed values, see :meth:`impute`. For Gaussian
+            features it bounds a density in the units of X. A Bernoulli feature at a distance e
+            outside of 0 and 1 costs (e / 0.1)^2 / 2 nats.
+
+        Warns
+        -----
+        UserWarning
+            If features are Bernoulli and values lie outside of 0 and 1.
         """
         self._check_parameters()
         n = int(self.n_importance_samples)
@@ -596,6 +624,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         -------
         ndarray of shape (n_samples, n_features)
             The rows. Their values are 0 or 1 if Bernoulli, and include the noise if Gaussian.
+            They are real numbers, also where X held integers.
         """
         check_is_fitted(self)
         check_count("n_samples", n_samples)
@@ -610,11 +639,11 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
 
     @rowwise
     def impute(self, X: ArrayLike) -> Array:
-        """Return X with missing values replaced by their approximate expectation.
+        """Return X with missing values replaced by their expectation given the observed ones.
 
-        Several chains alternate between two steps: draw a code given the filled row, and fill
-        the row given the code. The decoded means of the last steps are averaged. A chain gets
-        more weight if its codes explain the observed values better.
+        The expectation is an importance-weighted mean over draws of the code. The draws come
+        from the prior and from what chains of Metropolis steps [3]_ find. The steps propose
+        codes by the encoder. Where few draws have nearly all the weight, the chains count too.
 
         Parameters
         ----------

@@ -101,7 +101,8 @@ def fit_factors(
     if complete:  # only the mean and the second moments count: they fit into few rows
         mean = share @ x
         x = np.sqrt(share)[:, None] * (x - mean)
-        x = np.linalg.qr(x, mode="r") if len(x) > x.shape[1] else x
+        if len(x) > x.shape[1]:
+            x = np.asarray(np.linalg.qr(x, mode="r"))
         filled = x
     else:
         mean = np.zeros(x.shape[1])

@@ -287,7 +287,8 @@ def _in_units(model: Model, rows: Array, scores: Array) -> Array:
 def bounds(model: Model, rows: Array, n_samples: int, n_draws: int = N_DRAWS) -> Array:
     """Return a lower bound of log p of the observed values of each row, in the user's units.
 
-    The encoder sees missing values as means. The bound has ``n_samples`` importance samples, and is averaged over at least ``n_draws`` draws.
+    The encoder sees missing values as means. The bound has ``n_samples`` importance samples,
+    and is averaged over at least ``n_draws`` draws.
     """
     dtype, d = model.network.numpy_dtype, model.design.n_components
     x, seen = model.scaling.apply(rows, dtype, model.device)

@@ -39,7 +39,7 @@ def fitted(digits):
 
 
 def network(kind="bernoulli", activation="gelu", sizes=(5, 4), n_features=6, image_shape=None):
-    """Networks in float64 for a kind: bernoulli, gaussian, or factors (Gaussian with a base)."""
+    """Networks in float64: bernoulli, gaussian, or factors (Gaussian with a base)."""
     architecture = "dense" if image_shape is None else "conv"
     based = kind == "factors"
     design = vae.Design(

@@ -87,9 +87,7 @@ def test_a_row_that_tells_nothing():
 def test_a_far_cluster_is_found_by_what_is_seen():
     X = two_clusters(np.random.default_rng(0), 500)
     for seed in range(3):
-        model = VAEEstimator(
-            2, hidden_layer_sizes=(32,), max_iter=5, random_state=seed
-        ).fit(X)
+        model = VAEEstimator(2, hidden_layer_sizes=(32,), max_iter=5, random_state=seed).fit(X)
         filled = model.impute([[0, 20, np.nan, np.nan]])
         np.testing.assert_allclose(filled[0, 2:], 20, atol=1)
 
