@@ -66,7 +66,8 @@ def lines_of(data: Iterator[Table]) -> Iterator[str]:
     yield (
         "Held-out nats per row, then mean squared errors of held-out rows redrawn from their "
         f"codes, and from those of the rows with noise of {NOISE} standard deviations. Tables "
-        "are standardized, MNIST is gray and has the Bernoulli likelihood, whose nats have no peer:"
+        "are standardized, MNIST is gray and has the "
+        "Bernoulli likelihood, whose nats have no peer:"
     )
     yield ""
     yield "| " + " | ".join(HEADS) + " |"

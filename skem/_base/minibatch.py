@@ -55,7 +55,7 @@ class MinibatchEstimator(LatentEstimator):
     - ``_diverged(error)``: the ValueError to raise if training diverged.
     """
 
-    early_stopping = False  # for those without the parameter
+    early_stopping: bool | str = False  # for those without the parameter
 
     def _stops_early(self, n_rows: int) -> bool:
         """Return whether rows are held out, and the best weights kept."""

@@ -39,8 +39,8 @@ def _warn_of_bytes(images: AnyArray) -> None:
     if np.max(images[:NAN_ROWS]) > 1:
         warn(
             "X holds bytes, which are standardized like any other numbers: drawn images are "
-            "not integers, and may lie outside of 0 and 255. Divide X by 255 for values between 0 "
-            "and 1.",
+            "not integers, and may lie outside of 0 and 255. Divide X by 255 for values "
+            "between 0 and 1.",
             UserWarning,
         )
 

@@ -107,8 +107,8 @@ def is_binary(seen: Moments) -> bool:
     """Return whether values between 0 and 1 are nearly all at 0 and at 1.
 
     The variance of a feature of mean m is m (1 - m) if all its values are 0 or 1, and less if
-    they are not. Features whose variance is below ``BINARY`` of that have at most the share ``GRAY`` of
-    the sum of m (1 - m).
+    they are not. Features whose variance is below ``BINARY`` of that have at most the
+    share ``GRAY`` of the sum of m (1 - m).
     """
     largest = np.clip(seen.mean * (1 - seen.mean), 0, None)
     variance = np.divide(seen.square, seen.weight, out=0 * largest, where=seen.weight > 0)

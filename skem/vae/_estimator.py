@@ -192,14 +192,16 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     Notes
     -----
     Networks with Gaussian features start from a factor analysis: the encoder and the decoder
-    are its posterior and its mean, plus what the layers add. If the score of the validation rows
-    does not rise by more than its standard error, the fit is the factor analysis of all rows.
+    are its posterior and its mean, plus what the layers add. If the score of the validation
+    rows does not rise by more than its standard error, the fit is the factor analysis of
+    all rows.
     The noise variances are running means of the squared residuals, which maximize the bound.
     User-defined encoders and decoders start from their own weights.
 
     NaN marks a missing value. It is omitted from the likelihood. In training, the encoder sees
     the mean of the feature in its place. The weights, the state of Adam and the seed are stored
-    as NumPy data. A pickle can therefore be loaded on any machine, and ``partial_fit`` can continue there.
+    as NumPy data. A pickle can therefore be loaded on any machine, and ``partial_fit`` can
+    continue there.
 
     References
     ----------
