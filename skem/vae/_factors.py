@@ -216,7 +216,7 @@ def _rotated(factors: Factors) -> Factors:
     """Rotate the codes so that their posterior covariance is diagonal."""
     scaled, _ = _posterior(factors)
     vectors = np.linalg.eigh(scaled @ factors.loadings)[1][:, ::-1]
-    return factors._replace(loadings=factors.loadings @ vectors)
+    return Factors(factors.mean, factors.loadings @ vectors, factors.noise)
 
 
 def linear_encoder(factors: Factors) -> tuple[Array, Array, Array]:
