@@ -52,7 +52,10 @@ else:
 order = np.random.default_rng(0).permutation(len(X))
 train, test = order[: -len(X) // 6], order[-len(X) // 6 :]
 
-models = {d: VAEEstimator(d, max_iter=max_iter, random_state=0).fit(X[train]) for d in (2, 8)}
+models = {
+    d: VAEEstimator(d, likelihood="bernoulli", max_iter=max_iter, random_state=0).fit(X[train])
+    for d in (2, 8)
+}
 for d, model in models.items():
     print(f"{d} codes: at least {model.score(X[test]):.1f} nats per held-out image")
 

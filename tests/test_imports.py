@@ -42,7 +42,7 @@ ONLY_IN = {
     "numba": ["_vector_math.py", "*/*kernel.py"],
     "torch": [
         "_network/*.py",
-        *("vae/_model.py", "vae/_training.py"),
+        *("vae/_model.py", "vae/_posterior.py", "vae/_training.py"),
         *("gan/_model.py", "gan/_training.py"),
     ],
     "matplotlib": MATPLOTLIB,

@@ -55,7 +55,15 @@ class MinibatchEstimator(LatentEstimator):
     - ``_diverged(error)``: the ValueError to raise if training diverged.
     """
 
-    early_stopping = False  # for those without the parameter
+    early_stopping: bool | str = False  # for those without the parameter
+
+    def _stops_early(self, n_rows: int) -> bool:
+        """Return whether rows are held out, and the best weights kept."""
+        return bool(self.early_stopping)
+
+    def _keeps_start(self, training: Any, resume: bool) -> bool:
+        """Return whether the weights before the first pass may be the best ones."""
+        return resume
 
     def _max_passes(self, n_rows: int) -> int:
         """Return the largest number of passes over rows with a weight above 0."""
@@ -73,14 +81,15 @@ class MinibatchEstimator(LatentEstimator):
         rows, seed = _relative(rows), self._first_seed(resume)
         max_passes = self._max_passes(rows.n_positive)
         chosen, validation, patience = np.flatnonzero(rows.weight), None, None
-        if self.early_stopping:
+        if self._stops_early(rows.n_positive):
             chosen, validation = split_rows(
                 np.asarray(rows.weight), self.validation_fraction, self._split_generator(seed)
             )
             chosen = chosen[np.asarray(rows.weight)[chosen] > 0]
             patience = Patience(self.n_iter_no_change, self.tol)
         training = self._start(rows, chosen, seed, resume, max_passes)
-        if patience is not None and resume:  # so that the fit does not end up worse
+        if patience is not None and self._keeps_start(training, resume):
+            # so that the fit does not end up worse
             score = self._validation_score(training, rows, validation)
             patience.begin(score, training.snapshot())
 

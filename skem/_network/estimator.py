@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import gen_batches
 
+from skem._base.estimator import warn
 from skem._base.input import check_rows
 from skem._base.minibatch import MinibatchEstimator
 from skem._compiled import has_numba
@@ -31,6 +32,17 @@ def numba_pays(n_values: int) -> bool:
 
 def _has_nan(rows: AnyArray, weight: Weights) -> bool:
     return any(np.isnan(rows[part]).any() for part in gen_batches(len(rows), NAN_ROWS))
+
+
+def _warn_of_bytes(images: AnyArray) -> None:
+    """Say what bytes are taken for, unless the first of them are 0 or 1."""
+    if np.max(images[:NAN_ROWS]) > 1:
+        warn(
+            "X holds bytes, which are standardized like any other numbers: drawn images are "
+            "not integers, and may lie outside of 0 and 255. Divide X by 255 for values "
+            "between 0 and 1.",
+            UserWarning,
+        )
 
 
 def _is_size(value: Any) -> bool:
@@ -119,6 +131,14 @@ class NetworkEstimator(MinibatchEstimator):
 
     def _check_rows(self, X: Any, sample_weight: Any = None, *, reset: bool) -> LocalRows:
         shape = None if self.image_shape is None else tuple(self.image_shape)
+        given = tuple(getattr(X, "shape", ()))
+        if len(given) == 4 and shape == (*given[2:], given[1]) != given[1:]:
+            raise ValueError(
+                f"X has shape {given}, with the channels of its images first, but image_shape="
+                f"{shape!r} has them last: pass numpy.moveaxis(X, 1, -1)."
+            )
+        if reset and shape is not None and getattr(X, "dtype", None) == np.uint8:
+            _warn_of_bytes(X)
         rows: Any = check_rows(
             self,
             X,
@@ -150,6 +170,11 @@ class NetworkEstimator(MinibatchEstimator):
             raise ValueError(
                 f"image_shape={shape!r} does not match the {n_features} features of X: pass "
                 f"(height, width) or (height, width, channels) with {n_features} pixels."
+            )
+        if shape is not None and len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] > 4:
+            raise ValueError(
+                f"image_shape={shape!r} seems to have the channels first: pass (height, width, "
+                "channels), and images with the channels last."
             )
         if self.architecture == "conv" and (shape is None or min(shape[:2]) < 4):
             raise ValueError(

@@ -7,9 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skem._base.estimator import warn
+from skem._base.input import in_unit_interval
 from skem._rows.moments import Moments
 from skem._typing import Array
 
+# When features count as binary, see is_binary.
+BINARY, GRAY = 0.5, 0.05
+# Standard deviation of the normal penalty of what lies outside of 0 and 1.
+OUTSIDE = 0.1
 # Largest factor by which scaled rows are multiplied. A larger factor would amplify rounding
 # errors until they look like data.
 MAX_GAIN = 100.0
@@ -50,6 +56,38 @@ class Scaling:
             return rows
         return (rows * self.scale + self.offset).astype(rows.dtype)
 
+    def scaled(self, rows: Array) -> Array:
+        """Return (rows - offset) / scale; missing values stay NaN."""
+        return (rows - self.offset) / self.scale
+
+    def outside(self, rows: Array) -> Array:
+        """Return by how much values lie outside of 0 and 1, if they should not."""
+        if self.standardized:
+            return np.zeros_like(rows)
+        return np.abs(rows - np.clip(rows, 0, 1))
+
+    def penalties(self, rows: Array) -> Array:
+        """Return what the score of each row loses for values outside of 0 and 1.
+
+        A value at distance e loses (e / 0.1)^2 / 2 nats, and the values are clipped otherwise.
+        """
+        if self.standardized:
+            return np.zeros(len(rows), rows.dtype)
+        with np.errstate(over="ignore"):
+            return 0.5 * (np.nan_to_num(self.outside(rows)) ** 2).sum(1) / OUTSIDE**2
+
+    def warn_outside(self, rows: Array, effect: str) -> None:
+        """Warn of values that should be between 0 and 1; ``effect`` says what then."""
+        gap = np.nan_to_num(self.outside(rows))
+        if in_unit_interval(-gap.max(initial=0), 1, rows.dtype):
+            return
+        n = np.count_nonzero(gap.max(axis=1) > 0)
+        warn(
+            f"{n} of {len(rows)} rows have values outside of 0 and 1, by up to "
+            f"{gap.max():.3g}, but the rows of fit have none: {effect}",
+            UserWarning,
+        )
+
     @property
     def log_volume(self) -> float:
         """Mean log-ratio of the density of scaled rows to the density in the user's units."""
@@ -63,6 +101,19 @@ class Scaling:
     def log_volumes(self, rows: Array) -> Array:
         """Return the log-ratio of the densities for the observed values of each row."""
         return ~np.isnan(rows) @ np.log(self.scale)
+
+
+def is_binary(seen: Moments) -> bool:
+    """Return whether values between 0 and 1 are nearly all at 0 and at 1.
+
+    The variance of a feature of mean m is m (1 - m) if all its values are 0 or 1, and less if
+    they are not. Features whose variance is below ``BINARY`` of that have at most the
+    share ``GRAY`` of the sum of m (1 - m).
+    """
+    largest = np.clip(seen.mean * (1 - seen.mean), 0, None)
+    variance = np.divide(seen.square, seen.weight, out=0 * largest, where=seen.weight > 0)
+    gray = variance < BINARY * largest
+    return bool(largest[gray].sum() <= GRAY * largest.sum() and largest.sum() > 0)
 
 
 def scaling_of(seen: Moments, weight: float, standardized: bool) -> Scaling:

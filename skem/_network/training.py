@@ -65,6 +65,12 @@ def module_of(
     name: str, factory: Callable[..., nn.Module], seed: int, n_in: int, n_out: int
 ) -> nn.Module:
     """Return the module of a user's factory after a trial on two rows."""
+    if isinstance(factory, nn.Module):
+        raise ValueError(
+            f"{name} must be a function that creates a module, but it is a module, "
+            f"{type(factory).__name__}: pass a function {name}(n_in, n_out) that returns a new "
+            "module at each call."
+        )
     with seeded(seed), torch.no_grad():
         module = factory(n_in, n_out)
         if not isinstance(module, nn.Module):

@@ -20,7 +20,7 @@ from skem._base.estimator import (
     warn,
     with_callbacks,
 )
-from skem._base.input import check_count
+from skem._base.input import check_count, in_unit_interval
 from skem._base.streams import blockwise, rowwise
 from skem._loop import Patience
 from skem._network.estimator import NetworkEstimator
@@ -41,6 +41,8 @@ from skem.gan._training import (
     start,
 )
 
+# What values outside of 0 and 1 lead to, for a warning.
+OUTSIDE = "they are clipped. Scale X like the rows of fit."
 MIN_RANGE = 0.5  # values between 0 and 1 are not scaled if their range is above this
 SPREAD = 200.0  # the total variance of the rows that enter the discriminator
 ROWS = 2000  # rows per block: processing all rows at once would take too much memory
@@ -314,17 +316,18 @@ class GANEstimator(NetworkEstimator):
         fast: bool,
         resume: bool,
     ) -> Training:
+        inside = in_unit_interval(seen.low, seen.high, rows.working_dtype)
         if resume:
             scaling, gain = Scaling(**self._scaling), self._design["gain"]
-            if not scaling.standardized and not 0 <= seen.low <= seen.high <= 1:
+            if not scaling.standardized and not inside:
                 raise ValueError(
                     "the networks were built for values between 0 and 1, but X has values from "
                     f"{seen.low:.3g} to {seen.high:.3g}: scale X like the first rows, or call "
                     "fit with warm_start=False."
                 )
         else:
-            inside = 0 <= seen.low < seen.high - MIN_RANGE and seen.high <= 1
-            scaling = scaling_of(seen, float(np.sum(rows.weight)), not inside)
+            as_it_is = inside and seen.low < seen.high - MIN_RANGE
+            scaling = scaling_of(seen, float(np.sum(rows.weight)), not as_it_is)
             gain = scaling.gain(seen, SPREAD)
         design = Design(
             **self._sizes(rows.shape[1]),
@@ -395,6 +398,7 @@ class GANEstimator(NetworkEstimator):
         """Return an output of the discriminator: its features (0) or its logits (1)."""
         rows = self._in_memory(X)
         networks, scaling = self._fitted(rows.dtype), Scaling(**self._scaling)
+        scaling.warn_outside(rows, OUTSIDE)
         return np.concatenate(
             [
                 features_and_logits(networks, scaling, rows[part])[which]

@@ -5,15 +5,19 @@
     log p(x|z) = sum_i x_i l_i - softplus(l_i)                              (Bernoulli)
                = -1/2 sum_i (x_i - m_i)^2 / s_i + log(2 pi s_i)             (Gaussian)
 
-The decoder returns the logits l or the means m; the noise variances s are learned. Missing
-features are omitted from the sums.
+The decoder returns the logits l or the means m. The noise variances s have a closed form given
+the rest: the mean squared residuals. Missing features are omitted from the sums.
+
+Networks with Gaussian features may stand on a factor analysis: its posterior and its mean are
+added to what the networks return, which is in units of its standard deviations. Networks that
+return 0 then are the factor analysis.
 """
 
 import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +30,8 @@ from skem._network.training import Flat, Purpose, flatten, generator, module_of
 
 # Log-variances of codes and of features are limited to plus or minus these numbers. Within
 # these limits float32 resolves both terms of the bound.
-LOG_VARIANCE_LIMIT, FEATURE_LIMIT = 12.0, 10.0
+LOG_VARIANCE_LIMIT, FEATURE_LIMIT = 16.0, 16.0
+NORMAL_LIMIT = 1e-7  # float32 resolves 1 - 1e-7; normal draws are within 5.2
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,28 @@ class Design(layers.Design):
     """Architecture of the encoder and the decoder."""
 
     gaussian: bool
+    based: bool  # whether the networks stand on a factor analysis
     encoder: Callable[..., nn.Module] | None
     decoder: Callable[..., nn.Module] | None
+
+
+class Base(NamedTuple):
+    """The factor analysis on which networks stand."""
+
+    to_code: Tensor  # (d, D); the mean of a code is to_code x + code_mean
+    code_mean: Tensor  # (d,)
+    code_log_variance: Tensor  # (d,)
+    to_row: Tensor  # (D, d); the mean of a row is to_row z + row_mean
+    row_mean: Tensor  # (D,)
+    row_scale: Tensor  # (D,), the standard deviations of the noise
+
+
+class Terms(NamedTuple):
+    """Weighted sums over a minibatch."""
+
+    distortion: float  # -log p(x|z)
+    rate: float  # the KL divergence
+    excess: Tensor | None  # squared residuals minus s, (D,); None if Bernoulli
 
 
 @dataclass
@@ -47,9 +72,15 @@ class Network:
     log_variance: nn.Parameter  # log s, (D,) or, for Bernoulli, (0,)
     flat: Flat
     manual_gradient: bool  # whether ``written_gradient`` supports all layers
+    base: Base | None = None
     dtype: torch.dtype = torch.float32
     half: "Network | None" = None  # a copy in bfloat16 that computes the products
     compiled: Callable[..., float] | None = None  # the compiled loss of ``kernel``
+
+    @property
+    def numpy_dtype(self) -> np.dtype:
+        """The dtype in which rows enter."""
+        return np.dtype(np.float64 if self.dtype == torch.float64 else np.float32)
 
     def convert(self, dtype: Any) -> None:
         """Convert the networks for inference in another dtype; training is in float32."""
@@ -57,6 +88,8 @@ class Network:
         self.encoder.to(self.dtype)
         self.decoder.to(self.dtype)
         self.log_variance.data = self.log_variance.data.to(self.dtype)
+        if self.base is not None:
+            self.base = Base(*(values.to(self.dtype) for values in self.base))
 
 
 def build(design: Design, seed: int, device: torch.device) -> Network:
@@ -75,7 +108,26 @@ def build(design: Design, seed: int, device: torch.device) -> Network:
     for module in (encoder, decoder):
         module.to(device).eval()
     own = design.encoder is None and design.decoder is None
-    return Network(encoder, decoder, log_variance, flat, manual_gradient=own)
+    base = _empty_base(D, d, device) if design.based else None
+    return Network(encoder, decoder, log_variance, flat, manual_gradient=own, base=base)
+
+
+def _empty_base(D: int, d: int, device: torch.device) -> Base:
+    shapes = (d, D), (d,), (d,), (D, d), (D,), (D,)
+    return Base(*(torch.zeros(s, dtype=torch.float32, device=device) for s in shapes))
+
+
+@torch.no_grad()
+def stand_on(network: Network, base: Base) -> None:
+    """Make the networks the factor analysis: their last layers return 0."""
+    assert network.base is not None
+    for own, values in zip(network.base, base, strict=True):
+        own.copy_(values)
+    for module in (network.encoder, network.decoder):
+        *_, last = (layer for layer in module.modules() if hasattr(layer, "weight"))
+        for values in last.parameters():
+            values.zero_()
+    network.log_variance.copy_(2 * base.row_scale.log())
 
 
 def in_half(network: Network) -> Network:
@@ -91,14 +143,31 @@ def in_half(network: Network) -> Network:
 
 def encode(network: Network, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return mu and log sigma^2, (n, d) each."""
-    mean, log_variance = network.encoder(x.to(network.dtype)).to(x.dtype).chunk(2, dim=1)
-    return mean, log_variance.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
+    return _code(network, x, network.encoder(x.to(network.dtype)).to(x.dtype))[:2]
+
+
+def _code(network: Network, x: Tensor, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mu, log sigma^2, and log sigma^2 without limits, given the encoder's output."""
+    mean, raw = output.chunk(2, dim=1)
+    base = network.base
+    if base is not None:
+        linear = torch.addmm(base.code_mean, x, base.to_code.T)
+        mean = torch.addcmul(linear, mean, (0.5 * base.code_log_variance).exp())
+        raw = raw + base.code_log_variance
+    return mean, raw.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT), raw
 
 
 def decode(network: Network, z: Tensor) -> Tensor:
     """Return the logits or means, (n, D)."""
-    output: Tensor = network.decoder(z.to(network.dtype)).to(z.dtype)
-    return output
+    return _row(network, z, network.decoder(z.to(network.dtype)).to(z.dtype))
+
+
+def _row(network: Network, z: Tensor, output: Tensor) -> Tensor:
+    """Return the logits or means, (n, D), given the decoder's output."""
+    base = network.base
+    if base is None:
+        return output
+    return torch.addcmul(torch.addmm(base.row_mean, z, base.to_row.T), output, base.row_scale)
 
 
 def expected(network: Network, z: Tensor) -> Tensor:
@@ -138,8 +207,11 @@ def gradient(
     weight: Tensor,
     noise: Tensor,
     beta: float,
-) -> tuple[float, float]:
-    """Set the gradient of sum weight (-log p(x|z) + beta KL); return the sums of both terms."""
+) -> Terms:
+    """Set the gradient of sum weight (-log p(x|z) + beta KL); return the sums of both terms.
+
+    The noise variances have no gradient: ``move_noise`` takes them to their best values.
+    """
     half = network.half
     if half is not None:
         n = len(half.flat.values)  # the noise variances come last and are not in ``half``
@@ -153,10 +225,16 @@ def gradient(
     with torch.enable_grad():
         mean, log_variance = encode(network, x)
         z = mean + (0.5 * log_variance).exp() * noise
-        distortion = -(weight * log_likelihood(network, x, seen, decode(network, z))).sum()
+        output = decode(network, z)
+        distortion = -(weight * log_likelihood(network, x, seen, output)).sum()
         rate = (weight * divergence(mean, log_variance)).sum()
         (distortion + beta * rate).backward()
-    return distortion.item(), rate.item()
+    excess = None
+    if len(network.log_variance):
+        assert network.log_variance.grad is not None
+        network.log_variance.grad.zero_()
+        excess = _excess(network, (output.detach() - x) ** 2, seen, weight)
+    return Terms(distortion.item(), rate.item(), excess)
 
 
 @torch.no_grad()
@@ -167,72 +245,102 @@ def written_gradient(
     weight: Tensor,
     noise: Tensor,
     beta: float,
-) -> tuple[float, float]:
+) -> Terms:
     """Compute the same as ``gradient`` with explicit formulas, without a graph."""
     encoder, decoder = list(network.encoder.children()), list(network.decoder.children())
-    inner = forward(encoder, x.to(network.dtype))
-    mean, raw = inner[-1].to(x.dtype).chunk(2, dim=1)
-    log_variance = raw.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
-    scale = (0.5 * log_variance).exp_()
-    outer = forward(decoder, torch.addcmul(mean, scale, noise).to(network.dtype))
-    distortion, grad = _output_gradient(network, x, seen, weight, outer[-1].to(x.dtype))
-    grad = backward(decoder, outer, grad.to(network.dtype), to_input=True).to(x.dtype)
+    inner, base = forward(encoder, x.to(network.dtype)), network.base
+    mean, log_variance, raw = _code(network, x, inner[-1].to(x.dtype))
+    scale = (0.5 * log_variance).exp()
+    z = torch.addcmul(mean, scale, noise)
+    outer = forward(decoder, z.to(network.dtype))
+    output = _row(network, z, outer[-1].to(x.dtype))
+    distortion, grad, excess = _output_gradient(network, x, seen, weight, output)
+    own = grad if base is None else grad * base.row_scale
+    d_z = backward(decoder, outer, own.to(network.dtype), to_input=True).to(x.dtype)
+    if base is not None:
+        d_z = torch.addmm(d_z, grad, base.to_row)
     variance, share = scale * scale, beta * weight[:, None]
-    d_mean = torch.addcmul(grad, share, mean)
-    d_log_variance = 0.5 * (grad * noise * scale + share * (variance - 1))
+    d_mean = torch.addcmul(d_z, share, mean)
+    if base is not None:
+        d_mean *= (0.5 * base.code_log_variance).exp()
+    d_log_variance = 0.5 * (d_z * noise * scale + share * (variance - 1))
     d_log_variance *= raw.abs() <= LOG_VARIANCE_LIMIT
     d_code = torch.cat([d_mean, d_log_variance], 1).to(network.dtype)
     backward(encoder, inner, d_code, to_input=False)
     each = torch.addcmul(variance, mean, mean).sub_(log_variance).sum(1).sub_(mean.shape[1])
-    return distortion, 0.5 * (weight @ each).item()
+    return Terms(distortion, 0.5 * (weight @ each).item(), excess)
 
 
 def _output_gradient(
     network: Network, x: Tensor, seen: Tensor | None, weight: Tensor, output: Tensor
-) -> tuple[float, Tensor]:
-    """Return the negative log-likelihood and its gradient by the decoder's output.
-
-    The gradient by the noise variances is written to their ``grad``.
-    """
+) -> tuple[float, Tensor, Tensor | None]:
+    """Return -log p(x|z), its gradient by the decoder's output, and the excess of residuals."""
     bernoulli = not len(network.log_variance)
     if bernoulli and seen is None and network.compiled is not None:
         grad = torch.empty_like(output)
         arrays = (t.numpy() for t in (x, weight, output, grad))
-        return network.compiled(*arrays), grad
+        return network.compiled(*arrays), grad, None
     distortion = -(weight @ log_likelihood(network, x, seen, output)).item()
-    weight = weight[:, None]
     if bernoulli:
-        grad = output.sigmoid().sub_(x).mul_(weight)
-        return distortion, grad if seen is None else grad.mul_(seen)
-    raw = network.log_variance.detach()
-    precision = torch.exp(-raw.clamp(-FEATURE_LIMIT, FEATURE_LIMIT))
-    grad = (output - x).mul_(precision)
-    own = 0.5 * weight * (1 - grad * (output - x))
-    grad *= weight
-    if seen is not None:
-        grad, own = grad * seen, own * seen
-    inside = raw.abs() <= FEATURE_LIMIT
-    assert network.log_variance.grad is not None
-    network.log_variance.grad.copy_(own.sum(0) * inside)
-    return distortion, grad
+        grad = output.sigmoid().sub_(x).mul_(weight[:, None])
+        return distortion, grad if seen is None else grad.mul_(seen), None
+    residual = output - x
+    excess = _excess(network, residual**2, seen, weight)
+    grad = residual.mul_(weight[:, None]).mul_(1 / noise_variance(network))
+    return distortion, grad if seen is None else grad.mul_(seen), excess
+
+
+def noise_variance(network: Network) -> Tensor:
+    """Return the noise variances s of Gaussian features, (D,)."""
+    return network.log_variance.detach().clamp(-FEATURE_LIMIT, FEATURE_LIMIT).exp()
+
+
+def _excess(network: Network, squares: Tensor, seen: Tensor | None, weight: Tensor) -> Tensor:
+    """Return the weighted sum of squared residuals minus noise variances, (D,)."""
+    excess = squares - noise_variance(network)
+    return weight @ (excess if seen is None else excess * seen)
 
 
 @torch.no_grad()
-def bound(network: Network, x: Tensor, seen: Tensor | None, noise: Tensor) -> Tensor:
+def move_noise(network: Network, excess: Tensor, rate: float) -> None:
+    """Move the noise variances towards the mean squared residuals, which maximize the bound."""
+    moved = noise_variance(network).add_(excess, alpha=rate)
+    limits = math.exp(-FEATURE_LIMIT), math.exp(FEATURE_LIMIT)
+    network.log_variance.copy_(moved.clamp_(*limits).log_())
+
+
+@torch.no_grad()
+def bound(
+    network: Network, x: Tensor, seen: Tensor | None, points: Tensor, shifts: Tensor
+) -> Tensor:
     """Return a lower bound of log p of the observed values, (n,).
 
-    It is the mean over M sets of S draws. All rows use the same ``noise`` (M, S, d). The bound
-    is the ELBO if S is 1, and the importance-weighted bound otherwise.
+    It is the mean over M sets of S draws. The draws of a row come from the ``points`` (M, S, d)
+    of the unit cube, which all rows share, moved by the shift of the row (n, d). The bound is
+    the importance-weighted bound or, if S is 1, the ELBO. Each of its points then gives two
+    draws, of opposite sign.
     """
     mean, log_variance = encode(network, x)
-    scale, n_draws = (0.5 * log_variance).exp(), noise.shape[1]
+    scale, n_draws = (0.5 * log_variance).exp(), points.shape[1]
     total = torch.zeros_like(mean[:, 0])
-    for draws in noise:
-        terms = []
-        for draw in draws:
-            z = mean + scale * draw
-            term = log_likelihood(network, x, seen, decode(network, z))
-            terms.append(term if n_draws == 1 else term + log_ratio(draw, z, log_variance))
-        total += torch.stack(terms).logsumexp(0) - math.log(n_draws)
-    total /= len(noise)
+
+    def log_joint(draw: Tensor) -> Tensor:
+        z = mean + scale * draw
+        term = log_likelihood(network, x, seen, decode(network, z))
+        return term if n_draws == 1 else term + log_ratio(draw, z, log_variance)
+
+    for some in points:
+        draws = [normal(point + shifts) for point in some]
+        if n_draws == 1:
+            total += 0.5 * (log_joint(draws[0]) + log_joint(-draws[0]))
+        else:
+            total += torch.stack([log_joint(draw) for draw in draws]).logsumexp(0)
+            total -= math.log(n_draws)
+    total /= len(points)
     return total - divergence(mean, log_variance) if n_draws == 1 else total
+
+
+def normal(points: Tensor) -> Tensor:
+    """Return standard normal numbers, given points of the unit cube that wrap around."""
+    inside = points.remainder(1).clamp(NORMAL_LIMIT, 1 - NORMAL_LIMIT)
+    return torch.special.ndtri(inside)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,22 +18,32 @@ from skem._network.training import (
     generator,
     seeded,
 )
-from skem._rows.parts import LocalRows, working_dtype
-from skem._typing import Array, Indices
+from skem._rows.parts import LocalRows
+from skem._typing import AnyArray, Array, Indices
+from skem.vae._draws import row_shifts, sobol_points
+from skem.vae._factors import best_factors, fit_factors, linear_encoder
 from skem.vae._model import (
+    FEATURE_LIMIT,
+    Base,
     Design,
     Network,
-    as_expected,
     bound,
     build,
-    decode,
     encode,
     expected,
     gradient,
     in_half,
-    log_likelihood,
-    log_ratio,
+    move_noise,
+    stand_on,
 )
+from skem.vae._posterior import N_POINTS, N_POOL, Pool, complete, pool_of
+
+N_DRAWS = 64  # quasi-random draws of the code for the ELBO
+# A factor analysis uses at most this number of values, and of products of factors if some are
+# missing.
+FACTOR_SIZE, FACTOR_PRODUCTS = 1e7, 1e7
+# Steps over which noise variances are averaged, and weights if the best are kept.
+WINDOW, WINDOW_START = 100, 10  # the window grows from the latter
 
 
 @dataclass
@@ -42,12 +52,13 @@ class Model(Trained):
 
     design: Design
     network: Network
+    pool: Pool | None = None  # draws of the prior, once rows with missing values came
 
     def tensors(self) -> list[Tensor]:
         """Return all parameters, and the buffers of user-defined modules."""
         network = self.network
         buffers = *network.encoder.buffers(), *network.decoder.buffers()
-        return [network.flat.values, *buffers]
+        return [network.flat.values, *buffers, *(network.base or ())]
 
     def is_finite(self) -> bool:
         return bool(torch.isfinite(self.network.flat.values).all())
@@ -57,18 +68,65 @@ class Model(Trained):
         return self.network.flat.values.device
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Training(Model):
     """A model, its optimizer, and the history of the current fit."""
 
     adam: Adam
     n_steps: int = 0
+    sparse: bool = False  # whether the factor analysis is
+    # scores of the validation rows: with the first weights, and with the best ones
+    first_scores: Array | None = None
+    best_scores: Array | None = None
+    best_mean: float = -np.inf
+    average: Tensor | None = None  # running average of the parameters, if the best are kept
     losses: list[float] = field(default_factory=list)
     divergences: list[float] = field(default_factory=list)
 
     @property
     def n_passes(self) -> int:
         return len(self.losses)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Use the averaged parameters inside the block."""
+        values = self.network.flat.values.detach()
+        own = values.clone()
+        if self.average is not None:
+            values.copy_(self.average)
+        try:
+            yield
+        finally:
+            values.copy_(own)
+
+    def note_scores(self, scores: Array, weight: Array) -> float:
+        """Record scores of the validation rows; return their weighted mean."""
+        mean = float(np.average(scores, weights=weight))
+        if self.first_scores is None:
+            self.first_scores = scores
+        if self.best_scores is None or mean > self.best_mean:
+            self.best_scores, self.best_mean = scores, mean
+        return mean
+
+    def has_risen(self) -> bool:
+        """Return whether the best scores exceed the first ones by more than chance.
+
+        The mean of the gains must be above its standard error. It is true if nothing is known.
+        """
+        if self.first_scores is None or self.best_scores is None:
+            return True
+        gain = self.best_scores - self.first_scores
+        return bool(gain.mean() > gain.std() / np.sqrt(len(gain)))
+
+    def snapshot(self) -> list[AnyArray]:
+        """Return copies of all tensors, with the averaged parameters."""
+        with self.averaged():
+            return self.weights()
+
+    def restore(self, weights: list[AnyArray]) -> None:
+        super().restore(weights)
+        if self.average is not None:
+            self.average.copy_(self.network.flat.values.detach())
 
 
 def start(
@@ -92,7 +150,43 @@ def start(
         network.compiled, step = kernel.bernoulli, kernel.adam
     if half:
         network.half = in_half(network)
-    return Training(scaling, seed, design, network, Adam(network.flat, adam, step))
+    own = Adam(network.flat, adam, step)
+    return Training(scaling, seed, design=design, network=network, adam=own)
+
+
+def begin_with_factors(
+    training: Training, rows: LocalRows, chosen: Indices, held_out: Indices
+) -> None:
+    """Make the networks the factor analysis of the chosen rows, or of some of them.
+
+    Rows held out decide whether it is sparse; without any, the last decision stands.
+    """
+    d, floor, seed = training.design.n_components, float(np.exp(-FEATURE_LIMIT)), training.seed
+    own = _some_rows(training, rows, chosen)
+    if len(held_out):
+        other = _some_rows(training, rows, held_out)
+        factors, training.sparse = best_factors(*own, d, floor, seed, held_out=other)
+    else:
+        factors = fit_factors(*own, d, floor, seed, sparse=training.sparse)
+    to_code, code_mean, code_log_variance = linear_encoder(factors)
+    base = to_code, code_mean, code_log_variance, factors.loadings, factors.mean
+    values = (*base, np.sqrt(factors.noise))
+    device = training.device
+    tensors = (torch.from_numpy(v.astype(np.float32)).to(device) for v in values)
+    stand_on(training.network, Base(*tensors))
+
+
+def _some_rows(training: Training, rows: LocalRows, chosen: Indices) -> tuple[Array, Array]:
+    """Return standardized rows and their weights, as many as a factor analysis needs."""
+    d, D = training.design.n_components, training.design.n_features
+    random = np.random.default_rng([training.seed, Purpose.SUBSET])
+    order = random.permutation(chosen)
+    some = np.sort(order[: int(FACTOR_SIZE / D)])
+    values = np.asarray(rows[some], dtype=float)
+    if np.isnan(values).any():
+        some = np.sort(order[: max(2 * d, int(FACTOR_PRODUCTS / (D * d + d**3)))])
+        values = np.asarray(rows[some], dtype=float)
+    return training.scaling.scaled(values), np.asarray(rows.weight)[some]
 
 
 def epoch(
@@ -114,8 +208,13 @@ def epoch(
             terms = gradient(network, batch.x, batch.seen, batch.share, noise, beta)
         training.adam.step(rate(training.n_steps))
         training.n_steps += 1
-        loss += batch.n_rows * sum(terms)
-        kl += batch.n_rows * terms[1]
+        share = max(1 / WINDOW, 1 / (training.n_steps + WINDOW_START))
+        if terms.excess is not None:
+            move_noise(network, terms.excess, share)
+        if training.average is not None:
+            training.average.lerp_(network.flat.values.detach(), share)
+        loss += batch.n_rows * (terms.distortion + terms.rate)
+        kl += batch.n_rows * terms.rate
         total += batch.total_share * batch.n_rows
     mean = loss / total + training.scaling.log_volume
     if not np.isfinite(mean) or not training.is_finite():
@@ -141,7 +240,7 @@ def training_mode(network: Network, random: torch.Generator) -> Iterator[None]:
 @torch.no_grad()
 def codes(model: Model, rows: Array) -> Array:
     """Return the posterior means of complete rows."""
-    x, _ = model.scaling.apply(rows, working_dtype(rows), model.device)
+    x, _ = model.scaling.apply(rows, model.network.numpy_dtype, model.device)
     return encode(model.network, x)[0].cpu().numpy()
 
 
@@ -152,45 +251,50 @@ def decoded(model: Model, z: Array) -> Array:
     return model.scaling.invert(expected(model.network, z_tensor).cpu().numpy())
 
 
-@torch.no_grad()
-def completed(model: Model, rows: Array, noise: Array, n_average: int) -> Array:
-    """Return rows whose missing values are filled by chains of codes.
+class Filled(NamedTuple):
+    """Expectations given the observed values of rows."""
 
-    A chain starts at a draw from the prior. It alternates between two steps: fill the row
-    given the code, and draw a code given the filled row. The filled rows of the last
-    ``n_average`` steps are averaged. Chains whose codes explain the observed values better
-    get more weight: the softmax of the mean log importance weight of these steps. All rows
-    use the same noise (n_steps + 1, n_chains, d).
-    """
-    network, (n_steps, n_chains, _) = model.network, noise.shape
-    dtype = working_dtype(rows)
+    rows: Array  # with their missing values filled, in the user's units
+    codes: Array
+    log_evidence: Array  # estimates of log p of the observed values, in the user's units
+
+
+def completed(model: Model, rows: Array) -> Filled:
+    """Return expectations given the observed values of rows that have missing values."""
+    dtype, d = model.network.numpy_dtype, model.design.n_components
     x, seen = model.scaling.apply(rows, dtype, model.device)
     assert seen is not None
-    n, known, seen = len(x), x.repeat(n_chains, 1), seen.repeat(n_chains, 1)
-    total, log_weight = torch.zeros_like(known), torch.zeros_like(known[:, 0])
-    steps = torch.from_numpy(noise.astype(dtype)).to(x.device)
-    codes = steps[0].repeat_interleave(n, 0)
-    for i in range(1, n_steps):
-        x = torch.where(seen > 0, known, expected(network, codes))
-        mean, log_variance = encode(network, x)
-        draw = steps[i].repeat_interleave(n, 0)
-        codes = mean + (0.5 * log_variance).exp() * draw
-        if i >= n_steps - n_average:
-            output = decode(network, codes)
-            total += as_expected(network, output)
-            log_weight += log_likelihood(network, known, seen, output)
-            log_weight += log_ratio(draw, codes, log_variance)
-    share = (log_weight.view(n_chains, n) / n_average).softmax(0)
-    filled = ((total / n_average).view(n_chains, n, -1) * share[..., None]).sum(0)
-    return np.where(np.isnan(rows), model.scaling.invert(filled.cpu().numpy()), rows)
+
+    def on_device(values: Array) -> Tensor:
+        return torch.from_numpy(values.astype(dtype)).to(model.device)
+
+    if model.pool is None:
+        model.pool = pool_of(model.network, on_device(sobol_points(N_POOL, d, model.seed)))
+    points = on_device(sobol_points(N_POINTS, d + 1, model.seed + 1))
+    shifts = on_device(row_shifts(model.scaling.scaled(rows), d + 1, model.seed))
+    found = complete(model.network, model.pool, x, seen, points, shifts)
+    filled, codes, evidence = (values.cpu().numpy() for values in found[:3])
+    filled = np.where(np.isnan(rows), model.scaling.invert(filled), rows)
+    return Filled(filled, codes, _in_units(model, rows, evidence))
 
 
-def bounds(model: Model, rows: Array, filled: Array, noise: Array, dtype: Any) -> Array:
-    """Return a lower bound of log p of each row's observed values, in the user's units."""
-    device = model.device
-    x, _ = model.scaling.apply(filled, dtype, device)
-    missing = np.isnan(rows)
-    seen = torch.from_numpy((~missing).astype(dtype)).to(device) if missing.any() else None
-    draws = torch.from_numpy(noise.astype(dtype)).to(device)
-    found = bound(model.network, x, seen, draws).cpu().numpy()
-    return found - model.scaling.log_volumes(rows).astype(dtype)
+def _in_units(model: Model, rows: Array, scores: Array) -> Array:
+    """Return log-densities in the user's units, with penalties for values out of range."""
+    scaling = model.scaling
+    return scores - scaling.log_volumes(rows) - scaling.penalties(rows)
+
+
+def bounds(model: Model, rows: Array, n_samples: int, n_draws: int = N_DRAWS) -> Array:
+    """Return a lower bound of log p of the observed values of each row, in the user's units.
+
+    The encoder sees missing values as means. The bound has ``n_samples`` importance samples,
+    and is averaged over at least ``n_draws`` draws.
+    """
+    dtype, d = model.network.numpy_dtype, model.design.n_components
+    x, seen = model.scaling.apply(rows, dtype, model.device)
+    n_sets = max(1, -(-n_draws // (n_samples * (2 if n_samples == 1 else 1))))
+    points = sobol_points(n_sets * n_samples, d, model.seed).reshape(n_sets, n_samples, d)
+    shifts = row_shifts(model.scaling.scaled(rows), d, model.seed)
+    arrays = (torch.from_numpy(v.astype(dtype)).to(model.device) for v in (points, shifts))
+    found = bound(model.network, x, seen, *arrays).cpu().numpy()
+    return _in_units(model, rows, found)

@@ -53,7 +53,9 @@ TABLE = {
         {"reconstruct", "impute"},
     ),
     "vae": (
-        VAEEstimator(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0),
+        VAEEstimator(
+            2, hidden_layer_sizes=(8,), max_iter=3, early_stopping=False, random_state=0
+        ),
         ("n_components", [1, 2]),
         {"reconstruct", "impute"},
     ),

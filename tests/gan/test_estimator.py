@@ -459,3 +459,16 @@ def test_files_of_integers_are_not_copied(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 0.6 * data.nbytes
+
+
+@early
+def test_rounding_is_no_matter_and_clips_are_told(digits):
+    X = digits[:60].astype(float)
+    X[0, 20], X[1, 20] = 1.0000000000000002, -1e-17
+    model = GANEstimator(3, max_iter=1, random_state=0).fit(X).partial_fit(X)
+    assert ((model.sample(5, 0) >= 0) & (model.sample(5, 0) <= 1)).all()
+    model.score_samples(X)
+    with pytest.warns(UserWarning, match="outside of 0 and 1"):
+        model.score_samples(3 * X)
+    with pytest.raises(ValueError, match="moveaxis"):
+        GANEstimator(image_shape=(4, 4, 3)).fit(np.zeros((5, 3, 4, 4)))

@@ -1,0 +1,139 @@
+"""Default fits: of tables beside factor analysis, and which likelihood features have."""
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.decomposition import FactorAnalysis
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+
+from skem import VAEEstimator
+
+
+def halves(X, seed=0):
+    X = X[np.random.default_rng(seed).permutation(len(X))]
+    n = 2 * len(X) // 3
+    scaler = StandardScaler().fit(X[:n])
+    return scaler.transform(X[:n]), scaler.transform(X[n:])
+
+
+@pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer])
+def test_no_worse_than_factor_analysis(load):
+    X, test = halves(load().data)
+    model = VAEEstimator(random_state=0).fit(X)
+    d = min(model.n_components, X.shape[1])
+    assert model.score(test) > FactorAnalysis(d, random_state=0).fit(X).score(test) - 0.1
+    again = VAEEstimator(random_state=0, max_iter=3000).fit(X)
+    assert again.score(test) > model.score(test) - 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("max_iter", [5, 50, 500])
+def test_longer_fits_are_no_worse(max_iter):
+    X, test = halves(load_wine().data)
+    scores = [
+        VAEEstimator(random_state=0, max_iter=n).fit(X).score(test) for n in (max_iter, 1500)
+    ]
+    assert scores[1] > scores[0] - 0.1
+
+
+def test_an_exact_line_has_little_noise():
+    t = np.random.default_rng(0).normal(size=(300, 1))
+    X = t * [1.0, 2.0, -3.0, 0.5] + [0, 1, 2, 3]
+    model = VAEEstimator(2, random_state=0).fit(X)
+    assert model.score(X) > 15
+    drawn = model.sample(500, random_state=0)
+    np.testing.assert_allclose(drawn[:, 1], 2 * drawn[:, 0] + 1, atol=0.05)
+
+
+def test_constant_columns_stay_constant():
+    X = np.c_[load_iris().data, np.full(150, 7.0)]
+    model = VAEEstimator(2, max_iter=10, random_state=0).fit(X)
+    np.testing.assert_allclose(model.sample(200, random_state=0)[:, 4], 7, atol=0.01)
+    assert np.isfinite(model.score(X))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("d", [2, 8, 32])
+def test_mean_scores_of_probabilistic_pca_are_right(d, seed):
+    """The posterior is then exact: every score is log p(x) but for the error of the draws."""
+    rng = np.random.default_rng(0)
+    W = rng.normal(size=(40, d))
+    X = rng.normal(size=(600, d)) @ W.T + 0.5 * rng.normal(size=(600, 40))
+    options = {"hidden_layer_sizes": (), "max_iter": 1, "learning_rate_init": 1e-30}
+    model = VAEEstimator(d, **options, random_state=seed, early_stopping=False).fit(X)
+    network, scale = model._fitted(np.float64).network, model._scaling["scale"]
+    loadings = network.base.to_row.numpy() * scale[:, None]
+    noise = np.exp(network.log_variance.detach().numpy()) * scale**2
+    mean = network.base.row_mean.numpy() * scale + model._scaling["offset"]
+    exact = multivariate_normal(mean, loadings @ loadings.T + np.diag(noise)).logpdf(X).mean()
+    # training moves the noise variances by a hundredth of what their draws say
+    encoder_gap = 0.05
+    assert exact - encoder_gap - 0.02 < model.score(X) < exact + 0.02
+
+
+# -- which likelihood -------------------------------------------------------------------------
+
+
+def test_auto_looks_at_the_values():
+    rng = np.random.default_rng(0)
+    options = {"max_iter": 1, "hidden_layer_sizes": (4,)}
+    digits = load_digits().data / 16
+
+    def chosen(X, **more):
+        return VAEEstimator(2, **options, **more).fit(X).likelihood_
+
+    assert chosen(1.0 * (digits > 0.5)) == "bernoulli"
+    assert chosen(digits, image_shape=(8, 8)) == "bernoulli"
+    assert chosen(digits) == "gaussian"
+    assert chosen(16 * digits, image_shape=(8, 8)) == "gaussian"
+    for X in (load_iris().data, load_wine().data, rng.normal(size=(100, 3))):
+        assert chosen(MinMaxScaler().fit_transform(X)) == "gaussian"
+    one_hot = np.eye(5)[rng.integers(5, size=200)]
+    assert chosen(np.c_[one_hot, rng.random((200, 3))]) == "gaussian"
+    assert chosen(one_hot) == "bernoulli"
+
+
+def test_anomalies_beyond_the_range_have_low_scores():
+    X = MinMaxScaler().fit_transform(load_wine().data)
+    for likelihood in ("auto", "bernoulli"):
+        model = VAEEstimator(likelihood=likelihood, max_iter=20, random_state=0).fit(X)
+        for shift in (1, 10, 1000):
+            moved = X.copy()
+            moved[:, 3] += shift
+            if likelihood == "bernoulli":
+                with pytest.warns(UserWarning, match="outside of 0 and 1"):
+                    scores = model.score_samples(moved)
+            else:
+                scores = model.score_samples(moved)
+            both = np.r_[model.score_samples(X), scores]
+            assert roc_auc_score(np.repeat([1, 0], len(X)), both) > 0.99
+
+
+def test_rounding_of_min_max_scalers_is_no_matter():
+    X = MinMaxScaler().fit_transform(load_digits().data[:200])
+    X[3, 20], X[4, 20] = 1.0000000000000002, -1e-17
+    model = VAEEstimator(2, likelihood="bernoulli", max_iter=1, random_state=0).fit(X)
+    model.partial_fit(X).set_params(warm_start=True).fit(X)
+    assert np.isfinite(model.score(X))
+    assert VAEEstimator(2, image_shape=(8, 8), max_iter=1).fit(X).likelihood_ == "bernoulli"
+
+
+def test_bytes_and_channels_are_told():
+    images = np.random.default_rng(0).integers(0, 256, size=(30, 3, 8, 8), dtype=np.uint8)
+    model = VAEEstimator(2, image_shape=(8, 8, 3), max_iter=1)
+    with pytest.raises(ValueError, match="moveaxis"):
+        model.fit(images)
+    with pytest.warns(UserWarning, match="X by 255"):
+        model.fit(np.moveaxis(images, 1, -1))
+
+
+def test_wide_rows_and_few_rows():
+    rng = np.random.default_rng(0)
+    for shape in ((1, 3), (2, 3), (7, 40), (30, 200)):
+        X = rng.normal(size=shape)
+        model = VAEEstimator(max_iter=2, random_state=0).fit(X)
+        assert np.isfinite(model.score(X))
+        holes = np.where(rng.random(shape) < 0.1, np.nan, X)
+        assert np.isfinite(model.impute(holes)).all()
