@@ -103,11 +103,12 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         never end worse, unless the first one collapses. With more than 10,000 rows, every
         start runs on a sample of at least 5000, and the best continues on all rows.
     init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default="kmeans"
-        How EM starts. "kmeans": from the clusters of k-means. "k-means++": from the rows
-        nearest to centers chosen by k-means++. "random_from_data": from the rows nearest to
-        randomly chosen rows. "random": from responsibilities that random directions
-        define. Each component gets the mean and the covariance of its rows. Several draws
-        race for a few iterations of EM on the sample, and the best one is the start.
+        How EM starts, in units of the standard deviations of the features. "kmeans": from the
+        clusters of k-means. "k-means++": from the rows nearest to centers chosen by k-means++.
+        "random_from_data": from the rows nearest to randomly chosen rows. "random": from
+        responsibilities that random directions define. Each component gets the mean and the
+        covariance of its rows. Several draws race for a few iterations of EM on the sample,
+        and the best one is the start.
     weights_init : array-like of shape (n_components,), default=None
         Weights to start from; they must sum to 1.
     means_init : array-like of shape (n_components, n_features), default=None

@@ -346,7 +346,9 @@ class Search:
         """Return the weighted responsibilities (K, n) of the first candidate."""
         if self.init == "random":
             return _random_shares(batch, rng)
-        return batch.shares_of_labels(self._first_labels(X, weight, rng)[few])
+        # in standardized units, so that starts do not depend on those of the data
+        labels = self._first_labels(X / batch.units, weight, rng)
+        return batch.shares_of_labels(labels[few])
 
     def _first_labels(self, X: Array, weight: Array, rng: np.random.RandomState) -> Indices:
         """Return the component of each row in the first candidate."""

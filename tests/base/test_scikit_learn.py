@@ -227,7 +227,10 @@ class Recorder:
 
 def test_callbacks_follow_the_fit_and_stop_it(data):
     recorder = Recorder()
-    estimator = ShiftedTemplateEM(8, image_shape=(6, 24), init="mean", tol=0)
+    # without a prior, the objective is the score
+    estimator = ShiftedTemplateEM(
+        8, image_shape=(6, 24), init="mean", tol=0, shift_concentration_prior=1
+    )
     estimator.set_callbacks(recorder).fit(data.X)
     assert estimator.n_iter_ == 3
     assert recorder.begun == ["fit", "iteration", "iteration", "iteration"]

@@ -345,7 +345,9 @@ def test_files_are_read_batch_by_batch(digits, tmp_path):
 def test_in_pipelines_and_searches(digits):
     y = load_digits().target[np.random.default_rng(0).permutation(len(digits))]
     pipeline = make_pipeline(
-        MinMaxScaler(), GANEstimator(5, max_iter=30, random_state=0), LogisticRegression()
+        MinMaxScaler(clip=True),
+        GANEstimator(5, max_iter=30, random_state=0),
+        LogisticRegression(),
     )
     assert pipeline.fit(digits[:1000], y[:1000]).score(digits[1000:], y[1000:]) > 0.7
 
