@@ -40,7 +40,8 @@ def choose_mixture(rows: Rows) -> BayesianGMM_MAP:
     shrinks covariances to a diagonal matrix: it counts as one row, or as one for each feature.
     The highest log-likelihood wins, unless its error on hidden cells is above that of a single
     component: few rows for each component describe the density better than the mean. The
-    choice takes about as long as a fit.
+    choice takes one to four times as long as the fit of the chosen model, and more on tables of
+    some hundred rows.
     """
     rows = rows.positive()
     values, weight = rows.every(max(1, len(rows) // MAX_ROWS))

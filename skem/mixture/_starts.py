@@ -62,7 +62,7 @@ class Plan:
     is_wide: bool = False  # whether they race under diagonal covariances, see ``_wide``
 
 
-LONG = Plan(8, ((4, 4), (6, 2), (10, 1)))
+LONG = Plan(8, ((4, 6), (8, 3), (25, 1)))
 WIDE = replace(LONG, is_wide=True)
 SHORT = Plan(1, ((3, 2), (3, 1)))
 
