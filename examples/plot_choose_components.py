@@ -26,7 +26,7 @@ X = np.concatenate(
     ]
 )
 numbers = list(range(1, 9))
-options = {"prior": "empirical", "n_init": 10, "random_state": 0}
+options = {"prior": "empirical", "n_init": 3, "random_state": 0}
 models = [BayesianGMM_MAP(k, **options).fit(X) for k in numbers]
 bic = np.array([model.bic(X) for model in models])
 icl = np.array([model.icl(X) for model in models])

@@ -48,7 +48,8 @@ MAX_EXTRA_ROWS = 50
 MAX_TRIES = 10  # replacement starts after collapses, before the fit gives up
 RACE_ROWS, MAX_RACE = 500, 2_000_000  # rows of a race at least, entries of its features at most
 MIN_RACE = 2  # rows at least, per component and feature
-MAX_LONG = 500_000  # entries times components up to which a race is long
+# Entries times components up to which a race is long, and up to which it is not short.
+MAX_LONG, MAX_MEDIUM = 100_000, 500_000
 AGREEMENT = 4  # decimals of the objective up to which candidates agree
 MIN_SHARE = 1e-9  # rounding of a share of observed features
 
@@ -63,7 +64,8 @@ class Plan:
 
 
 LONG = Plan(8, ((4, 6), (8, 3), (25, 1)))
-WIDE = replace(LONG, is_wide=True)
+MEDIUM = Plan(8, ((4, 4), (6, 2), (10, 1)))
+WIDE = replace(MEDIUM, is_wide=True)
 SHORT = Plan(1, ((3, 2), (3, 1)))
 
 logger = logging.getLogger("skem")
@@ -269,14 +271,16 @@ class Search:
         if layout.n_components == 1 or len(X) < least:
             return few, None
         n_entries = min(n_rows, len(X)) * n_features_of(layout)
-        is_long = n_entries * layout.n_components <= MAX_LONG
-        if layout.dense and layout.n_features >= MIN_FEATURES and not is_long:
+        size = n_entries * layout.n_components
+        if layout.dense and layout.n_features >= MIN_FEATURES and size > MAX_MEDIUM:
             return few, None if self.init == "random" else WIDE
         if n_entries > MAX_RACE:
             return few, None
         if len(X) > n_rows:
             few = np.linspace(0, len(X) - 1, n_rows).astype(int)
-        return few, LONG if is_long else SHORT
+        if size <= MAX_LONG:
+            return few, LONG
+        return few, MEDIUM if size <= MAX_MEDIUM else SHORT
 
     def _winner(
         self,

@@ -644,7 +644,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         """Return X with missing values replaced by their expectation given the observed ones.
 
         The expectation is an importance-weighted mean over draws of the code. The draws come
-        from the prior and from what chains of Metropolis steps [3]_ find. The steps propose
+        from the prior and from what chains of Metropolis steps find. The steps propose
         codes by the encoder. Where few draws have nearly all the weight, the chains count too.
 
         Parameters

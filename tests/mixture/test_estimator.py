@@ -168,6 +168,7 @@ def test_more_starts_are_no_worse():
         assert ten.lower_bound_ >= one.lower_bound_ - 1e-12
 
 
+@pytest.mark.slow
 def test_starts_of_large_data_are_compared_on_a_sample():
     X, _ = draw(12_000, 6, 2, 3.0)
     # groups that overlap: EM goes on for hundreds of iterations that gain little
