@@ -19,8 +19,8 @@ from skem import BayesianGMM_MAP, MixtureDisplay
 rng = np.random.default_rng(3)
 X = np.concatenate(
     [
-        rng.normal([0, 0], [1.6, 0.5], size=(150, 2)),
-        rng.normal([0, 0], [0.5, 1.6], size=(150, 2)),
+        rng.normal([0, 0], [1.4, 0.5], size=(150, 2)),
+        rng.normal([0, 0], [0.5, 1.4], size=(150, 2)),
         rng.normal([7, 3], 0.7, size=(100, 2)),
         rng.normal([7, -3], 0.7, size=(100, 2)),
     ]
@@ -35,10 +35,12 @@ search.fit(rng.permutation(X))
 held_out = search.cv_results_["mean_test_score"]
 print("BIC:", numbers[bic.argmin()], " ICL:", numbers[icl.argmin()])
 print("held-out likelihood:", search.best_params_["n_components"])
+assert numbers[bic.argmin()] == 4
+assert numbers[icl.argmin()] == 3
 
 # %%
 # The density needs two Gaussians for the cross: BIC counts four, and the held-out likelihood
-# hardly changes beyond. ICL charges for points that could be in either arm, and counts three
+# hardly changes beyond that. ICL charges for points that could be in either arm, and counts three
 # groups.
 
 fig, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
