@@ -1,5 +1,7 @@
 """One step of EM at a time, as public functions of images and parameters."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import numpy as np

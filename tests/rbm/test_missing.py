@@ -149,10 +149,10 @@ def test_pseudo_log_likelihood_is_over_observed_units():
 def test_fits_with_missing_values_keep_dependence(equal, share):
     """Two bits that are equal with a known probability."""
     rng = np.random.default_rng(0)
-    first = rng.random(12_000) < 0.5
-    X = np.stack([first, first ^ (rng.random(12_000) > equal)], axis=1).astype(float)
+    first = rng.random(20_000) < 0.5
+    X = np.stack([first, first ^ (rng.random(20_000) > equal)], axis=1).astype(float)
     X[rng.random(X.shape) < share] = np.nan
-    model = BernoulliRBMCD(4, n_iter=20, random_state=0).fit(X)
+    model = BernoulliRBMCD(4, n_iter=30, random_state=0).fit(X)
     p = np.exp(model.score_samples(states(2)))
     assert p[0] + p[3] == pytest.approx(equal, abs=0.02)
 
