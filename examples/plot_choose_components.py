@@ -40,8 +40,8 @@ assert numbers[icl.argmin()] == 3
 
 # %%
 # The density needs two Gaussians for the cross: BIC counts four, and the held-out likelihood
-# hardly changes beyond that. ICL charges for points that could be in either arm, and counts three
-# groups.
+# hardly changes beyond that. ICL charges for points that could be in either arm, and counts
+# three groups.
 
 fig, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
 axes[0].plot(numbers, bic / len(X), "o-", label="BIC")
