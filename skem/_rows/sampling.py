@@ -13,6 +13,7 @@ Unlike = Callable[[AnyArray, Array], Indices]
 # Rows beyond which a sample depends on their order, since sorting them takes too long.
 SORT_ROWS = 50_000
 N_KEYS = 8  # columns by which rows are sorted
+BLOCK_SIZE = 2**17  # values that are compared at a time
 
 
 def representative_rows(rows: Rows, size: int, rng: np.random.RandomState) -> InMemory:
@@ -30,15 +31,21 @@ def representative_rows(rows: Rows, size: int, rng: np.random.RandomState) -> In
     of_sorted = partial(_drawn_of_sorted, size=size, offset=offset)
     index, weight = rows.gather(partial(_keys, columns), of_sorted)
     sample = _taken(rows, index)
-    # row by row, so that no copy is as large as the sample
-    first = [0, *(i for i in range(1, len(sample)) if not _equal(sample[i - 1], sample[i]))]
+    first = _first_of_equal(sample)
     if len(first) < len(sample):
         sample = sample[first]
     return InMemory(sample, np.add.reduceat(weight, first))
 
 
-def _equal(a: Array, b: Array) -> bool:
-    return np.array_equal(a, b, equal_nan=True)
+def _first_of_equal(sample: Array) -> Indices:
+    """Return the index of the first of each run of equal rows; NaN equals NaN."""
+    is_new = np.ones(len(sample), bool)
+    step = max(1, BLOCK_SIZE // max(1, sample.shape[1]))
+    for start in range(1, len(sample), step):  # in blocks, so that no copy is large
+        one, two = sample[start - 1 : start + step - 1], sample[start : start + step]
+        same = (one[: len(two)] == two) | (np.isnan(one[: len(two)]) & np.isnan(two))
+        is_new[start : start + step] = ~same.all(1)
+    return np.flatnonzero(is_new)
 
 
 def _taken(rows: Rows, index: Indices) -> Array:
