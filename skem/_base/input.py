@@ -104,8 +104,10 @@ def check_weights(sample_weight: Any, rows: Rows) -> Rows:
         return rows
 
     def check(weight: Any, rows: Rows) -> Array:
+        # only the number of rows counts; scikit-learn's dispatch of arrays knows no ``Rows``
+        outline = np.broadcast_to(0.0, (len(rows), 1))
         found: Array = _check_sample_weight(
-            to_memory(weight), rows, dtype=np.float64, ensure_non_negative=True
+            to_memory(weight), outline, dtype=np.float64, ensure_non_negative=True
         )
         return found
 
