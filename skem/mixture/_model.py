@@ -35,7 +35,7 @@ from skem.mixture._missing import (
     marginal,
     values_of,
 )
-from skem.mixture._params import CollapseError, Params, Prior
+from skem.mixture._params import CollapseError, Params, Prior, filled_far
 from skem.mixture._repeated import Repeated
 from skem.mixture._scattered import Scattered
 
@@ -207,20 +207,8 @@ class Mixture:
         if len(far):
             X = values_of(groups, *out.shape)
             for i in far.tolist():
-                out[i] = self._filled_far(params, X[i], int(log_joint[i].argmax()))
+                out[i] = filled_far(params, X[i], int(log_joint[i].argmax()))
         return out
-
-    def _filled_far(self, params: Params, x: Array, k: int) -> Array:
-        """Return a row (D,) far away, filled by component k; what overflows is the limit."""
-        observed = ~np.isnan(x)
-        cholesky = self.layout.of_groups(params.cholesky)[k if self.layout.n_groups > 1 else 0]
-        covariance = cholesky @ cholesky.T if self.layout.dense else np.diag(cholesky**2)
-        largest = np.abs(x[observed]).max()
-        gap = x[observed] / largest - params.means[k, observed] / largest
-        part = np.linalg.solve(covariance[np.ix_(observed, observed)], gap)
-        filled = params.means[k] / largest + covariance[:, observed] @ part
-        limit = np.finfo(float).max / largest
-        return np.where(observed, x, np.clip(filled, -limit, limit) * largest)
 
     def _filled(self, params: Params, groups: Groups, posterior: Array) -> Array:
         """Return the rows, filled, given the posterior of the active components."""

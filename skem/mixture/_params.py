@@ -80,6 +80,19 @@ class Params:
         )
 
 
+def filled_far(params: Params, x: Array, k: int) -> Array:
+    """Return a row (D,) far away, filled by component k; what overflows is the limit."""
+    layout, observed = params.layout, ~np.isnan(x)
+    cholesky = layout.of_groups(params.cholesky)[k if layout.n_groups > 1 else 0]
+    covariance = cholesky @ cholesky.T if layout.dense else np.diag(cholesky**2)
+    largest = np.abs(x[observed]).max()
+    gap = x[observed] / largest - params.means[k, observed] / largest
+    part = np.linalg.solve(covariance[np.ix_(observed, observed)], gap)
+    filled = params.means[k] / largest + covariance[:, observed] @ part
+    limit = np.finfo(float).max / largest
+    return np.where(observed, x, np.clip(filled, -limit, limit) * largest)
+
+
 def public_values(params: Params, *, single: bool) -> dict[str, Array]:
     """Return the values of the public attributes, in float32 if ``single`` and in its range."""
     layout = params.layout

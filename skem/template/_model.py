@@ -457,15 +457,6 @@ def _log_dirichlet(probabilities: Array, alpha: float) -> float:
     return float(constant + xlogy(alpha - 1, probabilities).sum())
 
 
-def lose_no_shift(stats: Stats) -> Stats:
-    """Mix the shift counts with a uniform distribution of share one third.
-
-    EM could not recover a shift whose probability is 0.
-    """
-    share = stats.weight / (2 * len(stats.shift_counts))
-    return replace(stats, shift_counts=stats.shift_counts + share)
-
-
 def lower_bound(log_joint: Array, posterior: Array) -> Array:
     """Return E_q log p(x, d) - E_q log q of each row, in nats."""
     with np.errstate(invalid="ignore"):

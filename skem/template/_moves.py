@@ -27,8 +27,8 @@ from skem._loop import Run, em
 from skem._rows.parts import Rows as AllRows
 from skem._rows.parts import chunks, working_dtype
 from skem._typing import AnyArray, Array
-from skem.template._model import Params, Rows, ShiftedTemplate, Stats, lose_no_shift
-from skem.template._starts import shrink
+from skem.template._model import Params, Rows, ShiftedTemplate, Stats
+from skem.template._starts import lose_no_shift, shrink
 from skem.template._windows import Windows
 
 # The largest move in pixels, with one axis of movement and with two.

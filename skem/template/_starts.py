@@ -27,7 +27,6 @@ from skem.template._model import (
     ShiftedTemplate,
     Smoothness,
     Stats,
-    lose_no_shift,
 )
 from skem.template._windows import Windows
 
@@ -328,3 +327,12 @@ def run_em(
     if run.interrupted:
         raise KeyboardInterrupt
     return run.objectives[-1], run.state[0]
+
+
+def lose_no_shift(stats: Stats) -> Stats:
+    """Mix the shift counts with a uniform distribution of share one third.
+
+    EM could not recover a shift whose probability is 0.
+    """
+    share = stats.weight / (2 * len(stats.shift_counts))
+    return replace(stats, shift_counts=stats.shift_counts + share)
