@@ -1,148 +1,45 @@
 """How default settings do on small and real data, beside what people use today.
 
-    python benchmarks/defaults.py [--mnist DIR] [--only TEXT] [--write]
+    python benchmarks/defaults.py [--mnist DIR] [--model NAME] [--only TEXT] [--write]
 
 A section for each model, all on the same tables: those of scikit-learn, those of statsmodels
 and scikit-image if they are installed, simulated ones, and the first rows of MNIST. A third of
-the rows is held out. CPU time, one thread; about a quarter of an hour.
+the rows is held out; imputers get all rows, and a fifth of the cells is hidden. CPU time, one
+thread; about an hour, and two with MNIST.
 """
 
 import argparse
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
-from typing import NamedTuple
 
 import numpy as np
-from mnist import load_mnist
+import pandas as pd
+import torch
 from results import write_results
-from sklearn import datasets
+from scipy.spatial.distance import cdist
+from scipy.stats import multivariate_normal
+from sklearn.decomposition import PCA, FactorAnalysis
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import BernoulliRBM
-from sklearn.preprocessing import MinMaxScaler
+from tables import Split, Table, binary, gray, mixed_tables, standardized, tables
 from threadpoolctl import threadpool_limits
 
-from skem import BernoulliRBMCD
+from skem import BayesianGMM_MAP, BernoulliRBMCD, GANEstimator, LatentImputer, VAEEstimator
 
-N_TEST = 2000  # largest number of held-out rows
-MNIST_ROWS = (500, 2000, 10_000)
-
-
-class Table(NamedTuple):
-    """Rows, their classes, and the value from which a feature counts as 1."""
-
-    name: str
-    X: np.ndarray
-    y: np.ndarray
-    threshold: float | None = None  # None is the median of each feature
-    n_train: int | None = None  # None is two thirds
+Lines = Iterator[str]
 
 
-class Split(NamedTuple):
-    """Rows and classes to learn from, and those held out."""
-
-    X: np.ndarray
-    y: np.ndarray
-    X_test: np.ndarray
-    y_test: np.ndarray
+def header(*cells: str) -> Lines:
+    yield ""
+    yield "| " + " | ".join(cells) + " |"
+    yield "|---" * len(cells) + "|"
 
 
-# -- data -------------------------------------------------------------------------------------
-
-
-def above_median(y: np.ndarray) -> np.ndarray:
-    return (y > np.median(y)).astype(int)
-
-
-def of_scikit_learn() -> Iterator[Table]:
-    for name in ("iris", "wine", "breast_cancer"):
-        data = getattr(datasets, f"load_{name}")()
-        yield Table(name.replace("_", " "), data.data, data.target)
-    data = datasets.load_diabetes()
-    yield Table("diabetes", data.data, above_median(data.target))
-    data = datasets.load_digits()
-    yield Table("digits", data.data / 16, data.target, 0.47)
-
-
-def of_statsmodels() -> Iterator[Table]:
-    from statsmodels.api import datasets as others
-
-    frame = others.fair.load_pandas().data
-    yield Table("affairs", frame.drop(columns="affairs").to_numpy(float), frame.affairs > 0)
-    frame = others.anes96.load_pandas().data
-    yield Table("election", frame.drop(columns=["vote", "popul"]).to_numpy(float), frame.vote)
-    frame = others.star98.load_pandas().data
-    passed = frame.NABOVE / (frame.NABOVE + frame.NBELOW)
-    features = frame.drop(columns=["NABOVE", "NBELOW"]).to_numpy(float)
-    yield Table("schools", features, above_median(passed))
-    frame = others.randhie.load_pandas().data.iloc[:4000]
-    yield Table("doctor visits", frame.drop(columns="mdvis").to_numpy(float), frame.mdvis > 2)
-
-
-def of_scikit_image() -> Iterator[Table]:
-    from skimage.data import lfw_subset
-
-    faces = lfw_subset()
-    yield Table("faces", faces.reshape(len(faces), -1), np.arange(len(faces)) < 100)
-
-
-def simulated() -> Iterator[Table]:
-    rng = np.random.default_rng(0)
-    z, loadings = rng.normal(size=(1500, 3)), rng.normal(size=(3, 20))
-    yield Table("factors", z @ loadings + rng.normal(size=(1500, 20)), z[:, 0] > 0)
-    z, loadings = rng.normal(size=(150, 2)), rng.normal(size=(2, 50))
-    yield Table("few factors", z @ loadings + rng.normal(size=(150, 50)), z[:, 0] > 0)
-    means, y = 1.2 * rng.normal(size=(6, 15)), rng.integers(6, size=900)
-    yield Table("mixture", means[y] + rng.normal(size=(900, 15)), y)
-    means, y = 2 * rng.normal(size=(3, 6)), rng.integers(3, size=3000)
-    yield Table("three clusters", means[y] + rng.normal(size=(3000, 6)), y)
-
-
-def of_mnist(folder: str) -> Iterator[Table]:
-    (X, y), (test, test_y) = load_mnist(folder), load_mnist(folder, "t10k")
-    for n in MNIST_ROWS:
-        rows = np.concatenate([X[:n], test[:N_TEST]]) / 255
-        yield Table(f"MNIST, {n} rows", rows, np.r_[y[:n], test_y[:N_TEST]], 0.5, n)
-
-
-def tables(mnist: str | None) -> Iterator[Table]:
-    yield from of_scikit_learn()
-    for package, load in (("statsmodels", of_statsmodels), ("skimage", of_scikit_image)):
-        if find_spec(package):
-            yield from load()
-        else:
-            print(f"{package} is not installed: its data are left out")
-    yield from simulated()
-    if mnist:
-        yield from of_mnist(mnist)
-
-
-def split(table: Table) -> Split:
-    """Shuffle, unless the table says which rows are held out, and cut."""
-    order = np.arange(len(table.X))
-    if table.n_train is None:
-        order = np.random.default_rng(1).permutation(order)
-    n = table.n_train or 2 * len(order) // 3
-    X, y = np.asarray(table.X, float)[order], np.asarray(table.y)[order].astype(int)
-    return Split(X[:n], y[:n], X[n:][:N_TEST], y[n:][:N_TEST])
-
-
-def gray(table: Table) -> Split:
-    """Return values between 0 and 1; what the training rows do not reach is cut off."""
-    own = split(table)
-    if table.threshold is not None:
-        return own
-    scaler = MinMaxScaler(clip=True).fit(own.X)
-    return own._replace(X=scaler.transform(own.X), X_test=scaler.transform(own.X_test))
-
-
-def binary(table: Table) -> Split:
-    """Return 0 and 1: whether a value is above the threshold."""
-    own = split(table)
-    limit = np.median(own.X, axis=0) if table.threshold is None else table.threshold
-    X, X_test = (1.0 * np.greater(values, limit) for values in (own.X, own.X_test))
-    return own._replace(X=X, X_test=X_test)
+def row(*cells: object) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
 
 
 # -- restricted Boltzmann machines ------------------------------------------------------------
@@ -164,19 +61,19 @@ def with_likelihood(machine: object) -> BernoulliRBMCD:
 
 
 def accuracy(machine: object, rows: Split) -> float:
-    """Return the accuracy of a logistic regression on the features of the machine."""
+    """Return the accuracy of a logistic regression on the features; NaN without classes."""
+    if rows.y is None:
+        return np.nan
     classifier = LogisticRegression(max_iter=1000).fit(machine.transform(rows.X), rows.y)
     return classifier.score(machine.transform(rows.X_test), rows.y_test)
 
 
-def restricted_boltzmann_machines(data: list[Table]) -> Iterator[str]:
+def restricted_boltzmann_machines(data: list[Table]) -> Lines:
     yield (
         "Held-out nats per row / accuracy of a logistic regression on the features / CPU "
         "seconds of the fit; 256 hidden units, everything else as it is by default:"
     )
-    yield ""
-    yield "| data | rows | features | " + " | ".join(RBMS) + " |"
-    yield "|---" * (3 + len(RBMS)) + "|"
+    yield from header("data", "rows", "features", *RBMS)
     for table in data:
         for kind, prepare in (("gray", gray), ("binary", binary)):
             rows, cells = prepare(table), []
@@ -186,32 +83,226 @@ def restricted_boltzmann_machines(data: list[Table]) -> Iterator[str]:
                 cpu = time.process_time() - start
                 nats = with_likelihood(machine).score(rows.X_test)
                 cells.append(f"{nats:.2f} / {accuracy(machine, rows):.3f} / {cpu:.1f}")
-            shape = f"{len(rows.X)} | {rows.X.shape[1]}"
-            yield f"| {table.name}, {kind} | {shape} | " + " | ".join(cells) + " |"
+            yield row(f"{table.name}, {kind}", *rows.X.shape, *cells)
 
 
-SECTIONS: dict[str, Callable[[list[Table]], Iterator[str]]] = {
-    "BernoulliRBMCD": restricted_boltzmann_machines,
+# -- variational autoencoders -----------------------------------------------------------------
+
+NOISE = 0.5  # standard deviation of the noise to remove, in those of the features
+VAE_HEADS = (
+    "data", "rows", "features", "VAE", "FactorAnalysis", "one Gaussian",
+    "redrawn, VAE", "FactorAnalysis", "PCA", "denoised, VAE", "FactorAnalysis", "PCA", "CPU s",
+)  # fmt: skip
+
+
+def gaussian(X: np.ndarray, test: np.ndarray) -> float:
+    covariance = np.cov(X.T) + 1e-6 * np.eye(X.shape[1])
+    return float(multivariate_normal(X.mean(0), covariance).logpdf(test).mean())
+
+
+def variational_autoencoders(data: list[Table]) -> Lines:
+    yield (
+        "Held-out nats per row, then mean squared errors of held-out rows redrawn from their "
+        f"codes, and from those of the rows with noise of {NOISE} standard deviations. Tables "
+        "are standardized, MNIST is gray and has the Bernoulli likelihood, whose nats have no "
+        "peer:"
+    )
+    yield from header(*VAE_HEADS)
+    for table in data:
+        X, _, test, _ = standardized(table)
+        start = time.process_time()
+        model = VAEEstimator(random_state=0).fit(X)
+        cpu = time.process_time() - start
+        d = min(model.n_components, *X.shape)
+        factors, pca = FactorAnalysis(d, random_state=0).fit(X), PCA(d, random_state=0).fit(X)
+        nats = [f"{model.score(test):.2f}", "-", "-"]
+        if model.likelihood_ == "gaussian":
+            nats[1:] = f"{factors.score(test):.2f}", f"{gaussian(X, test):.2f}"
+        redraw = (
+            model.reconstruct,
+            lambda rows, own=factors: own.transform(rows) @ own.components_ + own.mean_,
+            lambda rows, own=pca: own.inverse_transform(own.transform(rows)),
+        )
+        noisy = test + NOISE * test.std() * np.random.default_rng(0).normal(size=test.shape)
+        noisy = noisy if "MNIST" not in table.name else noisy.clip(0, 1)
+        errors = [((f(rows) - test) ** 2).mean() for rows in (test, noisy) for f in redraw]
+        yield row(table.name, *X.shape, *nats, *(f"{e:.3f}" for e in errors), f"{cpu:.0f}")
+
+
+# -- generative adversarial networks ----------------------------------------------------------
+
+N_DRAWN = 1000
+
+
+def energy_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the energy distance of two samples (Szekely and Rizzo, 2004)."""
+    return float(2 * cdist(a, b).mean() - cdist(a, a).mean() - cdist(b, b).mean())
+
+
+def generative_adversarial_networks(data: list[Table]) -> Lines:
+    yield (
+        f"Energy distance of {N_DRAWN} drawn rows to held-out ones, beside that of the "
+        "training rows and of draws from one Gaussian:"
+    )
+    heads = "GAN", "training rows", "one Gaussian", "coverage", "CPU s"
+    yield from header("data", "rows", "features", *heads)
+    for table in data:
+        X, _, test, _ = standardized(table)
+        start = time.process_time()
+        model = GANEstimator(random_state=0).fit(X)
+        cpu = time.process_time() - start
+        rng = np.random.default_rng(0)
+        drawn = rng.multivariate_normal(X.mean(0), np.cov(X.T), N_DRAWN, method="eigh")
+        own = rng.permutation(X)[:N_DRAWN]
+        distances = [
+            energy_distance(rows, test) for rows in (model.sample(N_DRAWN), own, drawn)
+        ]
+        cells = *(f"{d:.3f}" for d in distances), f"{model.coverage_:.2f}", f"{cpu:.0f}"
+        yield row(table.name, *X.shape, *cells)
+
+
+# -- imputers ---------------------------------------------------------------------------------
+
+SHARE = 0.2  # of the cells are hidden
+MAX_ROWS, MAX_FEATURES = 3000, 100
+MIN_OTHERS = 10  # rows in which a feature is not its median; others are left out
+REPEATS = 2  # draws of the hidden cells
+
+IMPUTERS: dict[str, Callable[[], object]] = {
+    "LatentImputer": LatentImputer,
+    "KNNImputer": KNNImputer,
+    "IterativeImputer": lambda: IterativeImputer(random_state=0),
+    "SimpleImputer": SimpleImputer,
+    "one Gaussian": lambda: LatentImputer(BayesianGMM_MAP(1, prior="empirical")),
+}
+
+
+def imputers(data: list[Table]) -> Lines:
+    yield (
+        "Root mean squared error on the hidden cells, in standard deviations of the features / "
+        f"CPU seconds of fit and transform. Means of {REPEATS} draws of the hidden cells:"
+    )
+    yield from header("table", "rows", "features", *IMPUTERS, "to the better peer")
+    for table in data:
+        X = np.asarray(table.X[:MAX_ROWS], float)
+        X = X[:, (np.median(X, 0) != X).sum(0) >= MIN_OTHERS]
+        if X.shape[1] > MAX_FEATURES:
+            continue
+        X, found = (X - X.mean(0)) / X.std(0), []
+        for seed in range(REPEATS):
+            hidden = np.random.default_rng(seed).random(X.shape) < SHARE
+            found.append([])
+            for make in IMPUTERS.values():
+                start = time.process_time()
+                filled = make().fit_transform(np.where(hidden, np.nan, X))
+                cpu = time.process_time() - start
+                found[-1].append((np.sqrt(((filled - X)[hidden] ** 2).mean()), cpu))
+        means = np.mean(found, axis=0)
+        cells = [f"{error:.3f} / {cpu:.2f}" for error, cpu in means]
+        yield row(table.name, *X.shape, *cells, f"{means[0, 0] / means[1:3, 0].min():.2f}")
+
+
+def with_codes(make: Callable[[], object]) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Impute columns of 0 and 1 for the categories; fill with that of the largest value.
+
+    The first category has no column: those of all sum to 1, which IterativeImputer reads as
+    a perfect prediction, and it then returns the means.
+    """
+
+    def fill(frame: pd.DataFrame) -> pd.DataFrame:
+        names = frame.select_dtypes(exclude="number").columns
+        parts, categories = [frame.drop(columns=names)], {}
+        for name in names:
+            codes = pd.get_dummies(frame[name], prefix=name, dtype=float)
+            codes[frame[name].isna()] = np.nan
+            categories[name] = sorted(frame[name].dropna().unique())
+            parts.append(codes.iloc[:, 1:])
+        filled = pd.concat(parts, axis=1)
+        filled = pd.DataFrame(make().fit_transform(filled), columns=filled.columns)
+        out = filled[parts[0].columns].copy()
+        for name, part in zip(names, parts[1:], strict=True):
+            codes = filled[part.columns].to_numpy()
+            codes = np.column_stack([1 - codes.sum(1), codes])
+            best = np.array(categories[name])[codes.argmax(1)]
+            out[name] = frame[name].where(frame[name].notna(), best)
+        return out[list(frame.columns)]
+
+    return fill
+
+
+def most_frequent(frame: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            name: column.fillna(
+                column.mean() if column.dtype.kind == "f" else column.mode().iloc[0]
+            )
+            for name, column in frame.items()
+        }
+    )
+
+
+MIXED: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "LatentImputer": lambda frame: LatentImputer().fit_transform(frame),
+    "KNNImputer": with_codes(KNNImputer),
+    "IterativeImputer": with_codes(lambda: IterativeImputer(random_state=0)),
+    "mean, most frequent": most_frequent,
+}
+
+
+def imputers_of_mixed_types(data: list[Table]) -> Lines:
+    yield (
+        "Tables with columns of strings: root mean squared error of the numbers / share of the "
+        "hidden categories that are right / CPU seconds. The imputers of scikit-learn see a "
+        "column of 0 and 1 for each category but the first, and the largest value is filled in:"
+    )
+    yield from header("table", "rows", "numbers", "categories", *MIXED)
+    for name, frame in mixed_tables():
+        is_number = np.array([frame[c].dtype.kind in "fi" for c in frame])
+        numbers, others = frame.columns[is_number], frame.columns[~is_number]
+        scaled = (frame[numbers] - frame[numbers].mean()) / frame[numbers].std()
+        frame, found = frame.assign(**scaled), []
+        for seed in range(REPEATS):
+            hidden = np.random.default_rng(seed).random(frame.shape) < SHARE
+            found.append([])
+            for fill in MIXED.values():
+                start = time.process_time()
+                filled = fill(frame.mask(hidden))
+                cpu = time.process_time() - start
+                gaps = (filled[numbers] - frame[numbers]).to_numpy(float)
+                error = np.sqrt((gaps[hidden[:, is_number]] ** 2).mean())
+                right = (filled[others] == frame[others]).to_numpy()
+                found[-1].append((error, right[hidden[:, ~is_number]].mean(), cpu))
+        cells = ["{:.3f} / {:.3f} / {:.2f}".format(*means) for means in np.mean(found, axis=0)]
+        yield row(name, len(frame), len(numbers), len(others), *cells)
+
+
+SECTIONS: dict[str, Callable[[list[Table]], Lines]] = {
+    "rbm": restricted_boltzmann_machines,
+    "vae": variational_autoencoders,
+    "gan": generative_adversarial_networks,
+    "impute": imputers,
+    "impute_mixed": imputers_of_mixed_types,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mnist", help="folder of the four idx files")
+    parser.add_argument("--model", choices=SECTIONS, help="one section only")
     parser.add_argument("--only", default="", help="tables whose name contains this")
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
-    lines: list[str] = []
+    torch.set_num_threads(1)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = [table for table in tables(options.mnist) if options.only in table.name]
-        for name, section in SECTIONS.items():
-            lines += ["", f"**{name}.**"]
-            for line in section(data):
+        for name in [options.model] if options.model else SECTIONS:
+            lines = []
+            for line in SECTIONS[name](data):
                 print(line, flush=True)
                 lines.append(line)
-    if options.write:
-        write_results("defaults", lines[1:])
+            if options.write:
+                write_results(f"defaults_{name}", lines)
 
 
 if __name__ == "__main__":
