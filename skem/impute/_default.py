@@ -1,6 +1,6 @@
 """The default model: a Gaussian mixture chosen by the likelihood of held-out rows.
 
-benchmarks/defaults_impute.py compares what is chosen with other imputers.
+benchmarks/defaults.py compares what is chosen with other imputers.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from skem._typing import Array, Indices
 if TYPE_CHECKING:
     from skem.mixture import BayesianGMM_MAP
 
-# The numbers of components to try, in order; the first that does not pay ends the search.
-LADDER = (1, 3, 8, 20)
+# The numbers of components to try after one; the first that does not pay ends the search.
+LADDER = (3, 8, 20)
 # Rows that each component needs: fewer, and the held-out likelihood of tables with 20 to 300
 # rows prefers components that impute worse.
 MIN_ROWS, MIN_ROWS_PER_FEATURE = 30, 2
@@ -27,21 +27,17 @@ MAX_ROWS = 2000  # rows to choose on
 FEW_ROWS, N_FOLDS = 500, 3
 TEST_SHARE = 5  # one row of five is held out
 N_TURNS = 4  # a quarter of its cells is hidden at a time
-# The squared error of more components, divided by that of one, that is still accepted.
-MAX_LOSS = 1.0
-# From this number of components, only the best prior so far is tried.
-MANY_COMPONENTS = 8
 
 
 def choose_mixture(rows: Rows) -> BayesianGMM_MAP:
     """Return the mixture that describes held-out rows best, not fitted.
 
-    The candidates differ in the number of components and in the strength of the prior, which
-    shrinks covariances to a diagonal matrix: it counts as one row, or as one for each feature.
-    The highest log-likelihood wins, unless its error on hidden cells is above that of a single
-    component: few rows for each component describe the density better than the mean. The
-    choice takes one to four times as long as the fit of the chosen model, and more on tables of
-    some hundred rows.
+    The prior shrinks covariances to a diagonal matrix. Whether it counts as one row, or as one
+    for each feature, is decided with one component. More components are then tried as long
+    as they raise the log-likelihood and do not raise the error on hidden cells: few rows for
+    each component describe the density better than the mean. On some thousand rows, the choice
+    takes one to four times as long as the fit of the chosen model. On small tables, where a
+    fit takes milliseconds, it takes more.
     """
     rows = rows.positive()
     values, weight = rows.every(max(1, len(rows) // MAX_ROWS))
@@ -49,20 +45,19 @@ def choose_mixture(rows: Rows) -> BayesianGMM_MAP:
     splits = list(_splits(values, weight))
     n_rows, n_features = values.shape
     needed = max(MIN_ROWS, MIN_ROWS_PER_FEATURE * n_features)
-    best, top, limit, strengths = (1, 1), -np.inf, np.inf, [1, n_features]
+    single = [_tried(values, splits, 1, strength, []) for strength in (1, n_features)]
+    best = max((trial for trial in single if trial), key=Trial.total, default=None)
+    if best is None:
+        return _mixture(values, 1, 1, max_iter=200)
+    limit = _error(best, values, splits)
     for K in LADDER:
-        if K > 1 and n_rows < K * needed:
+        if n_rows < K * needed:
             break
-        if K >= MANY_COMPONENTS:
-            strengths = [best[1]]
-        found = {(K, m): _held_out(values, splits, K, m) for m in strengths}
-        pick = max(found, key=lambda c: found[c].log_lik)
-        if K == 1:
-            limit = MAX_LOSS * found[pick].error
-        if not (found[pick].log_lik > top and found[pick].error <= limit):
+        trial = _tried(values, splits, K, best.strength, best.log_liks)
+        if trial is None or _error(trial, values, splits) > limit:
             break
-        best, top = pick, found[pick].log_lik
-    return _mixture(values, *best, max_iter=200)
+        best = trial
+    return _mixture(values, best.n_components, best.strength, max_iter=200)
 
 
 class Split(NamedTuple):
@@ -75,11 +70,16 @@ class Split(NamedTuple):
     turn: Indices  # when each cell of the latter is hidden
 
 
-class Score(NamedTuple):
-    """How a mixture describes held-out rows."""
+class Trial(NamedTuple):
+    """Mixtures of one kind, fitted to each split."""
 
-    log_lik: float  # nats per row
-    error: float  # mean squared error on hidden cells, in variances of the features
+    n_components: int
+    strength: int
+    models: list[Any]
+    log_liks: list[float]  # of held-out rows, in nats per row
+
+    def total(self) -> float:
+        return sum(self.log_liks)
 
 
 def _splits(values: Array, weight: Array) -> Iterator[Split]:
@@ -92,33 +92,51 @@ def _splits(values: Array, weight: Array) -> Iterator[Split]:
             yield Split(train, weight[train], values[test], weight[test], turn)
 
 
-def _held_out(values: Array, splits: list[Split], n_components: int, strength: int) -> Score:
-    """Return the scores of a mixture on held-out rows; the worst if it cannot be fitted."""
-    log_lik = error = 0.0
+def _tried(
+    values: Array, splits: list[Split], n_components: int, strength: int, best: list[float]
+) -> Trial | None:
+    """Return fitted mixtures; None if they cannot be fitted, or once others are better.
+
+    ``best`` holds the log-likelihoods of these others.
+    """
+    trial = Trial(n_components, strength, [], [])
     for split in splits:
-        # features without a value among few rows are left out
-        own = values[split.train]
-        seen = ~np.isnan(own).all(0)
-        own, test = own[:, seen], split.test[:, seen]
+        own, test = _seen(values, split)
         model = _mixture(own, n_components, strength, tol=1e-2, max_iter=50)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 model.fit(own, sample_weight=split.weight)
-                log_lik += model.score(test, sample_weight=split.test_weight)
-                error += _error(model, test, split.turn[:, seen], own, split.test_weight)
+                log_lik = model.score(test, sample_weight=split.test_weight)
         except ValueError:
-            return Score(-np.inf, np.inf)
-    return Score(log_lik, error)
+            return None
+        trial.models.append(model)
+        trial.log_liks.append(log_lik)
+        if best and trial.total() <= sum(best[: len(trial.models)]):
+            return None
+    return trial
 
 
-def _error(model: Any, test: Array, turn: Indices, own: Array, weight: Array) -> float:
-    """Return the mean squared error on cells that are hidden in turns."""
+def _seen(values: Array, split: Split) -> tuple[Array, Array]:
+    """Return the rows of a split without features that have no value among the first."""
+    seen = ~np.isnan(values[split.train]).all(0)
+    return values[split.train][:, seen], split.test[:, seen]
+
+
+def _error(trial: Trial, values: Array, splits: list[Split]) -> float:
+    """Return the mean squared error on cells that are hidden in turns.
+
+    Its unit is the variance of a feature.
+    """
     total = 0.0
-    for i in range(N_TURNS):
-        filled = model.impute(np.where(turn == i, np.nan, test))
-        total += float(weight @ (np.nan_to_num((filled - test) ** 2) / _variances(own)).sum(1))
-    return total / float(weight.sum())
+    for model, split in zip(trial.models, splits, strict=True):
+        own, test = _seen(values, split)
+        turn = split.turn[:, : test.shape[1]]
+        hidden = [np.where(turn == i, np.nan, test) for i in range(N_TURNS)]
+        filled = model.impute(np.concatenate(hidden)).reshape(N_TURNS, *test.shape)
+        errors = np.nan_to_num((filled - test) ** 2).sum(0) / _variances(own)
+        total += float(split.test_weight @ errors.sum(1)) / float(split.test_weight.sum())
+    return total
 
 
 def _variances(values: Array) -> Array:
