@@ -455,3 +455,31 @@ def test_only_mixtures_draw(X):
     imputer = LatentImputer(VAEEstimator(max_iter=1), sample_posterior=True)
     with pytest.raises(TypeError, match="VAEEstimator"):
         imputer.fit(X).transform(X)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_the_inverse_brings_holes_back(holes, keep):
+    holes = np.column_stack([holes, np.full(len(holes), np.nan)])
+    imputer = LatentImputer(add_indicator=True, keep_empty_features=keep)
+    filled = imputer.fit_transform(holes)
+    np.testing.assert_array_equal(imputer.inverse_transform(filled), holes)
+    marked = np.where(np.isnan(holes), -1, holes)
+    imputer.set_params(missing_values=-1)
+    np.testing.assert_array_equal(
+        imputer.inverse_transform(imputer.fit_transform(marked)), marked
+    )
+    with pytest.raises(ValueError, match=r"columns, but transform returns"):
+        imputer.inverse_transform(holes[:, :2])
+    with pytest.raises(ValueError, match="add_indicator=True"):
+        LatentImputer().fit(holes).inverse_transform(filled)
+
+
+def test_the_inverse_of_frames(holes):
+    frame = pd.DataFrame(holes, columns=list("abcd"), index=np.arange(len(holes)) + 7)
+    frame["kind"] = pd.Series(np.where(holes[:, 0] > 5, "x", "y"), index=frame.index)
+    frame.loc[10:20, "kind"] = None
+    imputer = LatentImputer(add_indicator=True)
+    back = imputer.inverse_transform(imputer.fit_transform(frame))
+    pd.testing.assert_frame_equal(back, frame, check_dtype=False)
+    back = imputer.inverse_transform(imputer.fit_transform(pl.from_pandas(frame)))
+    assert back.equals(pl.from_pandas(frame))

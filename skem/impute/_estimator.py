@@ -36,7 +36,7 @@ from skem._rows.parts import Rows, working_dtype
 from skem._typing import AnyArray, Array, Mask
 from skem.impute._default import choose_mixture
 from skem.impute._inner import can_draw, check_model, draw, impute, takes_nan
-from skem.impute._tables import table_of
+from skem.impute._tables import column_of, is_nan, table_of
 
 
 def _safe_rows(value: Any, chosen: Mask) -> Any:
@@ -286,6 +286,56 @@ class LatentImputer(
         filled = np.clip(filled, self._low, self._high)
         complete: Array = np.where(np.isnan(values), filled, values)
         return complete.astype(values.dtype, copy=False)
+
+    def inverse_transform(self, X: ArrayLike) -> Any:
+        """Return rows as they were before ``transform``, with their values missing again.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features_out)
+            What ``transform`` returns with ``add_indicator=True``.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features_in_), or data frame
+            The rows; ``missing_values`` marks what was missing. A data frame becomes a data
+            frame with the columns of ``fit``.
+
+        Raises
+        ------
+        ValueError
+            If ``add_indicator=False``: only the indicator tells what was missing.
+        """
+        check_is_fitted(self)
+        if not self.add_indicator:
+            raise ValueError(
+                "inverse_transform needs add_indicator=True: only the indicator tells which "
+                "values were missing."
+            )
+        kept = np.arange(self.n_features_in_)
+        if not self.keep_empty_features:
+            kept = kept[~self._empty_features()]
+        flagged = self.indicator_.features_
+        n_columns = len(X.columns) if hasattr(X, "columns") else np.shape(X)[1]
+        if n_columns != len(kept) + len(flagged):
+            raise ValueError(
+                f"X has {n_columns} columns, but transform returns {len(kept)} features and "
+                f"{len(flagged)} indicators: pass what transform returned."
+            )
+        is_polars = hasattr(X, "columns") and not hasattr(X, "iloc")
+        missing = None if is_polars and is_nan(self.missing_values) else self.missing_values
+        columns = [np.full(len(X), missing)] * self.n_features_in_
+        for place, j in enumerate(kept):
+            columns[j] = np.asarray(column_of(X, place))
+        for place, j in enumerate(flagged, len(kept)):
+            gaps = np.asarray(column_of(X, place), dtype=bool)
+            columns[j] = np.where(gaps, missing, columns[j])
+        if not hasattr(X, "columns"):
+            return np.stack(columns, axis=1).astype(getattr(X, "dtype", None), copy=False)
+        names = super().get_feature_names_out()
+        if is_polars:
+            return type(X)({name: c.tolist() for name, c in zip(names, columns, strict=True)})
+        return type(X)(dict(zip(names, columns, strict=True)), index=X.index)
 
     def get_feature_names_out(self, input_features: ArrayLike | None = None) -> AnyArray:
         """Return the names of the columns of ``transform``.
