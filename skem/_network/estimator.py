@@ -1,8 +1,9 @@
 """Base class of the estimators that train torch networks."""
 
 import math
+from collections.abc import Callable
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.utils import gen_batches
@@ -12,7 +13,7 @@ from skem._base.input import check_rows
 from skem._base.minibatch import MinibatchEstimator
 from skem._compiled import has_numba
 from skem._network.layers import Design
-from skem._network.training import Purpose, choose_device
+from skem._network.training import Purpose, choose_device, one_cycle
 from skem._rows.moments import moments
 from skem._rows.parts import LocalRows, Weights
 from skem._typing import AnyArray, Indices
@@ -54,8 +55,8 @@ class NetworkEstimator(MinibatchEstimator):
 
     A subclass has the parameters ``n_components``, ``image_shape``, ``architecture``,
     ``hidden_layer_sizes``, ``activation``, ``batch_size``, ``max_iter``,
-    ``learning_rate_init``, ``device`` and ``warm_start``. It defines the methods of
-    ``MinibatchEstimator`` and these:
+    ``learning_rate``, ``learning_rate_init``, ``device`` and ``warm_start``. It defines the
+    methods of ``MinibatchEstimator`` and these:
 
     - ``_begin(rows, seen, seed, device, fast, resume)`` returns the training of new networks,
       given the moments ``seen`` of the rows. If ``fast``, loops are compiled. If ``resume``,
@@ -65,6 +66,8 @@ class NetworkEstimator(MinibatchEstimator):
     """
 
     _fitted_name = "_weights"
+    # With max_iter="auto": the number of steps, and the limits of the number of passes.
+    _auto_passes: ClassVar[tuple[int, int, int]]
 
     def __sklearn_is_fitted__(self) -> bool:
         return self._is_fitted()
@@ -107,6 +110,28 @@ class NetworkEstimator(MinibatchEstimator):
                 f"the networks were built with other values of {', '.join(other)}: restore the "
                 "old values, or call fit with warm_start=False."
             )
+
+    def _max_passes(self, n_rows: int) -> int:
+        if self.max_iter != "auto":
+            return int(self.max_iter)
+        n_steps, low, high = self._auto_passes
+        n_batches = math.ceil(n_rows / self._n_batch(n_rows))
+        return min(high, max(low, math.ceil(n_steps / n_batches)))
+
+    def _rate(
+        self, training: Any, n_rows: int, n_batches: int, i: int | None
+    ) -> Callable[[int], float]:
+        """Return the step size as a function of the number of steps so far.
+
+        ``i`` is the number of the pass, ``n_rows`` the number of rows with a weight above 0,
+        and ``n_batches`` that of minibatches in a pass.
+        """
+        peak = float(self.learning_rate_init)
+        if i is None or self.learning_rate == "constant":
+            return lambda step: peak
+        cycle = one_cycle(peak, n_batches * self._max_passes(n_rows))
+        first = training.n_steps - i * n_batches
+        return lambda step: cycle(step - first)
 
     def _split_generator(self, seed: int) -> np.random.Generator:
         return np.random.default_rng([seed, Purpose.SUBSET])

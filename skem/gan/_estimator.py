@@ -6,6 +6,7 @@ This file is the estimator. ``_model`` holds the networks, their losses and grad
 
 from __future__ import annotations
 
+import math
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -49,6 +50,8 @@ ROWS = 2000  # rows per block: processing all rows at once would take too much m
 # Collapse is reported if coverage is below MIN_COVERAGE and was measured on at least
 # MIN_COMPARED rows.
 MIN_COVERAGE, MIN_COMPARED = 0.4, 100
+# With max_iter="auto": the number of steps, and the limits of the number of passes.
+AUTO_PASSES = (3000, 50, 3000)
 
 
 class GANEstimator(NetworkEstimator):
@@ -98,15 +101,19 @@ class GANEstimator(NetworkEstimator):
         weights are used.
     batch_size : int, default=128
         Number of rows in a minibatch.
+    learning_rate : {"one_cycle", "constant"}, default="one_cycle"
+        The schedule of the step size. "one_cycle" rises during the first tenth of the steps
+        of a fit to its largest value, then falls to 0. Without the fall, the generator
+        keeps circling around the data. ``partial_fit`` uses a constant step.
     learning_rate_init : float, default=8e-3
-        The step size of both networks.
+        The largest step size of both networks.
     beta_1 : float, default=0.0
         Decay of Adam's running mean of the gradient.
     beta_2 : float, default=0.99
         Decay of Adam's running mean of the squared gradient.
-    max_iter : int, default=50
-        Number of passes over the rows. Training needs some thousands of steps, so small data
-        need more passes.
+    max_iter : "auto" or int, default="auto"
+        Number of passes over the rows. Training needs some thousands of steps, whatever the
+        number of rows: "auto" is the number that makes 3000 steps, but at least 50.
     device : str, default="auto"
         Device of the networks: "cpu", "cuda", "cuda:1" and so on. "auto" is "cuda" if it is
         available, and "cpu" otherwise.
@@ -186,6 +193,7 @@ class GANEstimator(NetworkEstimator):
 
     _allow_nan = False
 
+    _auto_passes = AUTO_PASSES
     _parameter_constraints: dict[str, Any] = {
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "hidden_layer_sizes": ["array-like"],
@@ -197,10 +205,11 @@ class GANEstimator(NetworkEstimator):
         "spectral_norm": ["boolean"],
         "average": [Interval(Real, 0, 1, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"one_cycle", "constant"})],
         "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
         "beta_1": [Interval(Real, 0, 1, closed="left")],
         "beta_2": [Interval(Real, 0, 1, closed="left")],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "device": [str],
         "random_state": ["random_state"],
         "warm_start": ["boolean"],
@@ -220,10 +229,11 @@ class GANEstimator(NetworkEstimator):
         spectral_norm: bool = True,
         average: float = 0.999,
         batch_size: int = 128,
+        learning_rate: Literal["one_cycle", "constant"] = "one_cycle",
         learning_rate_init: float = 8e-3,
         beta_1: float = 0.0,
         beta_2: float = 0.99,
-        max_iter: int = 50,
+        max_iter: Literal["auto"] | int = "auto",
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         warm_start: bool = False,
@@ -239,6 +249,7 @@ class GANEstimator(NetworkEstimator):
         self.spectral_norm = spectral_norm
         self.average = average
         self.batch_size = batch_size
+        self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
         self.beta_1 = beta_1
         self.beta_2 = beta_2
@@ -345,7 +356,8 @@ class GANEstimator(NetworkEstimator):
     def _pass(
         self, training: Training, rows: LocalRows, chosen: Indices, i: int | None
     ) -> float:
-        size, rate = self._n_batch(len(chosen)), self.learning_rate_init
+        size = self._n_batch(len(chosen))
+        rate = self._rate(training, rows.n_positive, math.ceil(len(chosen) / size), i)
         epoch(training, rows, chosen, size, rate, self.average)
         return -training.losses[-1][1]
 

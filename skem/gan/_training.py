@@ -1,5 +1,6 @@
 """Training of the generative adversarial network, and the coverage of the data."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,10 +93,13 @@ def epoch(
     rows: LocalRows,
     chosen: Indices,
     batch_size: int,
-    rate: float,
+    rate: Callable[[int], float],
     decay: float,
 ) -> None:
-    """Take one step of discriminator and generator for each shuffled minibatch."""
+    """Take one step of discriminator and generator for each shuffled minibatch.
+
+    ``rate`` is a function of the number of steps so far.
+    """
     networks, device = training.networks, training.average.device
     adam_d, adam_g = training.adams
     random = generator(training.seed, Purpose.PASS, training.n_steps)
@@ -106,10 +110,10 @@ def epoch(
             values = forward(layers, z)
             fake = squashed(networks, values[-1])
         loss_d = discriminator_gradient(networks, batch.x, batch.share, fake)
-        adam_d.step(rate)
+        adam_d.step(rate(training.n_steps))
         normalize(networks)
         loss_g = generator_gradient(networks, values, fake)
-        adam_g.step(rate)
+        adam_g.step(rate(training.n_steps))
         training.n_steps += 1
         # at the beginning, a smaller decay removes the initial weights from the average
         keep = min(decay, (1 + training.n_steps) / (10 + training.n_steps))

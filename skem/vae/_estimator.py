@@ -28,7 +28,7 @@ from skem._base.streams import blockwise, rowwise
 from skem._loop import Patience
 from skem._network.estimator import NetworkEstimator
 from skem._network.scaling import Scaling, is_binary, scaling_of
-from skem._network.training import choose_device, one_cycle
+from skem._network.training import choose_device
 from skem._rows.moments import Moments
 from skem._rows.parts import LocalRows
 from skem._typing import Array, Indices
@@ -49,8 +49,8 @@ from skem.vae._training import (
 ROWS = 1000  # rows per block: processing all rows at once would take too much memory
 HOLE_ROWS = 100  # the same for rows with missing values, which need more
 N_VALIDATION = 16  # draws of the code for the score of validation rows
-# With max_iter="auto", the number of steps, and the limits of the number of passes.
-N_STEPS, MIN_PASSES, MAX_PASSES = 6000, 20, 400
+# With max_iter="auto": the number of steps, and the limits of the number of passes.
+AUTO_PASSES = (6000, 20, 400)
 # With early_stopping="auto", rows are held out if there are at least and at most this many.
 MIN_HELD_OUT, MAX_HELD_OUT = 20, 10_000
 # What values outside of 0 and 1 lead to, for a warning.
@@ -223,6 +223,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     (3, 64)
     """
 
+    _auto_passes = AUTO_PASSES
     _parameter_constraints: dict[str, Any] = {
         "n_components": [Interval(Integral, 1, qmc.Sobol.MAXDIM, closed="both")],
         "hidden_layer_sizes": ["array-like"],
@@ -407,12 +408,6 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     def _keeps_start(self, training: Training, resume: bool) -> bool:
         return resume or training.design.based
 
-    def _max_passes(self, n_rows: int) -> int:
-        if self.max_iter != "auto":
-            return int(self.max_iter)
-        n_batches = math.ceil(n_rows / self._n_batch(n_rows))
-        return min(MAX_PASSES, max(MIN_PASSES, math.ceil(N_STEPS / n_batches)))
-
     def _likelihood_of(self, seen: Moments, dtype: Any, resume: bool) -> str:
         inside = in_unit_interval(seen.low, seen.high, dtype)
         likelihood = self.likelihood
@@ -456,18 +451,13 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     ) -> float:
         size = self._n_batch(len(chosen))
         n_batches = math.ceil(len(chosen) / size)
-        cycle, first, beta = None, 0, self.beta
-        if i is not None:
+        beta = self.beta
+        if i is not None and not training.design.based:
             n_passes = self._max_passes(rows.n_positive)
-            if not training.design.based:
-                beta *= min(1.0, (i + 1) / (self.kl_warmup * n_passes + 1))
-            if self.learning_rate == "one_cycle" and training.average is None:
-                cycle = one_cycle(self.learning_rate_init, n_batches * n_passes)
-                first = training.n_steps - i * n_batches
-
-        def rate(step: int) -> float:
-            return cycle(step - first) if cycle else self.learning_rate_init
-
+            beta *= min(1.0, (i + 1) / (self.kl_warmup * n_passes + 1))
+        # while rows are held out, running averages take the place of the falling rate
+        cycle = i if training.average is None else None
+        rate = self._rate(training, rows.n_positive, n_batches, cycle)
         epoch(training, rows, chosen, size, rate, beta)
         return -training.losses[-1]
 

@@ -17,6 +17,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
+import skem.gan._estimator
 from skem import GANEstimator
 from skem._network.layers import forward
 from skem._network.training import flatten
@@ -396,13 +397,44 @@ def test_wrong_rows_are_refused(fitted, digits):
 @early
 @pytest.mark.parametrize("spectral", [True, False])
 def test_passes_of_partial_fit_are_those_of_fit(spectral, digits):
-    model = GANEstimator(5, max_iter=3, random_state=0, spectral_norm=spectral)
+    options = {"max_iter": 3, "learning_rate": "constant", "random_state": 0}
+    model = GANEstimator(5, spectral_norm=spectral, **options)
     one, two = clone(model).fit(digits), clone(model)
     for _ in range(3):
         two = pickle.loads(pickle.dumps(two.partial_fit(digits)))
     np.testing.assert_array_equal(one.sample(5, 0), two.sample(5, 0))
     np.testing.assert_array_equal(one.score_samples(digits), two.score_samples(digits))
     assert one.discriminator_loss_curve_ == two.discriminator_loss_curve_
+
+
+@early
+def test_as_many_steps_for_few_rows(monkeypatch):
+    monkeypatch.setattr(GANEstimator, "_auto_passes", (60, 5, 40))
+    X = np.random.default_rng(0).normal(size=(1000, 2))
+    for n, n_iter in ((100, 40), (300, 20), (1000, 8)):  # 1, 3 and 8 batches of 128
+        model = GANEstimator(2, hidden_layer_sizes=(2,), random_state=0).fit(X[:n])
+        assert model.n_iter_ == n_iter
+    assert GANEstimator._auto_passes[0] == 60
+
+
+@early
+def test_the_step_rises_and_falls_to_0(digits, monkeypatch):
+    epoch, rates = skem.gan._estimator.epoch, []
+
+    def noted(training, rows, chosen, size, rate, average):
+        rates.append(rate(training.n_steps))
+        epoch(training, rows, chosen, size, rate, average)
+
+    monkeypatch.setattr(skem.gan._estimator, "epoch", noted)
+    options = {"learning_rate_init": 0.01, "max_iter": 20, "random_state": 0}
+    model = GANEstimator(2, **options).fit(digits[:128])  # a step for each pass
+    share = (np.arange(2, 20) - 2) / 18
+    falls = 0.005 * (1 + np.cos(np.pi * share))
+    np.testing.assert_allclose(rates, [0.005, 0.01, *falls])
+    rates.clear()
+    model.partial_fit(digits[:128])
+    GANEstimator(2, learning_rate="constant", **options).fit(digits[:128])
+    assert rates == [0.01] * 21
 
 
 def test_learns_from_a_stream():
