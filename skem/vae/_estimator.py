@@ -7,13 +7,14 @@ This file is the estimator. ``_model`` holds the networks, the bound and its gra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import qmc
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_random_state, gen_batches
 
 from skem._base.estimator import (
@@ -21,6 +22,7 @@ from skem._base.estimator import (
     ReconstructMixin,
     StrOptions,
     check_is_fitted,
+    keep_features,
     with_callbacks,
 )
 from skem._base.input import check_count, in_unit_interval
@@ -32,7 +34,19 @@ from skem._network.training import choose_device, one_cycle
 from skem._rows.moments import Moments
 from skem._rows.parts import LocalRows
 from skem._typing import Array, Indices
-from skem.vae._model import Design, build, noise_variance
+from skem.vae._columns import (
+    Columns,
+    MixedScaling,
+    census,
+    check_values,
+    completed_kinds,
+    kinds_of,
+    labels_of,
+    likelihood_name,
+    mixed_scaling,
+    scaling_from,
+)
+from skem.vae._model import Design, build
 from skem.vae._training import (
     N_DRAWS,
     Model,
@@ -42,6 +56,7 @@ from skem.vae._training import (
     codes,
     completed,
     decoded,
+    drawn,
     epoch,
     start,
 )
@@ -227,7 +242,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         "n_components": [Interval(Integral, 1, qmc.Sobol.MAXDIM, closed="both")],
         "hidden_layer_sizes": ["array-like"],
         "activation": [StrOptions({"gelu", "relu", "tanh"})],
-        "likelihood": [StrOptions({"auto", "bernoulli", "gaussian"})],
+        "likelihood": [StrOptions({"auto", "bernoulli", "gaussian"}), Mapping],
         "image_shape": ["array-like", None],
         "architecture": [StrOptions({"dense", "conv"})],
         "encoder": [callable, None],
@@ -256,7 +271,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         *,
         hidden_layer_sizes: tuple[int, ...] = (256, 256),
         activation: Literal["gelu", "relu", "tanh"] = "gelu",
-        likelihood: Literal["auto", "bernoulli", "gaussian"] = "auto",
+        likelihood: Literal["auto", "bernoulli", "gaussian"] | Mapping[str, Any] = "auto",
         image_shape: tuple[int, ...] | None = None,
         architecture: Literal["dense", "conv"] = "dense",
         encoder: Callable[..., Any] | None = None,
@@ -372,19 +387,18 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
                 "precision='bfloat16' needs the built-in networks, but encoder or decoder is "
                 "given: use precision='float32', or leave both at None."
             )
-        gaussian = self._likelihood_of(seen, rows.working_dtype, resume) == "gaussian"
+        scaling, columns = self._columns_of(rows, seen, resume)
         design = Design(
-            **self._sizes(rows.shape[1]),
-            gaussian=gaussian,
-            based=self._design["based"] if resume else gaussian and own,
+            **self._sizes(sum(columns.sizes)),
+            columns=columns,
+            based=self._design["based"] if resume else columns.n_gaussian > 0 and own,
             encoder=self.encoder,
             decoder=self.decoder,
         )
         self._check_same_design(design, resume)
         if resume:
-            scaling, adam = Scaling(**self._scaling), self._adam
-        else:
-            scaling, adam = scaling_of(seen, float(np.sum(rows.weight)), gaussian), None
+            scaling = scaling_from(self._scaling)
+        adam = self._adam if resume else None
         half = self.precision == "bfloat16"
         return start(design, scaling, seed, device, half=half, fast=fast, adam=adam)
 
@@ -413,7 +427,53 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         n_batches = math.ceil(n_rows / self._n_batch(n_rows))
         return min(MAX_PASSES, max(MIN_PASSES, math.ceil(N_STEPS / n_batches)))
 
-    def _likelihood_of(self, seen: Moments, dtype: Any, resume: bool) -> str:
+    def _check_rows(self, X: Any, sample_weight: Any = None, *, reset: bool) -> LocalRows:
+        rows: LocalRows = super()._check_rows(X, sample_weight, reset=reset)
+        if reset and isinstance(self.likelihood, Mapping):
+            outline = BaseEstimator()
+            keep_features(outline, X)
+            self._names = getattr(outline, "feature_names_in_", None)
+        return rows
+
+    def _columns_of(
+        self, rows: LocalRows, seen: Moments, resume: bool
+    ) -> tuple[Scaling, Columns]:
+        """Return the scaling of X at a first fit, and the columns of the networks."""
+        D, dtype = rows.shape[1], rows.working_dtype
+        likelihood = self._likelihood_of(seen, dtype, resume)
+        if isinstance(likelihood, str):
+            gaussian = likelihood == "gaussian"
+            scaling = scaling_of(seen, float(np.sum(rows.weight)), gaussian)
+            return scaling, Columns(D, 0) if gaussian else Columns(0, D)
+        if self.image_shape is not None:
+            raise ValueError(
+                f"a likelihood for each column does not suit images, but image_shape="
+                f"{self.image_shape!r}: set it to None, or give one likelihood."
+            )
+        names = self.__dict__.pop("_names", None)
+        if resume:
+            names = getattr(self, "feature_names_in_", None)
+        kinds, labels, found = kinds_of(likelihood, names, D), labels_of(names, D), census(rows)
+        old = scaling_from(self._scaling) if resume else None
+        if isinstance(old, MixedScaling):
+            kept = [kind or before for kind, before in zip(kinds, old.kinds, strict=True)]
+            check_values(kept, found, labels, dtype)
+            if kept != old.kinds:
+                raise ValueError(
+                    "the networks were built with other values of likelihood: restore the old "
+                    "values, or call fit with warm_start=False."
+                )
+            return old, old.columns
+        kinds = completed_kinds(kinds, found)
+        check_values(kinds, found, labels, dtype)
+        mixed = mixed_scaling(rows, seen, kinds, labels, found.high)
+        return mixed, mixed.columns
+
+    def _likelihood_of(
+        self, seen: Moments, dtype: Any, resume: bool
+    ) -> str | Mapping[str, Any]:
+        if isinstance(self.likelihood, Mapping):
+            return self.likelihood
         inside = in_unit_interval(seen.low, seen.high, dtype)
         likelihood = self.likelihood
         if likelihood == "auto":
@@ -482,10 +542,10 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
             "loss_": losses[-1] if losses else math.nan,
             "n_iter_": len(losses),
             "t_": training.n_steps,
-            "likelihood_": "gaussian" if training.design.gaussian else "bernoulli",
+            "likelihood_": likelihood_name(training.scaling),
             "device_": str(training.device),
             "validation_scores_": scores,
-            "_design": vars(training.design),
+            "_design": {**vars(training.design), "columns": tuple(training.design.columns)},
             "_scaling": vars(training.scaling),
             "_weights": training.weights(),
             "_adam": training.adam.state(),
@@ -500,7 +560,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         if key not in self._cache:
             design = Design(**self._design)
             network = build(design, self._seed, choose_device(self.device))
-            model = Model(Scaling(**self._scaling), self._seed, design, network)
+            model = Model(scaling_from(self._scaling), self._seed, design, network)
             model.restore(self._weights)
             network.convert(dtype)
             self._cache[key] = model
@@ -632,12 +692,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         check_count("n_samples", n_samples)
         rng = check_random_state(self._seed_of(random_state))
         z = rng.standard_normal((int(n_samples), self._n_features_out))
-        mean = self.inverse_transform(z)
-        if self.likelihood_ == "bernoulli":
-            return (rng.random_sample(mean.shape) < mean).astype(float)
-        s = noise_variance(self._fitted(np.float64).network).cpu().numpy()
-        noise = np.sqrt(s) * self._scaling["scale"]
-        return mean + noise * rng.standard_normal(mean.shape)
+        return drawn(self._fitted(np.float64), z, rng, ROWS)
 
     @rowwise
     def impute(self, X: ArrayLike) -> Array:

@@ -20,6 +20,7 @@ from skem._network.training import (
 )
 from skem._rows.parts import LocalRows
 from skem._typing import AnyArray, Array, Indices
+from skem.vae._columns import log_odds
 from skem.vae._draws import row_shifts, sobol_points
 from skem.vae._factors import best_factors, fit_factors, linear_encoder
 from skem.vae._model import (
@@ -34,6 +35,7 @@ from skem.vae._model import (
     gradient,
     in_half,
     move_noise,
+    noise_variance,
     stand_on,
 )
 from skem.vae._posterior import N_POINTS, N_POOL, Pool, complete, pool_of
@@ -159,7 +161,8 @@ def begin_with_factors(
 ) -> None:
     """Make the networks the factor analysis of the chosen rows, or of some of them.
 
-    Rows held out decide whether it is sparse; without any, the last decision stands.
+    Rows held out decide whether it is sparse; without any, the last decision stands. It is of
+    the Gaussian columns. The other columns start independent of the codes.
     """
     d, floor, seed = training.design.n_components, float(np.exp(-FEATURE_LIMIT)), training.seed
     own = _some_rows(training, rows, chosen)
@@ -169,16 +172,24 @@ def begin_with_factors(
     else:
         factors = fit_factors(*own, d, floor, seed, sparse=training.sparse)
     to_code, code_mean, code_log_variance = linear_encoder(factors)
-    base = to_code, code_mean, code_log_variance, factors.loadings, factors.mean
-    values = (*base, np.sqrt(factors.noise))
+    columns = training.network.columns
+    rest = np.zeros((training.design.n_features - columns.n_gaussian, d))
+    values = (
+        np.hstack([to_code, rest.T]),
+        code_mean,
+        code_log_variance,
+        np.vstack([factors.loadings, rest]),
+        np.r_[factors.mean, log_odds(training.scaling, columns)],
+        np.r_[np.sqrt(factors.noise), np.ones(len(rest))],
+    )
     device = training.device
     tensors = (torch.from_numpy(v.astype(np.float32)).to(device) for v in values)
     stand_on(training.network, Base(*tensors))
 
 
 def _some_rows(training: Training, rows: LocalRows, chosen: Indices) -> tuple[Array, Array]:
-    """Return standardized rows and their weights, as many as a factor analysis needs."""
-    d, D = training.design.n_components, training.design.n_features
+    """Return standardized Gaussian columns and weights of the rows a factor analysis needs."""
+    d, D = training.design.n_components, training.network.columns.n_gaussian
     random = np.random.default_rng([training.seed, Purpose.SUBSET])
     order = random.permutation(chosen)
     some = np.sort(order[: int(FACTOR_SIZE / D)])
@@ -186,7 +197,7 @@ def _some_rows(training: Training, rows: LocalRows, chosen: Indices) -> tuple[Ar
     if np.isnan(values).any():
         some = np.sort(order[: max(2 * d, int(FACTOR_PRODUCTS / (D * d + d**3)))])
         values = np.asarray(rows[some], dtype=float)
-    return training.scaling.scaled(values), np.asarray(rows.weight)[some]
+    return training.scaling.scaled(values)[:, :D], np.asarray(rows.weight)[some]
 
 
 def epoch(
@@ -249,6 +260,25 @@ def decoded(model: Model, z: Array) -> Array:
     """Return the expected rows given codes, in the user's units."""
     z_tensor = torch.from_numpy(np.array(z)).to(model.device)
     return model.scaling.invert(expected(model.network, z_tensor).cpu().numpy())
+
+
+@torch.no_grad()
+def drawn(model: Model, z: Array, rng: np.random.RandomState, n_block: int) -> Array:
+    """Draw a row given each code, in the user's units."""
+    network, columns = model.network, model.network.columns
+    n, G, B = len(z), columns.n_gaussian, columns.n_bernoulli
+    blocks = torch.from_numpy(z).to(model.device).split(n_block)
+    rows = torch.cat([expected(network, block) for block in blocks]).cpu().numpy()
+    noise = noise_variance(network).sqrt().cpu().numpy()
+    rows[:, :G] += noise * rng.standard_normal((n, G))
+    end = G + B
+    rows[:, G:end] = rng.random_sample((n, B)) < rows[:, G:end]
+    for size in columns.n_categories:  # the category where the distribution function passes u
+        edges = rows[:, end : end + size].cumsum(1)
+        found = (rng.random_sample((n, 1)) * edges[:, -1:] >= edges).sum(1)
+        rows[:, end : end + size] = np.arange(size) == found[:, None]
+        end += size
+    return model.scaling.invert(rows)
 
 
 class Filled(NamedTuple):

@@ -42,8 +42,9 @@ def network(kind="bernoulli", activation="gelu", sizes=(5, 4), n_features=6, ima
     """Networks in float64: bernoulli, gaussian, or factors (Gaussian with a base)."""
     architecture = "dense" if image_shape is None else "conv"
     based = kind == "factors"
+    columns = (0, n_features) if kind == "bernoulli" else (n_features, 0)
     design = vae.Design(
-        n_features, 2, sizes, activation, architecture, image_shape, kind != "bernoulli", based,
+        n_features, 2, sizes, activation, architecture, image_shape, columns, based,
         None, None,
     )  # fmt: skip
     net = vae.build(design, 0, torch.device("cpu"))
