@@ -75,9 +75,11 @@ def _census_of(X: AnyArray, weight: Weights) -> Census:
 
 
 def kinds_of(
-    likelihood: Mapping[str, Any], names: AnyArray | None, n_features: int
+    likelihood: str | Mapping[str, Any], names: AnyArray | None, n_features: int
 ) -> list[str]:
     """Return the kind of each column: one of ``KINDS``, or "" for a column not named."""
+    if isinstance(likelihood, str):
+        return [likelihood] * n_features
     unknown = [key for key in likelihood if key not in KINDS]
     if unknown:
         raise ValueError(
@@ -185,6 +187,15 @@ class MixedScaling(Scaling):
                 found[j] = kind
         return found
 
+    def check_same(self, kinds: list[str]) -> list[str]:
+        """Return the kinds; refuse others than those of the first fit, "" for not named."""
+        if any(kind not in ("", old) for kind, old in zip(kinds, self.kinds, strict=True)):
+            raise ValueError(
+                "the networks were built with other values of likelihood: restore the old "
+                "values, or call fit with warm_start=False."
+            )
+        return self.kinds
+
     def encode(self, rows: Array) -> Array:
         """Return the columns of the networks (n, D), not scaled; missing values stay NaN."""
         gaussian, bernoulli, categorical = self.places
@@ -193,15 +204,19 @@ class MixedScaling(Scaling):
         out[:, : len(whole)] = rows[:, whole]
         codes = rows[:, list(categorical)]
         missing = np.isnan(codes)
-        self._check_codes(codes, missing)
+        self.check_codes(rows)
         groups = out[:, len(whole) :]
         starts = np.cumsum([0, *self.n_categories])[:-1].astype(int)
         np.put_along_axis(groups, starts + np.where(missing, 0, codes).astype(int), 1, 1)
         groups[np.repeat(missing, self.n_categories, axis=1)] = np.nan
         return out
 
-    def _check_codes(self, codes: Array, missing: Array) -> None:
-        known = missing | ((codes >= 0) & (codes < self.n_categories) & (codes == codes // 1))
+    def check_codes(self, rows: Array) -> None:
+        """Refuse categories that fit has not seen."""
+        codes = rows[:, list(self.places[2])]
+        known = np.isnan(codes) | (
+            (codes >= 0) & (codes < self.n_categories) & (codes == codes // 1)
+        )
         if known.all():
             return
         i, j = np.argwhere(~known)[0]

@@ -418,6 +418,10 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
             return MIN_HELD_OUT <= n_rows <= MAX_HELD_OUT
         return bool(self.early_stopping)
 
+    def _may_stop(self, training: Training, n_passes: int) -> bool:
+        # while the KL divergence is phased in, the codes get worse by their bound
+        return training.design.based or training.n_passes > self.kl_warmup * n_passes
+
     def _keeps_start(self, training: Training, resume: bool) -> bool:
         return resume or training.design.based
 
@@ -441,7 +445,8 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         """Return the scaling of X at a first fit, and the columns of the networks."""
         D, dtype = rows.shape[1], rows.working_dtype
         likelihood = self._likelihood_of(seen, dtype, resume)
-        if isinstance(likelihood, str):
+        old = scaling_from(self._scaling) if resume else None
+        if isinstance(likelihood, str) and not isinstance(old, MixedScaling):
             gaussian = likelihood == "gaussian"
             scaling = scaling_of(seen, float(np.sum(rows.weight)), gaussian)
             return scaling, Columns(D, 0) if gaussian else Columns(0, D)
@@ -453,16 +458,10 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         names = self.__dict__.pop("_names", None)
         if resume:
             names = getattr(self, "feature_names_in_", None)
-        kinds, labels, found = kinds_of(likelihood, names, D), labels_of(names, D), census(rows)
-        old = scaling_from(self._scaling) if resume else None
+        labels, found = labels_of(names, D), census(rows)
+        kinds = kinds_of(likelihood, names, D)
         if isinstance(old, MixedScaling):
-            kept = [kind or before for kind, before in zip(kinds, old.kinds, strict=True)]
-            check_values(kept, found, labels, dtype)
-            if kept != old.kinds:
-                raise ValueError(
-                    "the networks were built with other values of likelihood: restore the old "
-                    "values, or call fit with warm_start=False."
-                )
+            check_values(old.check_same(kinds), found, labels, dtype)
             return old, old.columns
         kinds = completed_kinds(kinds, found)
         check_values(kinds, found, labels, dtype)
@@ -575,6 +574,8 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         rows = self._in_memory(X)
         model, found = self._fitted(rows.dtype), []
         model.scaling.warn_outside(rows, OUTSIDE)
+        if isinstance(model.scaling, MixedScaling):
+            model.scaling.check_codes(rows)
         for part in gen_batches(len(rows), ROWS):
             block = np.asarray(rows[part])
             holes = np.isnan(block).any(axis=1)
