@@ -1,7 +1,7 @@
 """Columns of several likelihoods, and how rows of them become rows of the networks.
 
-The networks see the Gaussian columns first, then the Bernoulli ones, then a column of 0 and 1 for
-each category. The user sees categories as codes 0, 1, 2, ... in one column.
+The networks see the Gaussian columns first, then the Bernoulli ones, then a column of 0 and 1
+for each category. The user sees categories as codes 0, 1, 2, ... in one column.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from skem._base.input import in_unit_interval
 from skem._network.scaling import Scaling, penalties_of, scaling_of
 from skem._rows.moments import Moments
 from skem._rows.parts import LocalRows, Weights
-from skem._typing import AnyArray, Array
+from skem._typing import AnyArray, Array, Mask
 
 KINDS = ("gaussian", "bernoulli", "categorical")
 # Codes are below this number: each category is a column of the networks.
@@ -42,7 +42,7 @@ class Census:
 
     low: Array  # (D,); inf if nothing is observed
     high: Array
-    has_half: Array  # whether a value is no integer
+    has_half: Mask  # whether a value is no integer
 
     def __add__(self, other: "Census") -> "Census":
         return Census(
@@ -52,9 +52,9 @@ class Census:
         )
 
     @property
-    def is_binary(self) -> Array:
+    def is_binary(self) -> Mask:
         """Whether all values are 0 and 1, and both are there."""
-        found: Array = (self.low == 0) & (self.high == 1) & ~self.has_half
+        found: Mask = (self.low == 0) & (self.high == 1) & ~self.has_half
         return found
 
 
@@ -116,8 +116,8 @@ def _index_of(entry: Any, kind: str, names: AnyArray | None, n_features: int) ->
     if is_index and -n_features <= entry < n_features:
         return int(entry) % n_features
     raise ValueError(
-        f"likelihood[{kind!r}] has {entry!r}, which is no column of X: pass names of columns, or "
-        f"indices from 0 to {n_features - 1}."
+        f"likelihood[{kind!r}] has {entry!r}, which is no column of X: pass names of columns, "
+        f"or indices from 0 to {n_features - 1}."
     )
 
 
@@ -221,8 +221,8 @@ class MixedScaling(Scaling):
             return
         i, j = np.argwhere(~known)[0]
         raise ValueError(
-            f"column {self.labels[self.places[2][j]]} of X has the category {codes[i, j]:g}, but "
-            f"fit has seen the codes 0 to {self.n_categories[j] - 1}: set it to NaN, or fit "
+            f"column {self.labels[self.places[2][j]]} of X has the category {codes[i, j]:g}, "
+            f"but fit has seen the codes 0 to {self.n_categories[j] - 1}: set it to NaN, or fit "
             "with rows that have it."
         )
 
@@ -283,7 +283,7 @@ def mixed_scaling(
     labels: tuple[str, ...],
     high: Array,
 ) -> MixedScaling:
-    """Return the scaling of rows with columns of these kinds; ``high`` is their largest value."""
+    """Return the scaling of rows with columns of these kinds and these largest values."""
     own = scaling_of(seen, float(np.sum(rows.weight)), True)
     places = tuple(tuple(j for j, k in enumerate(kinds) if k == kind) for kind in KINDS)
     gaussian, bernoulli, categorical = map(list, places)

@@ -6,9 +6,10 @@
                = -1/2 sum_i (x_i - m_i)^2 / s_i + log(2 pi s_i)             (Gaussian)
                = sum_c x_c l_c - log sum_c exp(l_c)                         (categories)
 
-The decoder returns the logits l or the means m. A column of categories is a group of columns x_c
-of the networks, which are 0 and 1. Columns of several kinds add up. The noise variances s have a closed form given
-the rest: the mean squared residuals. Missing features are omitted from the sums.
+The decoder returns the logits l or the means m. A column of categories is a group of columns
+x_c of the networks, which are 0 and 1. Columns of several kinds add up. The noise variances s
+have a closed form given the rest: the mean squared residuals. Missing features are omitted from
+the sums.
 
 Networks with Gaussian features may stand on a factor analysis: its posterior and its mean are
 added to what the networks return, which is in units of its standard deviations. Networks that

@@ -128,8 +128,8 @@ def pool_likelihood(network: Network, pool: Pool, x: Tensor, seen: Tensor) -> Te
     G, B, sizes = network.columns
     end, total = G + B, torch.zeros((), dtype=x.dtype, device=x.device)
     if G:
-        parts = (values[:, :G] for values in (x, seen, output))
-        total = total + _gaussian_pool(*parts, noise_variance(network))
+        s = noise_variance(network)
+        total = total + _gaussian_pool(x[:, :G], seen[:, :G], output[:, :G], s)
     if B:
         logits = output[:, G:end]
         total = total + x[:, G:end] @ logits.T - seen[:, G:end] @ functional.softplus(logits).T

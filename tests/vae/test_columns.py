@@ -188,7 +188,7 @@ def groups(rng, n):
 def test_imputed_categories_beat_the_most_frequent_one():
     rng = np.random.default_rng(0)
     X, test = groups(rng, 1000), groups(rng, 1000)
-    model = VAEEstimator(likelihood={"categorical": [2, 3]}, max_iter=30, random_state=0)
+    model = VAEEstimator(4, likelihood={"categorical": [2, 3]}, **SMALL)
     model.fit(np.where(rng.random(X.shape) < 0.2, np.nan, X))
     missing = rng.random(test.shape) < 0.2
     filled = model.impute(np.where(missing, np.nan, test))
@@ -200,18 +200,28 @@ def test_imputed_categories_beat_the_most_frequent_one():
     assert model.reconstruct(test)[:, 2:].max() == 2
 
 
-def test_a_table_of_categories_only():
+def categories_of_groups(rng, n, odds):
+    """Columns of categories, independent given one of three groups, and their log density."""
+    group = rng.integers(3, size=n)
+    X = np.column_stack([(rng.random((n, 1)) > p[group].cumsum(1)).sum(1) for p in odds])
+    each = sum(np.log(p[:, X[:, j]]) for j, p in enumerate(odds))  # (groups, n)
+    return 1.0 * X, np.logaddexp.reduce(each - np.log(3), axis=0)
+
+
+@pytest.mark.parametrize("n", [300, 2000])
+def test_a_table_of_categories_only(n):
     rng = np.random.default_rng(0)
-    X = groups(rng, 2000)[:, 2:]
-    X = np.column_stack([X, (X[:, 0] + X[:, 1]) % 3])  # the third follows from two
-    model = VAEEstimator(4, likelihood={"categorical": [0, 1, 2]}, random_state=0).fit(X[:1500])
-    share = np.unique(X[:1500], axis=0, return_counts=True)[1] / 1500
-    best = (share * np.log(share)).sum()  # the entropy of the nine rows that occur
-    model.set_params(n_importance_samples=100)
-    assert model.score(X[1500:]) > best - 0.25
-    holes = X[1500:].copy()
-    holes[:, 2] = np.nan
-    assert (model.impute(holes) == X[1500:])[:, 2].mean() > 0.9
+    odds = [0.1 / k + 0.9 * rng.dirichlet(np.full(k, 0.3), size=3) for k in (2, 3, 3, 4, 5, 6)]
+    X, _ = categories_of_groups(rng, n, odds)
+    test, log_density = categories_of_groups(rng, 1000, odds)
+    kinds = {"categorical": range(6)}
+    options = {"hidden_layer_sizes": (32,), "n_importance_samples": 64, "random_state": 0}
+    model = VAEEstimator(4, likelihood=kinds, **options).fit(X)
+    shares = [(np.bincount(X[:, j].astype(int)) + 0.5) / n for j in range(6)]
+    apart = sum(np.log(p[test[:, j].astype(int)]).mean() for j, p in enumerate(shares))
+    gain = model.score(test) - apart
+    assert gain > (0.5 if n == 300 else 0.85) * (log_density.mean() - apart)
+    assert model.score(test) < log_density.mean() + 0.1
 
 
 def test_frames_copies_and_files(tmp_path):
