@@ -104,6 +104,23 @@ def kinds_of(
     return kinds
 
 
+def with_categories(
+    likelihood: str | Mapping[str, Any], is_category: Mask, names: AnyArray | None
+) -> dict[str, list[int]]:
+    """Return the indices of the columns of each kind, given those that hold categories."""
+    own = {} if likelihood == "auto" else likelihood
+    kinds = kinds_of(own, names, len(is_category))
+    for j in np.flatnonzero(is_category):
+        if isinstance(own, Mapping) and kinds[j] not in ("", "categorical"):
+            label = labels_of(names, len(kinds))[j]
+            raise ValueError(
+                f"likelihood names column {label} under {kinds[j]!r}, but it holds categories: "
+                "name it under 'categorical', or under nothing."
+            )
+        kinds[j] = "categorical"
+    return {kind: [j for j, k in enumerate(kinds) if k == kind] for kind in KINDS}
+
+
 def _index_of(entry: Any, kind: str, names: AnyArray | None, n_features: int) -> int:
     if isinstance(entry, str) and names is None:
         raise ValueError(
@@ -222,8 +239,8 @@ class MixedScaling(Scaling):
         i, j = np.argwhere(~known)[0]
         raise ValueError(
             f"column {self.labels[self.places[2][j]]} of X has the category {codes[i, j]:g}, "
-            f"but fit has seen the codes 0 to {self.n_categories[j] - 1}: set it to NaN, or fit "
-            "with rows that have it."
+            f"but fit has seen the codes 0 to {self.n_categories[j] - 1}: set it to NaN, or "
+            "fit with rows that have it."
         )
 
     def apply(self, rows: Array, dtype: Any, device: Any) -> tuple[Tensor, Tensor | None]:

@@ -33,7 +33,7 @@ from skem._network.scaling import Scaling, is_binary, scaling_of
 from skem._network.training import choose_device, one_cycle
 from skem._rows.moments import Moments
 from skem._rows.parts import LocalRows
-from skem._typing import Array, Indices
+from skem._typing import AnyArray, Array, Indices, Mask
 from skem.vae._columns import (
     Columns,
     MixedScaling,
@@ -45,6 +45,7 @@ from skem.vae._columns import (
     likelihood_name,
     mixed_scaling,
     scaling_from,
+    with_categories,
 )
 from skem.vae._model import Design, build
 from skem.vae._training import (
@@ -467,6 +468,14 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         check_values(kinds, found, labels, dtype)
         mixed = mixed_scaling(rows, seen, kinds, labels, found.high)
         return mixed, mixed.columns
+
+    def _describe_columns(self, is_category: Mask, names: AnyArray | None) -> None:
+        """Set ``likelihood`` for an imputer, which replaces categories by codes.
+
+        The other columns stay what ``likelihood`` says, with indices instead of names.
+        """
+        if isinstance(self.likelihood, Mapping) or is_category.any():
+            self.likelihood = with_categories(self.likelihood, is_category, names)
 
     def _likelihood_of(
         self, seen: Moments, dtype: Any, resume: bool
