@@ -128,7 +128,8 @@ class LatentImputer(
     Attributes
     ----------
     estimator_ : estimator
-        The fitted model. It sees columns of categories as columns of 0 and 1.
+        The fitted model. It sees columns of categories as columns of 0 and 1, but
+        ``VAEEstimator`` as columns of codes.
     indicator_ : sklearn.impute.MissingIndicator
         The indicator of missing values, if ``add_indicator=True``.
     n_features_in_ : int

@@ -31,6 +31,11 @@ class Columns(NamedTuple):
     n_categories: tuple[int, ...] = ()  # of each column of categories
 
     @property
+    def all_bernoulli(self) -> bool:
+        """Whether there are no other columns."""
+        return self.n_bernoulli == sum(self.sizes)
+
+    @property
     def sizes(self) -> list[int]:
         """The number of Gaussian columns, of Bernoulli ones, and of those of each group."""
         return [self.n_gaussian, self.n_bernoulli, *self.n_categories]

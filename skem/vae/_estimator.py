@@ -104,12 +104,17 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         are used by ``architecture="dense"`` only.
     activation : {"gelu", "relu", "tanh"}, default="gelu"
         The activation of the hidden layers.
-    likelihood : {"auto", "bernoulli", "gaussian"}, default="auto"
+    likelihood : {"auto", "bernoulli", "gaussian"} or dict, default="auto"
         The distribution of each feature given the code. "bernoulli" needs values between 0
         and 1; they may exceed this range by rounding errors. "gaussian" takes any values, and
         learns a noise variance for each feature. "auto" is "bernoulli" if the values of X at
         the first fit are between 0 and 1 and, moreover, either nearly all at 0 and 1, or pixels
-        (``image_shape`` is given). It is "gaussian" otherwise.
+        (``image_shape`` is given). It is "gaussian" otherwise. A dict gives each column its
+        own: ``{"gaussian": [...], "bernoulli": [...], "categorical": [...]}``, with lists of
+        names (of a data frame) or indices. A column of categories holds codes 0, 1, 2, ...,
+        as ``OrdinalEncoder`` returns them; there are as many as the largest code at the first
+        fit tells, and below 1000. Columns not named are Bernoulli if they hold 0 and 1 and
+        no other value, and Gaussian otherwise.
     image_shape : tuple of int, default=None
         Shape (height, width) or (height, width, channels) of a row that is an image.
     architecture : {"dense", "conv"}, default="dense"
@@ -117,15 +122,18 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         convolutions and a dense hidden layer; its decoder has them in reverse order.
     encoder : callable, default=None
         Function that creates the encoder: ``encoder(n_features, 2 * n_components)`` returns a
-        ``torch.nn.Module`` from rows to means and log-variances of codes.
+        ``torch.nn.Module`` from rows to means and log-variances of codes. If ``likelihood`` is
+        a dict, these rows have the Gaussian columns first, then the Bernoulli ones, then a
+        column of 0 and 1 for each category, and ``n_features`` counts them.
     decoder : callable, default=None
         Function that creates the decoder: ``decoder(n_components, n_features)`` returns a
-        ``torch.nn.Module`` from codes to logits (Bernoulli) or means (Gaussian).
+        ``torch.nn.Module`` from codes to logits (Bernoulli, categories) or means (Gaussian).
     beta : float, default=1.0
         Weight of the KL divergence in training. Scores are bounds of log p(x) for any value.
     kl_warmup : float, default=0.3
         The share of ``max_iter`` during which the weight of the KL divergence rises to
-        ``beta``. Networks that start from factor analysis need no such phase and have none.
+        ``beta``. ``early_stopping`` never stops in this phase. Built-in networks need no such
+        phase and have none if features are Gaussian, or if ``likelihood`` is a dict.
     n_importance_samples : int, default=1
         Number of draws in the bound that ``score_samples`` returns. A number above 1 selects
         the importance-weighted bound [2]_, which is tighter and slower. The bound is averaged
@@ -180,8 +188,9 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     validation_scores_ : list of float
         With ``early_stopping``, the mean ELBO of the validation rows after each pass of the
         last fit.
-    likelihood_ : str
-        The distribution of the features: "bernoulli" or "gaussian".
+    likelihood_ : str or dict
+        The distribution of the features: "bernoulli" or "gaussian", or the indices of the
+        columns that are "gaussian", "bernoulli" and "categorical".
     n_iter_ : int
         Number of passes over the rows.
     t_ : int
@@ -212,7 +221,9 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     rows does not rise by more than its standard error, the fit is the factor analysis of
     all rows.
     The noise variances are running means of the squared residuals, which maximize the bound.
-    User-defined encoders and decoders start from their own weights.
+    If ``likelihood`` is a dict, the factor analysis is of the Gaussian columns, and all other
+    columns start independent of the code. User-defined encoders and decoders start from their
+    own weights.
 
     NaN marks a missing value. It is omitted from the likelihood. In training, the encoder sees
     the mean of the feature in its place. The weights, the state of Adam and the seed are stored
@@ -352,8 +363,9 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         """Train for one more pass over these rows, at a constant step size.
 
         With ``likelihood="auto"``, the first batch decides between "bernoulli" and
-        "gaussian". It also determines how Gaussian features are standardized. The first
-        batch should therefore be representative of the later ones.
+        "gaussian". It also determines how Gaussian features are standardized, and how many
+        categories a column has. The first batch should therefore be representative of the
+        later ones.
 
         Parameters
         ----------
@@ -392,7 +404,9 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         design = Design(
             **self._sizes(sum(columns.sizes)),
             columns=columns,
-            based=self._design["based"] if resume else columns.n_gaussian > 0 and own,
+            based=self._design["based"]
+            if resume
+            else own and columns.n_bernoulli < sum(columns.sizes),
             encoder=self.encoder,
             decoder=self.decoder,
         )
@@ -634,7 +648,8 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            The expected rows E[x | z]; for Bernoulli features these are probabilities.
+            The expected rows E[x | z]; for Bernoulli features these are probabilities. Columns
+            of categories hold the most probable code.
         """
         check_is_fitted(self)
         z = check_array(X, dtype=[np.float64, np.float32])
@@ -665,7 +680,8 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
             bound. For rows with missing values, the logarithm of an importance-weighted mean
             that estimates the density of the observed values, see :meth:`impute`. For Gaussian
             features it bounds a density in the units of X. A Bernoulli feature at a distance e
-            outside of 0 and 1 costs (e / 0.1)^2 / 2 nats.
+            outside of 0 and 1 costs (e / 0.1)^2 / 2 nats. A column of categories adds the
+            log-probability of its category.
 
         Warns
         -----
@@ -695,8 +711,9 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            The rows. Their values are 0 or 1 if Bernoulli, and include the noise if Gaussian.
-            They are real numbers, also where X held integers.
+            The rows. Their values are 0 or 1 if Bernoulli, codes of categories if categorical,
+            and include the noise if Gaussian. The latter are real numbers, also where X held
+            integers.
         """
         check_is_fitted(self)
         check_count("n_samples", n_samples)
@@ -720,7 +737,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            The complete rows.
+            The complete rows. A missing category becomes the most probable one.
         """
         return self._each(
             X, lambda model, rows: rows, lambda model, rows: completed(model, rows).rows

@@ -22,7 +22,7 @@ from skem._rows.parts import LocalRows
 from skem._typing import AnyArray, Array, Indices
 from skem.vae._columns import log_odds
 from skem.vae._draws import row_shifts, sobol_points
-from skem.vae._factors import best_factors, fit_factors, linear_encoder
+from skem.vae._factors import Factors, best_factors, fit_factors, linear_encoder
 from skem.vae._model import (
     FEATURE_LIMIT,
     Base,
@@ -164,15 +164,11 @@ def begin_with_factors(
     Rows held out decide whether it is sparse; without any, the last decision stands. It is of
     the Gaussian columns. The other columns start independent of the codes.
     """
-    d, floor, seed = training.design.n_components, float(np.exp(-FEATURE_LIMIT)), training.seed
-    own = _some_rows(training, rows, chosen)
-    if len(held_out):
-        other = _some_rows(training, rows, held_out)
-        factors, training.sparse = best_factors(*own, d, floor, seed, held_out=other)
-    else:
-        factors = fit_factors(*own, d, floor, seed, sparse=training.sparse)
+    d, columns = training.design.n_components, training.network.columns
+    factors = Factors(np.zeros(0), np.zeros((0, d)), np.zeros(0))
+    if columns.n_gaussian:
+        factors = _factors_of(training, rows, chosen, held_out)
     to_code, code_mean, code_log_variance = linear_encoder(factors)
-    columns = training.network.columns
     rest = np.zeros((training.design.n_features - columns.n_gaussian, d))
     values = (
         np.hstack([to_code, rest.T]),
@@ -185,6 +181,19 @@ def begin_with_factors(
     device = training.device
     tensors = (torch.from_numpy(v.astype(np.float32)).to(device) for v in values)
     stand_on(training.network, Base(*tensors))
+
+
+def _factors_of(
+    training: Training, rows: LocalRows, chosen: Indices, held_out: Indices
+) -> Factors:
+    """Return the factor analysis of the Gaussian columns."""
+    d, floor, seed = training.design.n_components, float(np.exp(-FEATURE_LIMIT)), training.seed
+    own = _some_rows(training, rows, chosen)
+    if not len(held_out):
+        return fit_factors(*own, d, floor, seed, sparse=training.sparse)
+    other = _some_rows(training, rows, held_out)
+    factors, training.sparse = best_factors(*own, d, floor, seed, held_out=other)
+    return factors
 
 
 def _some_rows(training: Training, rows: LocalRows, chosen: Indices) -> tuple[Array, Array]:

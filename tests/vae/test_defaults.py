@@ -137,3 +137,16 @@ def test_wide_rows_and_few_rows():
         assert np.isfinite(model.score(X))
         holes = np.where(rng.random(shape) < 0.1, np.nan, X)
         assert np.isfinite(model.impute(holes)).all()
+
+
+def test_few_binary_rows_are_learned_before_early_stopping():
+    """While the KL divergence is phased in, bounds may fall: no reason to stop."""
+    rng = np.random.default_rng(0)
+    weights = 2 * rng.normal(size=(2, 12))
+    logits = rng.normal(size=(800, 2)) @ weights
+    X = 1.0 * (rng.random(logits.shape) < 1 / (1 + np.exp(-logits)))
+    X, test = X[:300], X[300:]
+    model = VAEEstimator(4, hidden_layer_sizes=(32,), random_state=0).fit(X)
+    p = (X.sum(0) + 0.5) / (len(X) + 1)
+    apart = (test * np.log(p) + (1 - test) * np.log1p(-p)).sum(1).mean()
+    assert model.score(test) > apart + 0.5
