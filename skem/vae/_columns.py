@@ -10,10 +10,9 @@ from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
 from skem._base.input import in_unit_interval
-from skem._network.scaling import Scaling, penalties_of, scaling_of
+from skem._network.scaling import Scaling, is_binary, penalties_of, scaling_of
 from skem._rows.moments import Moments
 from skem._rows.parts import LocalRows, Weights
 from skem._typing import AnyArray, Array, Mask
@@ -69,11 +68,31 @@ def census(rows: LocalRows) -> Census:
 
 
 def _census_of(X: AnyArray, weight: Weights) -> Census:
-    values = np.asarray(X)
+    values = np.asarray(X, dtype=float)  # files may hold integers
     observed = ~np.isnan(values)
     low = values.min(0, initial=np.inf, where=observed)
     high = values.max(0, initial=-np.inf, where=observed)
     return Census(low, high, (observed & (values != np.rint(values))).any(0))
+
+
+# -- one likelihood ---------------------------------------------------------------------------
+
+
+def likelihood_of(rows: LocalRows, seen: Moments, images: bool) -> str:
+    """Return the likelihood that suits all values: "bernoulli" or "gaussian"."""
+    inside = in_unit_interval(seen.low, seen.high, rows.working_dtype)
+    return "bernoulli" if inside and (images or is_binary(seen)) else "gaussian"
+
+
+def check_unit_interval(likelihood: str, rows: LocalRows, seen: Moments) -> None:
+    """Refuse values outside of 0 and 1 if the likelihood is "bernoulli"."""
+    inside = in_unit_interval(seen.low, seen.high, rows.working_dtype)
+    if likelihood == "bernoulli" and not inside:
+        raise ValueError(
+            f"likelihood='bernoulli' needs values between 0 and 1, but X has values from "
+            f"{seen.low:.3g} to {seen.high:.3g}: scale X, for example with MinMaxScaler, "
+            "or use likelihood='gaussian'."
+        )
 
 
 # -- what the user says ---------------------------------------------------------------------
@@ -221,6 +240,8 @@ class MixedScaling(Scaling):
     def encode(self, rows: Array) -> Array:
         """Return the columns of the networks (n, D), not scaled; missing values stay NaN."""
         gaussian, bernoulli, categorical = self.places
+        if rows.dtype.kind != "f":
+            rows = rows.astype(float)
         whole = [*gaussian, *bernoulli]
         out = np.zeros((len(rows), len(self.offset)), rows.dtype)
         out[:, : len(whole)] = rows[:, whole]
@@ -248,7 +269,7 @@ class MixedScaling(Scaling):
             "fit with rows that have it."
         )
 
-    def apply(self, rows: Array, dtype: Any, device: Any) -> tuple[Tensor, Tensor | None]:
+    def apply(self, rows: Array, dtype: Any, device: Any) -> tuple[Any, Any]:
         """Return scaled rows of the networks, and a 0/1 mask of the observed values."""
         x, seen = super().apply(self.encode(rows), dtype, device)
         x[:, len(self.places[0]) :].clamp_(0, 1)
@@ -291,6 +312,14 @@ def scaling_from(state: dict[str, Any]) -> Scaling:
     return (MixedScaling if "places" in state else Scaling)(**state)
 
 
+def columns_of(scaling: Scaling) -> Columns:
+    """Return the columns of the networks."""
+    if isinstance(scaling, MixedScaling):
+        return scaling.columns
+    D = len(scaling.offset)
+    return Columns(D, 0) if scaling.standardized else Columns(0, D)
+
+
 def likelihood_name(scaling: Scaling) -> str | dict[str, list[int]]:
     """Return the likelihood of the features: one for all, or the columns of each kind."""
     if isinstance(scaling, MixedScaling):
@@ -298,7 +327,30 @@ def likelihood_name(scaling: Scaling) -> str | dict[str, list[int]]:
     return "gaussian" if scaling.standardized else "bernoulli"
 
 
-def mixed_scaling(
+def scaling_of_columns(
+    likelihood: str | Mapping[str, Any],
+    rows: LocalRows,
+    seen: Moments,
+    names: AnyArray | None,
+    old: Scaling | None,
+) -> MixedScaling:
+    """Return the scaling of rows whose columns have these likelihoods.
+
+    ``seen`` are their moments, and ``names`` the names of their columns. If there is an ``old``
+    one from the last fit, it stays, and the likelihoods must be the same.
+    """
+    D, dtype = rows.shape[1], rows.working_dtype
+    labels, found = labels_of(names, D), census(rows)
+    kinds = kinds_of(likelihood, names, D)
+    if isinstance(old, MixedScaling):
+        check_values(old.check_same(kinds), found, labels, dtype)
+        return old
+    kinds = completed_kinds(kinds, found)
+    check_values(kinds, found, labels, dtype)
+    return _new_scaling(rows, seen, kinds, labels, found.high)
+
+
+def _new_scaling(
     rows: LocalRows,
     seen: Moments,
     kinds: list[str],

@@ -25,30 +25,28 @@ from skem._base.estimator import (
     keep_features,
     with_callbacks,
 )
-from skem._base.input import check_count, in_unit_interval
+from skem._base.input import check_count
 from skem._base.streams import blockwise, rowwise
 from skem._loop import Patience
 from skem._network.estimator import NetworkEstimator
-from skem._network.scaling import Scaling, is_binary, scaling_of
+from skem._network.scaling import Scaling, scaling_of
 from skem._network.training import choose_device, one_cycle
 from skem._rows.moments import Moments
 from skem._rows.parts import LocalRows
 from skem._typing import AnyArray, Array, Indices, Mask
 from skem.vae._columns import (
-    Columns,
     MixedScaling,
-    census,
-    check_values,
-    completed_kinds,
-    kinds_of,
-    labels_of,
+    check_unit_interval,
+    columns_of,
     likelihood_name,
-    mixed_scaling,
+    likelihood_of,
     scaling_from,
+    scaling_of_columns,
     with_categories,
 )
 from skem.vae._model import Design, build
 from skem.vae._training import (
+    BLOCK,
     N_DRAWS,
     Model,
     Training,
@@ -60,11 +58,10 @@ from skem.vae._training import (
     drawn,
     epoch,
     start,
+    validation_scores,
 )
 
-ROWS = 1000  # rows per block: processing all rows at once would take too much memory
-HOLE_ROWS = 100  # the same for rows with missing values, which need more
-N_VALIDATION = 16  # draws of the code for the score of validation rows
+HOLE_ROWS = 100  # rows with missing values per block; they need more memory than others
 # With max_iter="auto", the number of steps, and the limits of the number of passes.
 N_STEPS, MIN_PASSES, MAX_PASSES = 6000, 20, 400
 # With early_stopping="auto", rows are held out if there are at least and at most this many.
@@ -180,7 +177,8 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     Attributes
     ----------
     loss_ : float
-        Negative mean ELBO during the last training pass, in nats per row.
+        Negative mean bound during the last training pass, in nats per row: the ELBO or, for
+        minibatches with missing values, the importance-weighted bound of five draws.
     loss_curve_ : list of float
         The loss of every pass.
     kl_curve_ : list of float
@@ -226,9 +224,12 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     own weights.
 
     NaN marks a missing value. It is omitted from the likelihood. In training, the encoder sees
-    the mean of the feature in its place. The weights, the state of Adam and the seed are stored
-    as NumPy data. A pickle can therefore be loaded on any machine, and ``partial_fit`` can
-    continue there.
+    the mean of the feature in its place. It cannot be right then, and the ELBO would pull the
+    decoder to what it can tell. Minibatches with missing values therefore maximize an
+    importance-weighted bound [4]_, of five draws.
+
+    The weights, the state of Adam and the seed are stored as NumPy data. A pickle can therefore
+    be loaded on any machine, and ``partial_fit`` can continue there.
 
     References
     ----------
@@ -237,6 +238,8 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
        ICLR 2016.
     .. [3] P.-A. Mattei and J. Frellsen, "Leveraging the exact likelihood of deep latent
        variable models", NeurIPS 2018.
+    .. [4] P.-A. Mattei and J. Frellsen, "MIWAE: deep generative modelling and imputation of
+       incomplete data sets", ICML 2019.
 
     Examples
     --------
@@ -400,13 +403,12 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
                 "precision='bfloat16' needs the built-in networks, but encoder or decoder is "
                 "given: use precision='float32', or leave both at None."
             )
-        scaling, columns = self._columns_of(rows, seen, resume)
+        scaling = self._scaling_of(rows, seen, resume)
+        columns = columns_of(scaling)
         design = Design(
             **self._sizes(sum(columns.sizes)),
             columns=columns,
-            based=self._design["based"]
-            if resume
-            else own and columns.n_bernoulli < sum(columns.sizes),
+            based=self._design["based"] if resume else own and not columns.all_bernoulli,
             encoder=self.encoder,
             decoder=self.decoder,
         )
@@ -454,34 +456,25 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
             self._names = getattr(outline, "feature_names_in_", None)
         return rows
 
-    def _columns_of(
-        self, rows: LocalRows, seen: Moments, resume: bool
-    ) -> tuple[Scaling, Columns]:
-        """Return the scaling of X at a first fit, and the columns of the networks."""
-        D, dtype = rows.shape[1], rows.working_dtype
-        likelihood = self._likelihood_of(seen, dtype, resume)
-        old = scaling_from(self._scaling) if resume else None
+    def _scaling_of(self, rows: LocalRows, seen: Moments, resume: bool) -> Scaling:
+        """Return the scaling of X at a first fit, once its likelihood is known to suit X."""
+        old, images = None, self.image_shape is not None
+        names = self.__dict__.pop("_names", None)
+        if resume:
+            old, names = scaling_from(self._scaling), getattr(self, "feature_names_in_", None)
+        likelihood: Any = self.likelihood
+        if likelihood == "auto":
+            likelihood = self.likelihood_ if resume else likelihood_of(rows, seen, images)
         if isinstance(likelihood, str) and not isinstance(old, MixedScaling):
-            gaussian = likelihood == "gaussian"
-            scaling = scaling_of(seen, float(np.sum(rows.weight)), gaussian)
-            return scaling, Columns(D, 0) if gaussian else Columns(0, D)
-        if self.image_shape is not None:
+            check_unit_interval(likelihood, rows, seen)
+            total = float(np.sum(rows.weight))
+            return scaling_of(seen, total, likelihood == "gaussian")
+        if images:
             raise ValueError(
                 f"a likelihood for each column does not suit images, but image_shape="
                 f"{self.image_shape!r}: set it to None, or give one likelihood."
             )
-        names = self.__dict__.pop("_names", None)
-        if resume:
-            names = getattr(self, "feature_names_in_", None)
-        labels, found = labels_of(names, D), census(rows)
-        kinds = kinds_of(likelihood, names, D)
-        if isinstance(old, MixedScaling):
-            check_values(old.check_same(kinds), found, labels, dtype)
-            return old, old.columns
-        kinds = completed_kinds(kinds, found)
-        check_values(kinds, found, labels, dtype)
-        mixed = mixed_scaling(rows, seen, kinds, labels, found.high)
-        return mixed, mixed.columns
+        return scaling_of_columns(likelihood, rows, seen, names, old)
 
     def _describe_columns(self, is_category: Mask, names: AnyArray | None) -> None:
         """Set ``likelihood`` for an imputer, which replaces categories by codes.
@@ -491,33 +484,8 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         if isinstance(self.likelihood, Mapping) or is_category.any():
             self.likelihood = with_categories(self.likelihood, is_category, names)
 
-    def _likelihood_of(
-        self, seen: Moments, dtype: Any, resume: bool
-    ) -> str | Mapping[str, Any]:
-        if isinstance(self.likelihood, Mapping):
-            return self.likelihood
-        inside = in_unit_interval(seen.low, seen.high, dtype)
-        likelihood = self.likelihood
-        if likelihood == "auto":
-            pixels = self.image_shape is not None or is_binary(seen)
-            likelihood = "bernoulli" if inside and pixels else "gaussian"
-            likelihood = self.likelihood_ if resume else likelihood
-        if likelihood == "bernoulli" and not inside:
-            raise ValueError(
-                f"likelihood='bernoulli' needs values between 0 and 1, but X has values from "
-                f"{seen.low:.3g} to {seen.high:.3g}: scale X, for example with MinMaxScaler, "
-                "or use likelihood='gaussian'."
-            )
-        return likelihood
-
     def _validation_score(self, training: Training, rows: LocalRows, chosen: Indices) -> float:
-        with training.averaged():
-            each = np.concatenate(
-                [
-                    bounds(training, np.asarray(rows[chosen[part]]), 1, N_VALIDATION)
-                    for part in gen_batches(len(chosen), ROWS)
-                ]
-            )
+        each = validation_scores(training, rows, chosen)
         return training.note_scores(each, np.asarray(rows.weight)[chosen])
 
     def _train(self, rows: LocalRows, resume: bool) -> Any:
@@ -599,7 +567,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         model.scaling.warn_outside(rows, OUTSIDE)
         if isinstance(model.scaling, MixedScaling):
             model.scaling.check_codes(rows)
-        for part in gen_batches(len(rows), ROWS):
+        for part in gen_batches(len(rows), BLOCK):
             block = np.asarray(rows[part])
             holes = np.isnan(block).any(axis=1)
             whole = of_whole(model, block[~holes])
@@ -659,7 +627,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
                 "column for each component of the code."
             )
         model = self._fitted(z.dtype)
-        return np.concatenate([decoded(model, z[part]) for part in gen_batches(len(z), ROWS)])
+        return np.concatenate([decoded(model, z[part]) for part in gen_batches(len(z), BLOCK)])
 
     @rowwise
     def score_samples(self, X: ArrayLike) -> Array:
@@ -719,7 +687,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         check_count("n_samples", n_samples)
         rng = check_random_state(self._seed_of(random_state))
         z = rng.standard_normal((int(n_samples), self._n_features_out))
-        return drawn(self._fitted(np.float64), z, rng, ROWS)
+        return drawn(self._fitted(np.float64), z, rng)
 
     @rowwise
     def impute(self, X: ArrayLike) -> Array:

@@ -228,8 +228,8 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def log_ratio(draw: Tensor, z: Tensor, log_variance: Tensor) -> Tensor:
-    """Return log p(z) / q(z|x) of z = mu + sigma draw, (n,)."""
-    return 0.5 * (draw**2 - z**2 + log_variance).sum(1)
+    """Return log p(z) / q(z|x) of z = mu + sigma draw, (n,) or (S, n)."""
+    return 0.5 * (draw**2 - z**2 + log_variance).sum(-1)
 
 
 def gradient(
@@ -242,7 +242,8 @@ def gradient(
 ) -> Terms:
     """Set the gradient of sum weight (-log p(x|z) + beta KL); return the sums of both terms.
 
-    The noise variances have no gradient: ``move_noise`` takes them to their best values.
+    The noise variances have no gradient: ``move_noise`` takes them to their best values. Noise
+    (n, d) gives the ELBO; noise (S, n, d) the importance-weighted bound of S draws.
     """
     half = network.half
     if half is not None:
@@ -251,6 +252,8 @@ def gradient(
         terms = gradient(half, x, seen, weight, noise, beta)
         network.flat.gradient[:n].copy_(half.flat.gradient)
         return terms
+    if noise.ndim == 3:
+        return importance_gradient(network, x, seen, weight, noise, beta)
     if network.manual_gradient:
         return written_gradient(network, x, seen, weight, noise, beta)
     network.flat.gradient.zero_()
@@ -267,6 +270,39 @@ def gradient(
         network.log_variance.grad.zero_()
         excess = _excess(network, (output.detach() - x) ** 2, seen, weight)
     return Terms(distortion.item(), rate.item(), excess)
+
+
+def importance_gradient(
+    network: Network,
+    x: Tensor,
+    seen: Tensor | None,
+    weight: Tensor,
+    noise: Tensor,
+    beta: float,
+) -> Terms:
+    """Set the gradient of minus the importance-weighted bound, for noise (S, n, d).
+
+    The rate is still the KL divergence, and the distortion is the rest of the bound.
+    """
+    network.flat.gradient.zero_()
+    with torch.enable_grad():
+        mean, log_variance = encode(network, x)
+        z = mean + (0.5 * log_variance).exp() * noise
+        output = decode(network, z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        log_weight = log_likelihood(network, x, seen, output)
+        log_weight = log_weight + beta * log_ratio(noise, z, log_variance)
+        each = log_weight.logsumexp(0) - math.log(len(noise))
+        loss = -(weight * each).sum()
+        loss.backward()
+    with torch.no_grad():
+        rate, excess = (weight * divergence(mean, log_variance)).sum().item(), None
+        if network.columns.n_gaussian:
+            assert network.log_variance.grad is not None
+            network.log_variance.grad.zero_()
+            share = log_weight.softmax(0)[..., None]
+            squares = (share * (output - x) ** 2).sum(0)
+            excess = _excess(network, squares, seen, weight)
+    return Terms(loss.item() - rate, rate, excess)
 
 
 @torch.no_grad()

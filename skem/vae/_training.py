@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.utils import gen_batches
 from torch import Tensor
 
 from skem._network.scaling import Scaling
@@ -40,6 +41,11 @@ from skem.vae._model import (
 )
 from skem.vae._posterior import N_POINTS, N_POOL, Pool, complete, pool_of
 
+# Draws of the code for a row in training, if values are missing. More make the model better
+# and the encoder worse.
+N_WEIGHTED = 5
+N_VALIDATION = 16  # draws for the score of a validation row
+BLOCK = 1000  # rows at a time: all at once would take too much memory
 N_DRAWS = 64  # quasi-random draws of the code for the ELBO
 # A factor analysis uses at most this number of values, and of products of factors if some are
 # missing.
@@ -222,7 +228,9 @@ def epoch(
     random = generator(training.seed, Purpose.PASS, training.n_steps)
     loss = kl = total = 0.0
     for batch in epoch_batches(training, rows, chosen, batch_size, random, device):
-        shape = batch.n_rows, training.design.n_components
+        shape: tuple[int, ...] = batch.n_rows, training.design.n_components
+        if batch.seen is not None:
+            shape = N_WEIGHTED, *shape
         noise = torch.randn(shape, generator=random, dtype=torch.float32).to(device)
         with nullcontext() if network.manual_gradient else training_mode(network, random):
             terms = gradient(network, batch.x, batch.seen, batch.share, noise, beta)
@@ -272,11 +280,11 @@ def decoded(model: Model, z: Array) -> Array:
 
 
 @torch.no_grad()
-def drawn(model: Model, z: Array, rng: np.random.RandomState, n_block: int) -> Array:
+def drawn(model: Model, z: Array, rng: np.random.RandomState) -> Array:
     """Draw a row given each code, in the user's units."""
     network, columns = model.network, model.network.columns
     n, G, B = len(z), columns.n_gaussian, columns.n_bernoulli
-    blocks = torch.from_numpy(z).to(model.device).split(n_block)
+    blocks = torch.from_numpy(z).to(model.device).split(BLOCK)
     rows = torch.cat([expected(network, block) for block in blocks]).cpu().numpy()
     noise = noise_variance(network).sqrt().cpu().numpy()
     rows[:, :G] += noise * rng.standard_normal((n, G))
@@ -337,3 +345,14 @@ def bounds(model: Model, rows: Array, n_samples: int, n_draws: int = N_DRAWS) ->
     arrays = (torch.from_numpy(v.astype(dtype)).to(model.device) for v in (points, shifts))
     found = bound(model.network, x, seen, *arrays).cpu().numpy()
     return _in_units(model, rows, found)
+
+
+def validation_scores(training: Training, rows: LocalRows, chosen: Indices) -> Array:
+    """Return the bound of training for validation rows, with the averaged parameters."""
+    found = []
+    with training.averaged():
+        for part in gen_batches(len(chosen), BLOCK):
+            block = np.asarray(rows[chosen[part]])
+            n_samples = N_WEIGHTED if np.isnan(block).any() else 1
+            found.append(bounds(training, block, n_samples, N_VALIDATION))
+    return np.concatenate(found)

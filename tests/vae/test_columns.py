@@ -208,7 +208,7 @@ def categories_of_groups(rng, n, odds):
     return 1.0 * X, np.logaddexp.reduce(each - np.log(3), axis=0)
 
 
-@pytest.mark.parametrize("n", [300, 2000])
+@pytest.mark.parametrize("n", [300, pytest.param(2000, marks=pytest.mark.slow)])
 def test_a_table_of_categories_only(n):
     rng = np.random.default_rng(0)
     odds = [0.1 / k + 0.9 * rng.dirichlet(np.full(k, 0.3), size=3) for k in (2, 3, 3, 4, 5, 6)]
@@ -238,6 +238,11 @@ def test_frames_copies_and_files(tmp_path):
     np.save(tmp_path / "X.npy", X)
     mapped = clone(by_index).fit(np.load(tmp_path / "X.npy", mmap_mode="r"))
     np.testing.assert_allclose(mapped.transform(X), by_index.transform(X), atol=1e-6)
+    whole = np.clip(np.rint(X), 0, 255).astype(np.uint8)
+    np.save(tmp_path / "bytes.npy", whole)
+    mapped = clone(by_index).fit(np.load(tmp_path / "bytes.npy", mmap_mode="r"))
+    in_memory = clone(by_index).fit(whole)
+    np.testing.assert_allclose(mapped.transform(whole), in_memory.transform(whole), atol=1e-6)
     trusted = skops.io.get_untrusted_types(data=skops.io.dumps(by_index))
     copies = [
         pickle.loads(pickle.dumps(by_index)),
