@@ -3,7 +3,8 @@ Filling a table of numbers and categories
 =========================================
 
 Penguins of three imagined islands: :class:`skem.LatentImputer` fills missing measurements from
-the species, and the missing species from the measurements.
+the species, and the missing species from the measurements. A :class:`skem.VAEEstimator` inside
+it gives each column the likelihood of its type.
 """
 
 # %%
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 from sklearn.impute import SimpleImputer
 
-from skem import LatentImputer
+from skem import LatentImputer, VAEEstimator
 
 rng = np.random.default_rng(0)
 n = 400
@@ -58,6 +59,20 @@ for name in ("bill", "depth"):
         for values in (filled[name], table[name].mean() + 0 * complete[name])
     ]
     print("{:8} error {:.2f}, {:.2f}".format(name, *(np.sqrt((e**2).mean()) for e in errors)))
+
+# %%
+# A variational autoencoder in place of the mixture models categories as categories: a column of
+# strings gets a probability for each of them. It can draw whole rows too, with codes of
+# categories.
+
+autoencoder = VAEEstimator(4, hidden_layer_sizes=(32,), random_state=0)
+imputer = LatentImputer(autoencoder).fit(table)
+by_codes = imputer.transform(table)
+print("columns:", imputer.estimator_.likelihood_)
+for name in ("species", "diver"):
+    cells = lost[:, complete.columns.get_loc(name)]
+    print(f"{name:8} {(by_codes[name] == complete[name])[cells].mean():.2f} right")
+print(imputer.estimator_.sample(3, random_state=0).round(1))
 
 # %%
 # Rows whose species was lost, in the color of the one that was filled in. Crosses are wrong.

@@ -457,6 +457,90 @@ def test_only_mixtures_draw(X):
         imputer.fit(X).transform(X)
 
 
+# -- categories by their own likelihood -------------------------------------------------------
+
+
+def table_of_groups(rng, n):
+    """Strings, booleans, codes and a number that a hidden group ties together."""
+    group = rng.integers(3, size=n)
+    odds = np.array([[0.85, 0.1, 0.05], [0.05, 0.85, 0.1], [0.1, 0.05, 0.85]])
+    kind = (rng.random((n, 1)) > odds[group].cumsum(1)).sum(1)
+    code = (rng.random((n, 1)) > odds[group][:, [2, 0, 1]].cumsum(1)).sum(1)
+    return pd.DataFrame(
+        {
+            "kind": np.array(["red", "green", "blue"])[kind],
+            "wide": np.where(group == 0, rng.random(n) < 0.9, rng.random(n) < 0.1),
+            "size": 100 + 20 * group + 4 * rng.normal(size=n),
+            "code": 7 * code,
+        }
+    )
+
+
+def small_vae(**options):
+    return VAEEstimator(3, hidden_layer_sizes=(16,), max_iter=20, random_state=0, **options)
+
+
+@pytest.mark.parametrize("likelihood", ["auto", "gaussian", {"gaussian": ["size"]}])
+def test_a_vae_fills_categories_by_their_likelihood(likelihood):
+    table = table_of_groups(np.random.default_rng(0), 600)
+    lost = np.random.default_rng(1).random(table.shape) < 0.2
+    holes = table.astype({"wide": "boolean", "code": "Int64"}).mask(lost)
+    columns = ["kind", "wide", "code"]
+    vae = small_vae(likelihood=likelihood)
+    imputer = LatentImputer(vae, categorical_features=columns).fit(holes)
+    assert vae.likelihood == likelihood
+    expected = {"gaussian": [2], "bernoulli": [], "categorical": [0, 1, 3]}
+    assert imputer.estimator_.likelihood_ == expected
+    assert np.isfinite(imputer.score(holes))
+    filled = imputer.transform(holes)
+    assert (filled.dtypes == holes.dtypes).all()
+    for j, name in enumerate(table):
+        own = lost[:, j]
+        assert (filled[name] == table[name])[~own].all()
+        if name in columns:
+            right = (filled[name] == table[name])[own].mean()
+            assert right > (table[name][own] == table[name].mode()[0]).mean() + 0.15
+    assert np.abs(filled["size"] - table["size"])[lost[:, 2]].mean() < 12  # apart: 14.8
+
+
+def test_a_vae_sees_rare_and_new_categories_as_missing():
+    rng = np.random.default_rng(0)
+    table = table_of_groups(rng, 200)
+    table.loc[:24, "kind"] = [f"rare {i}" for i in range(25)]
+    imputer = LatentImputer(small_vae()).fit(table)
+    new = table[:30].copy()
+    new.loc[29, "kind"] = "never seen"
+    filled = imputer.transform(new)
+    assert filled["kind"].tolist() == new["kind"].tolist()  # what is observed stays
+    new.loc[28:, "kind"] = None
+    assert set(imputer.transform(new)["kind"][28:]) <= set(table["kind"])
+
+
+def test_which_models_get_codes():
+    table = table_of_groups(np.random.default_rng(0), 200)
+    search = GridSearchCV(small_vae(), {"n_components": [1, 2]}, cv=2)
+    found = LatentImputer(search).fit(table).estimator_.best_estimator_
+    assert found.likelihood_["categorical"] == [0, 1]
+    pipeline = make_pipeline(StandardScaler(), small_vae())
+    inside = LatentImputer(pipeline).fit(table).estimator_[-1]
+    assert inside.n_features_in_ == 6  # 3 colors, and a column each for the others
+    conflict = LatentImputer(small_vae(likelihood={"gaussian": ["kind"]}))
+    with pytest.raises(ValueError, match="column 'kind' under 'gaussian', but it holds cat"):
+        conflict.fit(table)
+    numbers = table[["size", "code"]] / [1, 7]
+    by_name = LatentImputer(small_vae(likelihood={"categorical": ["code"]})).fit(numbers)
+    assert by_name.estimator_.likelihood_["categorical"] == [1]
+    empty = table.assign(size=np.nan)
+    kept = LatentImputer(small_vae()).fit(empty)
+    assert kept.estimator_.likelihood_ == {
+        "gaussian": [2], "bernoulli": [], "categorical": [0, 1],
+    }  # fmt: skip
+    assert list(kept.transform(empty)) == ["kind", "wide", "code"]
+
+
+# -- back to rows with holes ------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_the_inverse_brings_holes_back(holes, keep):
     holes = np.column_stack([holes, np.full(len(holes), np.nan)])

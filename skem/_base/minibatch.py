@@ -61,6 +61,10 @@ class MinibatchEstimator(LatentEstimator):
         """Return whether rows are held out, and the best weights kept."""
         return bool(self.early_stopping)
 
+    def _may_stop(self, training: Any, n_passes: int) -> bool:
+        """Return whether scores that do not rise count, if there are ``n_passes`` at most."""
+        return True
+
     def _keeps_start(self, training: Any, resume: bool) -> bool:
         """Return whether the weights before the first pass may be the best ones."""
         return resume
@@ -100,7 +104,11 @@ class MinibatchEstimator(LatentEstimator):
             if patience is None:
                 return False
             score = self._validation_score(training, rows, validation)
-            return patience.note(score, training.snapshot)
+            ends = patience.note(score, training.snapshot)
+            if self._may_stop(training, max_passes):
+                return ends
+            patience.n_worse = 0
+            return False
 
         best: Any = None  # what a callback asks to return to
 

@@ -23,7 +23,7 @@ from skem._typing import AnyArray, Indices
 MIN_FAST = 3e8
 NAN_ROWS = 1000  # number of rows searched for NaN at a time
 # Parameters of an estimator that have another name in its design.
-PARAMETERS = {"gaussian": "likelihood", "spectral": "spectral_norm"}
+PARAMETERS = {"columns": "likelihood", "spectral": "spectral_norm"}
 
 
 def numba_pays(n_values: int) -> bool:

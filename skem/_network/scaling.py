@@ -73,8 +73,7 @@ class Scaling:
         """
         if self.standardized:
             return np.zeros(len(rows), rows.dtype)
-        with np.errstate(over="ignore"):
-            return 0.5 * (np.nan_to_num(self.outside(rows)) ** 2).sum(1) / OUTSIDE**2
+        return penalties_of(self.outside(rows))
 
     def warn_outside(self, rows: Array, effect: str) -> None:
         """Warn of values that should be between 0 and 1; ``effect`` says what then."""
@@ -101,6 +100,13 @@ class Scaling:
     def log_volumes(self, rows: Array) -> Array:
         """Return the log-ratio of the densities for the observed values of each row."""
         return ~np.isnan(rows) @ np.log(self.scale)
+
+
+def penalties_of(gap: Array) -> Array:
+    """Return what rows lose for values at these distances (n, D) from 0 and 1; NaN is 0."""
+    with np.errstate(over="ignore"):
+        found: Array = 0.5 * (np.nan_to_num(gap) ** 2).sum(1) / OUTSIDE**2
+    return found
 
 
 def is_binary(seen: Moments) -> bool:

@@ -35,7 +35,15 @@ from skem._rows import open_rows
 from skem._rows.parts import Rows, working_dtype
 from skem._typing import AnyArray, Array, Mask
 from skem.impute._default import choose_mixture
-from skem.impute._inner import can_draw, check_model, draw, impute, takes_nan
+from skem.impute._inner import (
+    can_draw,
+    check_model,
+    core_of,
+    draw,
+    impute,
+    takes_codes,
+    takes_nan,
+)
 from skem.impute._tables import column_of, is_nan, table_of
 
 
@@ -43,6 +51,23 @@ def _safe_rows(value: Any, chosen: Mask) -> Any:
     """Return the chosen entries of a value for each row; pass other values through."""
     own = hasattr(value, "__len__") and len(value) == len(chosen)
     return np.asarray(value)[chosen] if own and not isinstance(value, str) else value
+
+
+def _fitted(model: Any, rows: Rows, y: Any, routed: dict[str, Any]) -> Any:
+    """Return the model, fitted to rows."""
+    values = rows.given
+    if isinstance(values, np.ndarray) and not takes_nan(model):
+        complete: Mask = np.logical_not(np.isnan(values).any(1))
+        if not complete.any():
+            raise ValueError(
+                f"no row of X is complete, and {type(model).__name__} does not accept "
+                "NaN: use an estimator that does, for example BayesianGMM_MAP."
+            )
+        values, y = values[complete], _safe_rows(y, complete)
+        routed = {name: _safe_rows(value, complete) for name, value in routed.items()}
+    if has_fit_parameter(model, "y"):
+        routed = {"y": y, **routed}
+    return model.fit(values, **routed)
 
 
 def _model_scores(imputer: Any) -> bool:
@@ -103,7 +128,8 @@ class LatentImputer(
     Attributes
     ----------
     estimator_ : estimator
-        The fitted model. It sees columns of categories as columns of 0 and 1.
+        The fitted model. It sees columns of categories as columns of 0 and 1, but
+        ``VAEEstimator`` as columns of codes.
     indicator_ : sklearn.impute.MissingIndicator
         The indicator of missing values, if ``add_indicator=True``.
     n_features_in_ : int
@@ -185,7 +211,8 @@ class LatentImputer(
         """
         if self.estimator is not None:
             check_model(self.estimator)
-        table = table_of(X, self.categorical_features, self.missing_values)
+        as_codes = self.estimator is not None and takes_codes(self.estimator)
+        table = table_of(X, self.categorical_features, self.missing_values, as_codes)
         rows, missing = self._encoded(X, table, reset=True)
         n_features = rows.shape[1] if table is None else len(table.columns)
         low, high = self._limits(n_features)
@@ -202,7 +229,8 @@ class LatentImputer(
                 "add_indicator=True needs X in memory, but X is a file or a dask collection: "
                 "set it to False, or give an array."
             )
-        model = self._fitted(rows, y, routed)
+        model = self._new_model(X, table, ~empty, routed, rows)
+        model = _fitted(model, rows, y, routed)
         if self.sample_posterior:
             self._check_draws(model)
         if self.add_indicator and missing is not None:
@@ -215,25 +243,21 @@ class LatentImputer(
         keep_features(self, X)
         return self
 
-    def _fitted(self, rows: Rows, y: Any, routed: dict[str, Any]) -> Any:
-        """Return the model, fitted to rows."""
-        values = rows.given
+    def _new_model(
+        self, X: Any, table: Any, kept: Mask, routed: dict[str, Any], rows: Rows
+    ) -> Any:
+        """Return the model to fit; ``kept`` are the columns that it will see."""
         if self.estimator is None:
-            model = choose_mixture(check_weights(routed.get("sample_weight"), rows))
-        else:
-            model = clone(self.estimator)
-        if isinstance(values, np.ndarray) and not takes_nan(model):
-            complete: Mask = np.logical_not(np.isnan(values).any(1))
-            if not complete.any():
-                raise ValueError(
-                    f"no row of X is complete, and {type(model).__name__} does not accept "
-                    "NaN: use an estimator that does, for example BayesianGMM_MAP."
-                )
-            values, y = values[complete], _safe_rows(y, complete)
-            routed = {name: _safe_rows(value, complete) for name, value in routed.items()}
-        if has_fit_parameter(model, "y"):
-            routed = {"y": y, **routed}
-        return model.fit(values, **routed)
+            return choose_mixture(check_weights(routed.get("sample_weight"), rows))
+        model = clone(self.estimator)
+        if takes_codes(model):
+            numeric = np.ones(len(kept), dtype=bool) if table is None else table.is_numeric
+            outline = BaseEstimator()
+            keep_features(outline, X)
+            names = getattr(outline, "feature_names_in_", None)
+            own = None if names is None else names[kept]
+            core_of(model)[1]._describe_columns(~numeric[kept], own)
+        return model
 
     @rowwise
     def transform(self, X: ArrayLike) -> Any:
@@ -287,7 +311,7 @@ class LatentImputer(
         complete: Array = np.where(np.isnan(values), filled, values)
         return complete.astype(values.dtype, copy=False)
 
-    def inverse_transform(self, X: ArrayLike) -> Any:
+    def inverse_transform(self, X: Any) -> Any:
         """Return rows as they were before ``transform``, with their values missing again.
 
         Parameters

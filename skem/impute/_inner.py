@@ -44,6 +44,16 @@ def check_model(model: Any) -> None:
             )
 
 
+def takes_codes(model: Any) -> bool:
+    """Return whether a model that is not fitted yet takes columns of codes of categories.
+
+    Steps before it would change the codes.
+    """
+    steps, core = core_of(model)
+    frozen = isinstance(model, FrozenEstimator)
+    return not (steps or frozen) and hasattr(core, "_describe_columns")
+
+
 def takes_nan(model: Any) -> bool:
     """Return whether all parts of a model accept NaN."""
     steps, core = core_of(model)

@@ -1,7 +1,8 @@
 """Tables of mixed types as numbers, and back.
 
 A column of two categories becomes a column of 0 and 1; one of more becomes a column for each
-of its most frequent categories. The model predicts their expectation, which is the posterior
+of its most frequent categories. A model that knows categories gets one column of codes 0, 1, 2,
+... instead. The model predicts their expectation, which is the posterior
 probability of a category as far as the model can tell, and the most probable one is filled in.
 """
 
@@ -31,15 +32,21 @@ class Column:
     dtype: Any = None
     categories: tuple[Any, ...] | None = None  # the most frequent first
     has_rare: bool = False  # whether there are rarer ones, without a code
+    as_codes: bool = False  # whether categories are 0, 1, 2, ... in one column
 
     @property
     def n_codes(self) -> int:
-        if self.categories is None or (len(self.categories) <= 2 and not self.has_rare):
+        if self.categories is None or self.as_codes:
+            return 1
+        if len(self.categories) <= 2 and not self.has_rare:
             return 1
         return len(self.categories)
 
     def encode(self, values: AnyArray, missing: Mask) -> Array:
-        """Return the codes (n, n_codes) of categories; NaN for what was not seen in fit."""
+        """Return the codes (n, n_codes) of categories; NaN for what was not seen in fit.
+
+        Rare categories are 0 in all columns or, in a column of codes, NaN.
+        """
         assert self.categories is not None
         number = {category: i for i, category in enumerate(self.categories)}
         unknown = -2 if self.has_rare else -1
@@ -50,6 +57,8 @@ class Column:
             ],
             dtype=int,
         )
+        if self.as_codes:
+            return np.where(index < 0, np.nan, index)[:, None]
         first = 1 if self.n_codes == 1 else 0
         codes = 1.0 * (index[:, None] == np.arange(first, first + self.n_codes))
         codes[index == -1] = np.nan
@@ -58,7 +67,9 @@ class Column:
     def decode(self, codes: Array) -> AnyArray:
         """Return the most probable category of each row of expected codes."""
         assert self.categories is not None
-        if self.n_codes == 1:
+        if self.as_codes:
+            index = codes[:, 0].astype(int)
+        elif self.n_codes == 1:
             index = (codes[:, 0] > 0.5).astype(int) * (len(self.categories) > 1)
         else:
             index = codes.argmax(1)
@@ -146,10 +157,11 @@ def is_number_array(X: Any) -> bool:
     return getattr(getattr(X, "dtype", None), "kind", "O") in "fiub"
 
 
-def table_of(X: Any, chosen: Any, missing_values: Any) -> Table | None:
+def table_of(X: Any, chosen: Any, missing_values: Any, as_codes: bool) -> Table | None:
     """Return how X becomes numbers; None if it holds numbers, and NaN where one is missing.
 
-    ``chosen`` is "from_dtype", None, or a list of the columns that hold categories.
+    ``chosen`` is "from_dtype", None, or a list of the columns that hold categories. If
+    ``as_codes``, each of them becomes one column of codes.
     """
     own = chosen is None or (isinstance(chosen, str) and chosen == "from_dtype")
     needs_memory = not own or not is_nan(missing_values)
@@ -173,7 +185,9 @@ def table_of(X: Any, chosen: Any, missing_values: Any) -> Table | None:
         if not places and is_nan(missing_values):
             return None
         columns = [
-            learn_column(column_of(X, j), missing_values, j) if j in places else Column()
+            learn_column(column_of(X, j), missing_values, j, as_codes)
+            if j in places
+            else Column()
             for j in range(n_features)
         ]
         return Table(tuple(columns), missing_values)
@@ -224,7 +238,7 @@ def holds_categories(series: Any, missing_values: Any) -> bool:
     return any(not isinstance(v, Real) or isinstance(v, bool) for v in objects[~missing])
 
 
-def learn_column(series: Any, missing_values: Any, j: int) -> Column:
+def learn_column(series: Any, missing_values: Any, j: int, as_codes: bool) -> Column:
     """Return a column of categories."""
     objects, missing = objects_of(series, missing_values)
     try:
@@ -238,7 +252,7 @@ def learn_column(series: Any, missing_values: Any, j: int) -> Column:
         raise ValueError(f"column {j} of X has no observed category: drop it.")
     ordered = sorted(counts, key=lambda value: (-counts[value], str(value)))
     rare = len(ordered) > MAX_CATEGORIES
-    return Column(series.dtype, tuple(ordered[:MAX_CATEGORIES]), rare)
+    return Column(series.dtype, tuple(ordered[:MAX_CATEGORIES]), rare, as_codes)
 
 
 # -- columns of arrays and frames -------------------------------------------------------------

@@ -7,13 +7,14 @@ This file is the estimator. ``_model`` holds the networks, the bound and its gra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import qmc
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_random_state, gen_batches
 
 from skem._base.estimator import (
@@ -21,19 +22,31 @@ from skem._base.estimator import (
     ReconstructMixin,
     StrOptions,
     check_is_fitted,
+    keep_features,
     with_callbacks,
 )
-from skem._base.input import check_count, in_unit_interval
+from skem._base.input import check_count
 from skem._base.streams import blockwise, rowwise
 from skem._loop import Patience
 from skem._network.estimator import NetworkEstimator
-from skem._network.scaling import Scaling, is_binary, scaling_of
+from skem._network.scaling import Scaling, scaling_of
 from skem._network.training import choose_device
 from skem._rows.moments import Moments
 from skem._rows.parts import LocalRows
-from skem._typing import Array, Indices
-from skem.vae._model import Design, build, noise_variance
+from skem._typing import AnyArray, Array, Indices, Mask
+from skem.vae._columns import (
+    MixedScaling,
+    check_unit_interval,
+    columns_of,
+    likelihood_name,
+    likelihood_of,
+    scaling_from,
+    scaling_of_columns,
+    with_categories,
+)
+from skem.vae._model import Design, build
 from skem.vae._training import (
+    BLOCK,
     N_DRAWS,
     Model,
     Training,
@@ -42,13 +55,13 @@ from skem.vae._training import (
     codes,
     completed,
     decoded,
+    drawn,
     epoch,
     start,
+    validation_scores,
 )
 
-ROWS = 1000  # rows per block: processing all rows at once would take too much memory
-HOLE_ROWS = 100  # the same for rows with missing values, which need more
-N_VALIDATION = 16  # draws of the code for the score of validation rows
+HOLE_ROWS = 100  # rows with missing values per block; they need more memory than others
 # With max_iter="auto": the number of steps, and the limits of the number of passes.
 AUTO_PASSES = (6000, 20, 400)
 # With early_stopping="auto", rows are held out if there are at least and at most this many.
@@ -88,12 +101,17 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         are used by ``architecture="dense"`` only.
     activation : {"gelu", "relu", "tanh"}, default="gelu"
         The activation of the hidden layers.
-    likelihood : {"auto", "bernoulli", "gaussian"}, default="auto"
+    likelihood : {"auto", "bernoulli", "gaussian"} or dict, default="auto"
         The distribution of each feature given the code. "bernoulli" needs values between 0
         and 1; they may exceed this range by rounding errors. "gaussian" takes any values, and
         learns a noise variance for each feature. "auto" is "bernoulli" if the values of X at
         the first fit are between 0 and 1 and, moreover, either nearly all at 0 and 1, or pixels
-        (``image_shape`` is given). It is "gaussian" otherwise.
+        (``image_shape`` is given). It is "gaussian" otherwise. A dict gives each column its
+        own: ``{"gaussian": [...], "bernoulli": [...], "categorical": [...]}``, with lists of
+        names (of a data frame) or indices. A column of categories holds codes 0, 1, 2, ...,
+        as ``OrdinalEncoder`` returns them; there are as many as the largest code at the first
+        fit tells, and below 1000. Columns not named are Bernoulli if they hold 0 and 1 and
+        no other value, and Gaussian otherwise.
     image_shape : tuple of int, default=None
         Shape (height, width) or (height, width, channels) of a row that is an image.
     architecture : {"dense", "conv"}, default="dense"
@@ -101,15 +119,18 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         convolutions and a dense hidden layer; its decoder has them in reverse order.
     encoder : callable, default=None
         Function that creates the encoder: ``encoder(n_features, 2 * n_components)`` returns a
-        ``torch.nn.Module`` from rows to means and log-variances of codes.
+        ``torch.nn.Module`` from rows to means and log-variances of codes. If ``likelihood`` is
+        a dict, these rows have the Gaussian columns first, then the Bernoulli ones, then a
+        column of 0 and 1 for each category, and ``n_features`` counts them.
     decoder : callable, default=None
         Function that creates the decoder: ``decoder(n_components, n_features)`` returns a
-        ``torch.nn.Module`` from codes to logits (Bernoulli) or means (Gaussian).
+        ``torch.nn.Module`` from codes to logits (Bernoulli, categories) or means (Gaussian).
     beta : float, default=1.0
         Weight of the KL divergence in training. Scores are bounds of log p(x) for any value.
     kl_warmup : float, default=0.3
         The share of ``max_iter`` during which the weight of the KL divergence rises to
-        ``beta``. Networks that start from factor analysis need no such phase and have none.
+        ``beta``. ``early_stopping`` never stops in this phase. Built-in networks need no such
+        phase and have none if features are Gaussian, or if ``likelihood`` is a dict.
     n_importance_samples : int, default=1
         Number of draws in the bound that ``score_samples`` returns. A number above 1 selects
         the importance-weighted bound [2]_, which is tighter and slower. The bound is averaged
@@ -156,7 +177,8 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     Attributes
     ----------
     loss_ : float
-        Negative mean ELBO during the last training pass, in nats per row.
+        Negative mean bound during the last training pass, in nats per row: the ELBO or, for
+        minibatches with missing values, the importance-weighted bound of five draws.
     loss_curve_ : list of float
         The loss of every pass.
     kl_curve_ : list of float
@@ -164,8 +186,9 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     validation_scores_ : list of float
         With ``early_stopping``, the mean ELBO of the validation rows after each pass of the
         last fit.
-    likelihood_ : str
-        The distribution of the features: "bernoulli" or "gaussian".
+    likelihood_ : str or dict
+        The distribution of the features: "bernoulli" or "gaussian", or the indices of the
+        columns that are "gaussian", "bernoulli" and "categorical".
     n_iter_ : int
         Number of passes over the rows.
     t_ : int
@@ -196,12 +219,17 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     rows does not rise by more than its standard error, the fit is the factor analysis of
     all rows.
     The noise variances are running means of the squared residuals, which maximize the bound.
-    User-defined encoders and decoders start from their own weights.
+    If ``likelihood`` is a dict, the factor analysis is of the Gaussian columns, and all other
+    columns start independent of the code. User-defined encoders and decoders start from their
+    own weights.
 
     NaN marks a missing value. It is omitted from the likelihood. In training, the encoder sees
-    the mean of the feature in its place. The weights, the state of Adam and the seed are stored
-    as NumPy data. A pickle can therefore be loaded on any machine, and ``partial_fit`` can
-    continue there.
+    the mean of the feature in its place. It cannot be right then, and the ELBO would pull the
+    decoder to what it can tell. Minibatches with missing values therefore maximize an
+    importance-weighted bound [4]_, of five draws.
+
+    The weights, the state of Adam and the seed are stored as NumPy data. A pickle can therefore
+    be loaded on any machine, and ``partial_fit`` can continue there.
 
     References
     ----------
@@ -210,6 +238,8 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
        ICLR 2016.
     .. [3] P.-A. Mattei and J. Frellsen, "Leveraging the exact likelihood of deep latent
        variable models", NeurIPS 2018.
+    .. [4] P.-A. Mattei and J. Frellsen, "MIWAE: deep generative modelling and imputation of
+       incomplete data sets", ICML 2019.
 
     Examples
     --------
@@ -228,7 +258,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         "n_components": [Interval(Integral, 1, qmc.Sobol.MAXDIM, closed="both")],
         "hidden_layer_sizes": ["array-like"],
         "activation": [StrOptions({"gelu", "relu", "tanh"})],
-        "likelihood": [StrOptions({"auto", "bernoulli", "gaussian"})],
+        "likelihood": [StrOptions({"auto", "bernoulli", "gaussian"}), Mapping],
         "image_shape": ["array-like", None],
         "architecture": [StrOptions({"dense", "conv"})],
         "encoder": [callable, None],
@@ -257,7 +287,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         *,
         hidden_layer_sizes: tuple[int, ...] = (256, 256),
         activation: Literal["gelu", "relu", "tanh"] = "gelu",
-        likelihood: Literal["auto", "bernoulli", "gaussian"] = "auto",
+        likelihood: Literal["auto", "bernoulli", "gaussian"] | Mapping[str, Any] = "auto",
         image_shape: tuple[int, ...] | None = None,
         architecture: Literal["dense", "conv"] = "dense",
         encoder: Callable[..., Any] | None = None,
@@ -337,8 +367,9 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         """Train for one more pass over these rows, at a constant step size.
 
         With ``likelihood="auto"``, the first batch decides between "bernoulli" and
-        "gaussian". It also determines how Gaussian features are standardized. The first
-        batch should therefore be representative of the later ones.
+        "gaussian". It also determines how Gaussian features are standardized, and how many
+        categories a column has. The first batch should therefore be representative of the
+        later ones.
 
         Parameters
         ----------
@@ -373,19 +404,19 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
                 "precision='bfloat16' needs the built-in networks, but encoder or decoder is "
                 "given: use precision='float32', or leave both at None."
             )
-        gaussian = self._likelihood_of(seen, rows.working_dtype, resume) == "gaussian"
+        scaling = self._scaling_of(rows, seen, resume)
+        columns = columns_of(scaling)
         design = Design(
-            **self._sizes(rows.shape[1]),
-            gaussian=gaussian,
-            based=self._design["based"] if resume else gaussian and own,
+            **self._sizes(sum(columns.sizes)),
+            columns=columns,
+            based=self._design["based"] if resume else own and not columns.all_bernoulli,
             encoder=self.encoder,
             decoder=self.decoder,
         )
         self._check_same_design(design, resume)
         if resume:
-            scaling, adam = Scaling(**self._scaling), self._adam
-        else:
-            scaling, adam = scaling_of(seen, float(np.sum(rows.weight)), gaussian), None
+            scaling = scaling_from(self._scaling)
+        adam = self._adam if resume else None
         half = self.precision == "bfloat16"
         return start(design, scaling, seed, device, half=half, fast=fast, adam=adam)
 
@@ -405,32 +436,51 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
             return MIN_HELD_OUT <= n_rows <= MAX_HELD_OUT
         return bool(self.early_stopping)
 
+    def _may_stop(self, training: Training, n_passes: int) -> bool:
+        # while the KL divergence is phased in, the codes get worse by their bound
+        return training.design.based or training.n_passes > self.kl_warmup * n_passes
+
     def _keeps_start(self, training: Training, resume: bool) -> bool:
         return resume or training.design.based
 
-    def _likelihood_of(self, seen: Moments, dtype: Any, resume: bool) -> str:
-        inside = in_unit_interval(seen.low, seen.high, dtype)
-        likelihood = self.likelihood
+    def _check_rows(self, X: Any, sample_weight: Any = None, *, reset: bool) -> LocalRows:
+        rows: LocalRows = super()._check_rows(X, sample_weight, reset=reset)
+        if reset and isinstance(self.likelihood, Mapping):
+            outline = BaseEstimator()
+            keep_features(outline, X)
+            self._names = getattr(outline, "feature_names_in_", None)
+        return rows
+
+    def _scaling_of(self, rows: LocalRows, seen: Moments, resume: bool) -> Scaling:
+        """Return the scaling of X at a first fit, once its likelihood is known to suit X."""
+        old, images = None, self.image_shape is not None
+        names = self.__dict__.pop("_names", None)
+        if resume:
+            old, names = scaling_from(self._scaling), getattr(self, "feature_names_in_", None)
+        likelihood: Any = self.likelihood
         if likelihood == "auto":
-            pixels = self.image_shape is not None or is_binary(seen)
-            likelihood = "bernoulli" if inside and pixels else "gaussian"
-            likelihood = self.likelihood_ if resume else likelihood
-        if likelihood == "bernoulli" and not inside:
+            likelihood = self.likelihood_ if resume else likelihood_of(rows, seen, images)
+        if isinstance(likelihood, str) and not isinstance(old, MixedScaling):
+            check_unit_interval(likelihood, rows, seen)
+            total = float(np.sum(rows.weight))
+            return scaling_of(seen, total, likelihood == "gaussian")
+        if images:
             raise ValueError(
-                f"likelihood='bernoulli' needs values between 0 and 1, but X has values from "
-                f"{seen.low:.3g} to {seen.high:.3g}: scale X, for example with MinMaxScaler, "
-                "or use likelihood='gaussian'."
+                f"a likelihood for each column does not suit images, but image_shape="
+                f"{self.image_shape!r}: set it to None, or give one likelihood."
             )
-        return likelihood
+        return scaling_of_columns(likelihood, rows, seen, names, old)
+
+    def _describe_columns(self, is_category: Mask, names: AnyArray | None) -> None:
+        """Set ``likelihood`` for an imputer, which replaces categories by codes.
+
+        The other columns stay what ``likelihood`` says, with indices instead of names.
+        """
+        if isinstance(self.likelihood, Mapping) or is_category.any():
+            self.likelihood = with_categories(self.likelihood, is_category, names)
 
     def _validation_score(self, training: Training, rows: LocalRows, chosen: Indices) -> float:
-        with training.averaged():
-            each = np.concatenate(
-                [
-                    bounds(training, np.asarray(rows[chosen[part]]), 1, N_VALIDATION)
-                    for part in gen_batches(len(chosen), ROWS)
-                ]
-            )
+        each = validation_scores(training, rows, chosen)
         return training.note_scores(each, np.asarray(rows.weight)[chosen])
 
     def _train(self, rows: LocalRows, resume: bool) -> Any:
@@ -472,10 +522,10 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
             "loss_": losses[-1] if losses else math.nan,
             "n_iter_": len(losses),
             "t_": training.n_steps,
-            "likelihood_": "gaussian" if training.design.gaussian else "bernoulli",
+            "likelihood_": likelihood_name(training.scaling),
             "device_": str(training.device),
             "validation_scores_": scores,
-            "_design": vars(training.design),
+            "_design": {**vars(training.design), "columns": tuple(training.design.columns)},
             "_scaling": vars(training.scaling),
             "_weights": training.weights(),
             "_adam": training.adam.state(),
@@ -490,7 +540,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         if key not in self._cache:
             design = Design(**self._design)
             network = build(design, self._seed, choose_device(self.device))
-            model = Model(Scaling(**self._scaling), self._seed, design, network)
+            model = Model(scaling_from(self._scaling), self._seed, design, network)
             model.restore(self._weights)
             network.convert(dtype)
             self._cache[key] = model
@@ -505,7 +555,9 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         rows = self._in_memory(X)
         model, found = self._fitted(rows.dtype), []
         model.scaling.warn_outside(rows, OUTSIDE)
-        for part in gen_batches(len(rows), ROWS):
+        if isinstance(model.scaling, MixedScaling):
+            model.scaling.check_codes(rows)
+        for part in gen_batches(len(rows), BLOCK):
             block = np.asarray(rows[part])
             holes = np.isnan(block).any(axis=1)
             whole = of_whole(model, block[~holes])
@@ -554,7 +606,8 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            The expected rows E[x | z]; for Bernoulli features these are probabilities.
+            The expected rows E[x | z]; for Bernoulli features these are probabilities. Columns
+            of categories hold the most probable code.
         """
         check_is_fitted(self)
         z = check_array(X, dtype=[np.float64, np.float32])
@@ -564,7 +617,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
                 "column for each component of the code."
             )
         model = self._fitted(z.dtype)
-        return np.concatenate([decoded(model, z[part]) for part in gen_batches(len(z), ROWS)])
+        return np.concatenate([decoded(model, z[part]) for part in gen_batches(len(z), BLOCK)])
 
     @rowwise
     def score_samples(self, X: ArrayLike) -> Array:
@@ -585,7 +638,8 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
             bound. For rows with missing values, the logarithm of an importance-weighted mean
             that estimates the density of the observed values, see :meth:`impute`. For Gaussian
             features it bounds a density in the units of X. A Bernoulli feature at a distance e
-            outside of 0 and 1 costs (e / 0.1)^2 / 2 nats.
+            outside of 0 and 1 costs (e / 0.1)^2 / 2 nats. A column of categories adds the
+            log-probability of its category.
 
         Warns
         -----
@@ -615,19 +669,15 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            The rows. Their values are 0 or 1 if Bernoulli, and include the noise if Gaussian.
-            They are real numbers, also where X held integers.
+            The rows. Their values are 0 or 1 if Bernoulli, codes of categories if categorical,
+            and include the noise if Gaussian. The latter are real numbers, also where X held
+            integers.
         """
         check_is_fitted(self)
         check_count("n_samples", n_samples)
         rng = check_random_state(self._seed_of(random_state))
         z = rng.standard_normal((int(n_samples), self._n_features_out))
-        mean = self.inverse_transform(z)
-        if self.likelihood_ == "bernoulli":
-            return (rng.random_sample(mean.shape) < mean).astype(float)
-        s = noise_variance(self._fitted(np.float64).network).cpu().numpy()
-        noise = np.sqrt(s) * self._scaling["scale"]
-        return mean + noise * rng.standard_normal(mean.shape)
+        return drawn(self._fitted(np.float64), z, rng)
 
     @rowwise
     def impute(self, X: ArrayLike) -> Array:
@@ -645,7 +695,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_features)
-            The complete rows.
+            The complete rows. A missing category becomes the most probable one.
         """
         return self._each(
             X, lambda model, rows: rows, lambda model, rows: completed(model, rows).rows

@@ -4,9 +4,12 @@
     ELBO(x) = E_q log p(x|z) - KL,  KL = -1/2 sum (1 + log sigma^2 - mu^2 - sigma^2)
     log p(x|z) = sum_i x_i l_i - softplus(l_i)                              (Bernoulli)
                = -1/2 sum_i (x_i - m_i)^2 / s_i + log(2 pi s_i)             (Gaussian)
+               = sum_c x_c l_c - log sum_c exp(l_c)                         (categories)
 
-The decoder returns the logits l or the means m. The noise variances s have a closed form given
-the rest: the mean squared residuals. Missing features are omitted from the sums.
+The decoder returns the logits l or the means m. A column of categories is a group of columns
+x_c of the networks, which are 0 and 1. Columns of several kinds add up. The noise variances s
+have a closed form given the rest: the mean squared residuals. Missing features are omitted from
+the sums.
 
 Networks with Gaussian features may stand on a factor analysis: its posterior and its mean are
 added to what the networks return, which is in units of its standard deviations. Networks that
@@ -27,6 +30,7 @@ from torch.nn import functional
 from skem._network import layers
 from skem._network.layers import backward, fill_uniform, forward
 from skem._network.training import Flat, Purpose, flatten, generator, module_of
+from skem.vae._columns import Columns
 
 # Log-variances of codes and of features are limited to plus or minus these numbers. Within
 # these limits float32 resolves both terms of the bound.
@@ -38,7 +42,7 @@ NORMAL_LIMIT = 1e-7  # float32 resolves 1 - 1e-7; normal draws are within 5.2
 class Design(layers.Design):
     """Architecture of the encoder and the decoder."""
 
-    gaussian: bool
+    columns: Columns
     based: bool  # whether the networks stand on a factor analysis
     encoder: Callable[..., nn.Module] | None
     decoder: Callable[..., nn.Module] | None
@@ -60,7 +64,7 @@ class Terms(NamedTuple):
 
     distortion: float  # -log p(x|z)
     rate: float  # the KL divergence
-    excess: Tensor | None  # squared residuals minus s, (D,); None if Bernoulli
+    excess: Tensor | None  # squared residuals minus s, (G,); None without Gaussian columns
 
 
 @dataclass
@@ -69,7 +73,8 @@ class Network:
 
     encoder: nn.Module  # rows -> mu and log sigma^2, (n, 2 d)
     decoder: nn.Module  # codes -> logits or means, (n, D)
-    log_variance: nn.Parameter  # log s, (D,) or, for Bernoulli, (0,)
+    log_variance: nn.Parameter  # log s of the Gaussian columns, (G,)
+    columns: Columns
     flat: Flat
     manual_gradient: bool  # whether ``written_gradient`` supports all layers
     base: Base | None = None
@@ -102,14 +107,15 @@ def build(design: Design, seed: int, device: torch.device) -> Network:
         encoder = fill_uniform(design.from_rows(hidden, 2 * d), random)
     if decoder is None:
         decoder = fill_uniform(design.to_rows(hidden[::-1]), random)
-    log_variance = nn.Parameter(torch.zeros(D if design.gaussian else 0, dtype=torch.float32))
+    columns = Columns(*design.columns)
+    log_variance = nn.Parameter(torch.zeros(columns.n_gaussian, dtype=torch.float32))
     parameters = [*encoder.parameters(), *decoder.parameters(), log_variance]
     flat = flatten(parameters, device)
     for module in (encoder, decoder):
         module.to(device).eval()
     own = design.encoder is None and design.decoder is None
     base = _empty_base(D, d, device) if design.based else None
-    return Network(encoder, decoder, log_variance, flat, manual_gradient=own, base=base)
+    return Network(encoder, decoder, log_variance, columns, flat, own, base)
 
 
 def _empty_base(D: int, d: int, device: torch.device) -> Base:
@@ -127,7 +133,7 @@ def stand_on(network: Network, base: Base) -> None:
         *_, last = (layer for layer in module.modules() if hasattr(layer, "weight"))
         for values in last.parameters():
             values.zero_()
-    network.log_variance.copy_(2 * base.row_scale.log())
+    network.log_variance.copy_(2 * base.row_scale[: network.columns.n_gaussian].log())
 
 
 def in_half(network: Network) -> Network:
@@ -176,18 +182,44 @@ def expected(network: Network, z: Tensor) -> Tensor:
 
 
 def as_expected(network: Network, output: Tensor) -> Tensor:
-    """Return E[x | z], given the output of the decoder."""
-    return output if len(network.log_variance) else output.sigmoid()
+    """Return E[x | z], given the output of the decoder, (..., D)."""
+    columns, D = network.columns, output.shape[-1]
+    if columns.n_gaussian == D:
+        return output
+    if columns.n_bernoulli == D:
+        return output.sigmoid()
+    mean, logits, *groups = output.split(columns.sizes, -1)
+    return torch.cat([mean, logits.sigmoid(), *(group.softmax(-1) for group in groups)], -1)
+
+
+def log_softmax(network: Network, output: Tensor) -> Tensor:
+    """Return the log-probabilities of all categories, given the output of the decoder."""
+    _, _, *groups = output.split(network.columns.sizes, -1)
+    return torch.cat([group.log_softmax(-1) for group in groups], -1)
+
+
+def log_terms(network: Network, x: Tensor, output: Tensor) -> Tensor:
+    """Return the terms of log p(x|z), (..., D), given rows (n, D) and outputs (..., n, D)."""
+    G, B, sizes = network.columns
+    end, terms = G + B, []
+    if G:
+        log_s = network.log_variance.to(output.dtype).clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
+        squares = (x[..., :G] - output[..., :G]) ** 2
+        terms.append(-0.5 * (squares / log_s.exp() + log_s + math.log(2 * math.pi)))
+    if B:
+        logits = output[..., G:end]
+        target = x[..., G:end].expand_as(logits)
+        each = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
+        terms.append(-each)
+    if sizes:
+        terms.append(x[..., end:] * log_softmax(network, output))
+    return terms[0] if len(terms) == 1 else torch.cat(terms, -1)
 
 
 def log_likelihood(network: Network, x: Tensor, seen: Tensor | None, output: Tensor) -> Tensor:
-    """Return log p(x|z), (n,), given the output of the decoder."""
-    if len(network.log_variance):
-        log_s = network.log_variance.to(output.dtype).clamp(-FEATURE_LIMIT, FEATURE_LIMIT)
-        each = -0.5 * ((x - output) ** 2 / log_s.exp() + log_s + math.log(2 * math.pi))
-    else:
-        each = -functional.binary_cross_entropy_with_logits(output, x, reduction="none")
-    return (each if seen is None else each * seen).sum(1)
+    """Return log p(x|z), (..., n), given the outputs of the decoder, (..., n, D)."""
+    each = log_terms(network, x, output)
+    return (each if seen is None else each * seen).sum(-1)
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -196,8 +228,8 @@ def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def log_ratio(draw: Tensor, z: Tensor, log_variance: Tensor) -> Tensor:
-    """Return log p(z) / q(z|x) of z = mu + sigma draw, (n,)."""
-    return 0.5 * (draw**2 - z**2 + log_variance).sum(1)
+    """Return log p(z) / q(z|x) of z = mu + sigma draw, (n,) or (S, n)."""
+    return 0.5 * (draw**2 - z**2 + log_variance).sum(-1)
 
 
 def gradient(
@@ -210,7 +242,8 @@ def gradient(
 ) -> Terms:
     """Set the gradient of sum weight (-log p(x|z) + beta KL); return the sums of both terms.
 
-    The noise variances have no gradient: ``move_noise`` takes them to their best values.
+    The noise variances have no gradient: ``move_noise`` takes them to their best values. Noise
+    (n, d) gives the ELBO; noise (S, n, d) the importance-weighted bound of S draws.
     """
     half = network.half
     if half is not None:
@@ -219,6 +252,8 @@ def gradient(
         terms = gradient(half, x, seen, weight, noise, beta)
         network.flat.gradient[:n].copy_(half.flat.gradient)
         return terms
+    if noise.ndim == 3:
+        return importance_gradient(network, x, seen, weight, noise, beta)
     if network.manual_gradient:
         return written_gradient(network, x, seen, weight, noise, beta)
     network.flat.gradient.zero_()
@@ -235,6 +270,39 @@ def gradient(
         network.log_variance.grad.zero_()
         excess = _excess(network, (output.detach() - x) ** 2, seen, weight)
     return Terms(distortion.item(), rate.item(), excess)
+
+
+def importance_gradient(
+    network: Network,
+    x: Tensor,
+    seen: Tensor | None,
+    weight: Tensor,
+    noise: Tensor,
+    beta: float,
+) -> Terms:
+    """Set the gradient of minus the importance-weighted bound, for noise (S, n, d).
+
+    The rate is still the KL divergence, and the distortion is the rest of the bound.
+    """
+    network.flat.gradient.zero_()
+    with torch.enable_grad():
+        mean, log_variance = encode(network, x)
+        z = mean + (0.5 * log_variance).exp() * noise
+        output = decode(network, z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        log_weight = log_likelihood(network, x, seen, output)
+        log_weight = log_weight + beta * log_ratio(noise, z, log_variance)
+        each = log_weight.logsumexp(0) - math.log(len(noise))
+        loss = -(weight * each).sum()
+        loss.backward()
+    with torch.no_grad():
+        rate, excess = (weight * divergence(mean, log_variance)).sum().item(), None
+        if network.columns.n_gaussian:
+            assert network.log_variance.grad is not None
+            network.log_variance.grad.zero_()
+            share = log_weight.softmax(0)[..., None]
+            squares = (share * (output - x) ** 2).sum(0)
+            excess = _excess(network, squares, seen, weight)
+    return Terms(loss.item() - rate, rate, excess)
 
 
 @torch.no_grad()
@@ -275,30 +343,31 @@ def _output_gradient(
     network: Network, x: Tensor, seen: Tensor | None, weight: Tensor, output: Tensor
 ) -> tuple[float, Tensor, Tensor | None]:
     """Return -log p(x|z), its gradient by the decoder's output, and the excess of residuals."""
-    bernoulli = not len(network.log_variance)
+    G, D = network.columns.n_gaussian, output.shape[1]
+    bernoulli = network.columns.n_bernoulli == D
     if bernoulli and seen is None and network.compiled is not None:
         grad = torch.empty_like(output)
         arrays = (t.numpy() for t in (x, weight, output, grad))
         return network.compiled(*arrays), grad, None
     distortion = -(weight @ log_likelihood(network, x, seen, output)).item()
-    if bernoulli:
-        grad = output.sigmoid().sub_(x).mul_(weight[:, None])
-        return distortion, grad if seen is None else grad.mul_(seen), None
-    residual = output - x
-    excess = _excess(network, residual**2, seen, weight)
-    grad = residual.mul_(weight[:, None]).mul_(1 / noise_variance(network))
+    grad, excess = as_expected(network, output) - x, None
+    if G:
+        excess = _excess(network, grad**2, seen, weight)
+        grad[:, :G] *= 1 / noise_variance(network)
+    grad.mul_(weight[:, None])
     return distortion, grad if seen is None else grad.mul_(seen), excess
 
 
 def noise_variance(network: Network) -> Tensor:
-    """Return the noise variances s of Gaussian features, (D,)."""
+    """Return the noise variances s of Gaussian features, (G,)."""
     return network.log_variance.detach().clamp(-FEATURE_LIMIT, FEATURE_LIMIT).exp()
 
 
 def _excess(network: Network, squares: Tensor, seen: Tensor | None, weight: Tensor) -> Tensor:
-    """Return the weighted sum of squared residuals minus noise variances, (D,)."""
-    excess = squares - noise_variance(network)
-    return weight @ (excess if seen is None else excess * seen)
+    """Return the weighted sum of squared residuals (n, D) minus noise variances, (G,)."""
+    G = network.columns.n_gaussian
+    excess = squares[:, :G] - noise_variance(network)
+    return weight @ (excess if seen is None else excess * seen[:, :G])
 
 
 @torch.no_grad()

@@ -21,7 +21,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from skem.vae._model import Network, as_expected, decode, encode, noise_variance, normal
+from skem.vae._model import (
+    Network,
+    as_expected,
+    decode,
+    encode,
+    log_likelihood,
+    log_softmax,
+    noise_variance,
+    normal,
+)
 
 N_POOL = 1024  # draws of the prior
 N_CHAINS, N_BURN, N_KEPT = 8, 12, 12  # chains, their first steps, and the steps that count
@@ -87,7 +96,7 @@ def complete(
     wide = center + (other[..., None, :] @ root.mT)[..., 0, :]
     drawn = torch.cat([near, wide])  # (S, n, d)
     output = decode(network, drawn.flatten(0, 1)).unflatten(0, drawn.shape[:2])
-    fit = _likelihood(network, x, seen, output).T  # (n, S)
+    fit = log_likelihood(network, x, seen, output).T  # (n, S)
     mixture = _Mixture(mean, log_variance, center, root)
     log_weight = torch.cat(
         [
@@ -115,26 +124,26 @@ def complete(
 
 def pool_likelihood(network: Network, pool: Pool, x: Tensor, seen: Tensor) -> Tensor:
     """Return log p(x_o | z) of every row and every code of the pool, (n, P)."""
-    x = x * seen
-    if not len(network.log_variance):
-        return x @ pool.output.T - seen @ functional.softplus(pool.output).T
+    x, output = x * seen, pool.output
+    G, B, sizes = network.columns
+    end, total = G + B, torch.zeros((), dtype=x.dtype, device=x.device)
+    if G:
+        s = noise_variance(network)
+        total = total + _gaussian_pool(x[:, :G], seen[:, :G], output[:, :G], s)
+    if B:
+        logits = output[:, G:end]
+        total = total + x[:, G:end] @ logits.T - seen[:, G:end] @ functional.softplus(logits).T
+    if sizes:
+        total = total + x[:, end:] @ log_softmax(network, output).T
+    return total
+
+
+def _gaussian_pool(x: Tensor, seen: Tensor, output: Tensor, s: Tensor) -> Tensor:
     # In float64: the squares are large and nearly cancel.
-    x, wide_seen, output, s = (
-        v.double() for v in (x, seen, pool.output, noise_variance(network))
-    )
+    x, wide_seen, output, s = (v.double() for v in (x, seen, output, s))
     scaled = output / s
     squares = (x**2 / s).sum(1)[:, None] - 2 * x @ scaled.T + wide_seen @ (output * scaled).T
     return (-0.5 * (squares + (wide_seen @ (2 * math.pi * s).log())[:, None])).to(seen.dtype)
-
-
-def _likelihood(network: Network, x: Tensor, seen: Tensor, output: Tensor) -> Tensor:
-    """Return log p(x_o | z), (k, n), given outputs (k, n, D)."""
-    if not len(network.log_variance):
-        each = x * output - functional.softplus(output)
-    else:
-        s = noise_variance(network)
-        each = -0.5 * ((x - output) ** 2 / s + (2 * math.pi * s).log())
-    return (each * seen).sum(-1)
 
 
 def log_prior(z: Tensor) -> Tensor:
@@ -176,7 +185,7 @@ def _chains(
     first = torch.searchsorted(edges, (strata.T * edges[:, -1:]).contiguous())
     z = pool.z[first.clamp_(max=len(pool.z) - 1)].transpose(0, 1)  # (k, n, d)
     output = decode(network, z.flatten(0, 1)).unflatten(0, z.shape[:2])
-    target = _likelihood(network, x, seen, output) + log_prior(z)
+    target = log_likelihood(network, x, seen, output) + log_prior(z)
     mean, log_variance = _proposals(network, x, seen, z)
     kept = []
     for i, move in enumerate(moves[1:]):
@@ -184,7 +193,7 @@ def _chains(
         spread = log_variance + widen
         new = mean + (0.5 * spread).exp() * normal(move[..., :-1])
         output = decode(network, new.flatten(0, 1)).unflatten(0, z.shape[:2])
-        new_target = _likelihood(network, x, seen, output) + log_prior(new)
+        new_target = log_likelihood(network, x, seen, output) + log_prior(new)
         filled = torch.where(seen > 0, x, as_expected(network, output))
         new_mean, new_log_variance = (
             part.unflatten(0, z.shape[:2]) for part in encode(network, filled.flatten(0, 1))

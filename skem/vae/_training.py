@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.utils import gen_batches
 from torch import Tensor
 
 from skem._network.scaling import Scaling
@@ -20,8 +21,9 @@ from skem._network.training import (
 )
 from skem._rows.parts import LocalRows
 from skem._typing import AnyArray, Array, Indices
+from skem.vae._columns import log_odds
 from skem.vae._draws import row_shifts, sobol_points
-from skem.vae._factors import best_factors, fit_factors, linear_encoder
+from skem.vae._factors import Factors, best_factors, fit_factors, linear_encoder
 from skem.vae._model import (
     FEATURE_LIMIT,
     Base,
@@ -34,10 +36,16 @@ from skem.vae._model import (
     gradient,
     in_half,
     move_noise,
+    noise_variance,
     stand_on,
 )
 from skem.vae._posterior import N_POINTS, N_POOL, Pool, complete, pool_of
 
+# Draws of the code for a row in training, if values are missing. More make the model better
+# and the encoder worse.
+N_WEIGHTED = 5
+N_VALIDATION = 16  # draws for the score of a validation row
+BLOCK = 1000  # rows at a time: all at once would take too much memory
 N_DRAWS = 64  # quasi-random draws of the code for the ELBO
 # A factor analysis uses at most this number of values, and of products of factors if some are
 # missing.
@@ -159,26 +167,44 @@ def begin_with_factors(
 ) -> None:
     """Make the networks the factor analysis of the chosen rows, or of some of them.
 
-    Rows held out decide whether it is sparse; without any, the last decision stands.
+    Rows held out decide whether it is sparse; without any, the last decision stands. It is of
+    the Gaussian columns. The other columns start independent of the codes.
     """
-    d, floor, seed = training.design.n_components, float(np.exp(-FEATURE_LIMIT)), training.seed
-    own = _some_rows(training, rows, chosen)
-    if len(held_out):
-        other = _some_rows(training, rows, held_out)
-        factors, training.sparse = best_factors(*own, d, floor, seed, held_out=other)
-    else:
-        factors = fit_factors(*own, d, floor, seed, sparse=training.sparse)
+    d, columns = training.design.n_components, training.network.columns
+    factors = Factors(np.zeros(0), np.zeros((0, d)), np.zeros(0))
+    if columns.n_gaussian:
+        factors = _factors_of(training, rows, chosen, held_out)
     to_code, code_mean, code_log_variance = linear_encoder(factors)
-    base = to_code, code_mean, code_log_variance, factors.loadings, factors.mean
-    values = (*base, np.sqrt(factors.noise))
+    rest = np.zeros((training.design.n_features - columns.n_gaussian, d))
+    values = (
+        np.hstack([to_code, rest.T]),
+        code_mean,
+        code_log_variance,
+        np.vstack([factors.loadings, rest]),
+        np.r_[factors.mean, log_odds(training.scaling, columns)],
+        np.r_[np.sqrt(factors.noise), np.ones(len(rest))],
+    )
     device = training.device
     tensors = (torch.from_numpy(v.astype(np.float32)).to(device) for v in values)
     stand_on(training.network, Base(*tensors))
 
 
+def _factors_of(
+    training: Training, rows: LocalRows, chosen: Indices, held_out: Indices
+) -> Factors:
+    """Return the factor analysis of the Gaussian columns."""
+    d, floor, seed = training.design.n_components, float(np.exp(-FEATURE_LIMIT)), training.seed
+    own = _some_rows(training, rows, chosen)
+    if not len(held_out):
+        return fit_factors(*own, d, floor, seed, sparse=training.sparse)
+    other = _some_rows(training, rows, held_out)
+    factors, training.sparse = best_factors(*own, d, floor, seed, held_out=other)
+    return factors
+
+
 def _some_rows(training: Training, rows: LocalRows, chosen: Indices) -> tuple[Array, Array]:
-    """Return standardized rows and their weights, as many as a factor analysis needs."""
-    d, D = training.design.n_components, training.design.n_features
+    """Return standardized Gaussian columns and weights of the rows a factor analysis needs."""
+    d, D = training.design.n_components, training.network.columns.n_gaussian
     random = np.random.default_rng([training.seed, Purpose.SUBSET])
     order = random.permutation(chosen)
     some = np.sort(order[: int(FACTOR_SIZE / D)])
@@ -186,7 +212,7 @@ def _some_rows(training: Training, rows: LocalRows, chosen: Indices) -> tuple[Ar
     if np.isnan(values).any():
         some = np.sort(order[: max(2 * d, int(FACTOR_PRODUCTS / (D * d + d**3)))])
         values = np.asarray(rows[some], dtype=float)
-    return training.scaling.scaled(values), np.asarray(rows.weight)[some]
+    return training.scaling.scaled(values)[:, :D], np.asarray(rows.weight)[some]
 
 
 def epoch(
@@ -202,7 +228,9 @@ def epoch(
     random = generator(training.seed, Purpose.PASS, training.n_steps)
     loss = kl = total = 0.0
     for batch in epoch_batches(training, rows, chosen, batch_size, random, device):
-        shape = batch.n_rows, training.design.n_components
+        shape: tuple[int, ...] = batch.n_rows, training.design.n_components
+        if batch.seen is not None:
+            shape = N_WEIGHTED, *shape
         noise = torch.randn(shape, generator=random, dtype=torch.float32).to(device)
         with nullcontext() if network.manual_gradient else training_mode(network, random):
             terms = gradient(network, batch.x, batch.seen, batch.share, noise, beta)
@@ -249,6 +277,25 @@ def decoded(model: Model, z: Array) -> Array:
     """Return the expected rows given codes, in the user's units."""
     z_tensor = torch.from_numpy(np.array(z)).to(model.device)
     return model.scaling.invert(expected(model.network, z_tensor).cpu().numpy())
+
+
+@torch.no_grad()
+def drawn(model: Model, z: Array, rng: np.random.RandomState) -> Array:
+    """Draw a row given each code, in the user's units."""
+    network, columns = model.network, model.network.columns
+    n, G, B = len(z), columns.n_gaussian, columns.n_bernoulli
+    blocks = torch.from_numpy(z).to(model.device).split(BLOCK)
+    rows = torch.cat([expected(network, block) for block in blocks]).cpu().numpy()
+    noise = noise_variance(network).sqrt().cpu().numpy()
+    rows[:, :G] += noise * rng.standard_normal((n, G))
+    end = G + B
+    rows[:, G:end] = rng.random_sample((n, B)) < rows[:, G:end]
+    for size in columns.n_categories:  # the category where the distribution function passes u
+        edges = rows[:, end : end + size].cumsum(1)
+        found = (rng.random_sample((n, 1)) * edges[:, -1:] >= edges).sum(1)
+        rows[:, end : end + size] = np.arange(size) == found[:, None]
+        end += size
+    return model.scaling.invert(rows)
 
 
 class Filled(NamedTuple):
@@ -298,3 +345,14 @@ def bounds(model: Model, rows: Array, n_samples: int, n_draws: int = N_DRAWS) ->
     arrays = (torch.from_numpy(v.astype(dtype)).to(model.device) for v in (points, shifts))
     found = bound(model.network, x, seen, *arrays).cpu().numpy()
     return _in_units(model, rows, found)
+
+
+def validation_scores(training: Training, rows: LocalRows, chosen: Indices) -> Array:
+    """Return the bound of training for validation rows, with the averaged parameters."""
+    found = []
+    with training.averaged():
+        for part in gen_batches(len(chosen), BLOCK):
+            block = np.asarray(rows[chosen[part]])
+            n_samples = N_WEIGHTED if np.isnan(block).any() else 1
+            found.append(bounds(training, block, n_samples, N_VALIDATION))
+    return np.concatenate(found)

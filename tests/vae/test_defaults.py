@@ -137,3 +137,32 @@ def test_wide_rows_and_few_rows():
         assert np.isfinite(model.score(X))
         holes = np.where(rng.random(shape) < 0.1, np.nan, X)
         assert np.isfinite(model.impute(holes)).all()
+
+
+def test_few_binary_rows_are_learned_before_early_stopping():
+    """While the KL divergence is phased in, bounds may fall: no reason to stop."""
+    rng = np.random.default_rng(0)
+    weights = 2 * rng.normal(size=(2, 12))
+    logits = rng.normal(size=(800, 2)) @ weights
+    X = 1.0 * (rng.random(logits.shape) < 1 / (1 + np.exp(-logits)))
+    X, test = X[:300], X[300:]
+    model = VAEEstimator(2, hidden_layer_sizes=(16,), random_state=0).fit(X)
+    p = (X.sum(0) + 0.5) / (len(X) + 1)
+    apart = (test * np.log(p) + (1 - test) * np.log1p(-p)).sum(1).mean()
+    assert model.score(test) > apart + 0.5
+
+
+@pytest.mark.parametrize(
+    ("missing", "allowed"), [(0.2, 0.025), pytest.param(0.5, 0.06, marks=pytest.mark.slow)]
+)
+def test_correlations_survive_missing_values(missing, allowed):
+    rng = np.random.default_rng(0)
+    X = np.sqrt(0.735) * rng.normal(size=(1000, 1)) + np.sqrt(0.265) * rng.normal(
+        size=(1000, 4)
+    )
+    pairs = np.triu_indices(4, 1)
+    complete = np.corrcoef(X.T)[pairs].mean()
+    model = VAEEstimator(hidden_layer_sizes=(64,), random_state=0)
+    model.fit(np.where(rng.random(X.shape) < missing, np.nan, X))
+    found = np.corrcoef(model.sample(40_000, random_state=0).T)[pairs].mean()
+    assert found == pytest.approx(complete, abs=allowed)

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import skops.io
 import torch
-from scipy.stats import multivariate_normal
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal, norm
 from sklearn.base import clone
 from sklearn.datasets import load_digits, load_iris
 from sklearn.exceptions import ConvergenceWarning
@@ -42,8 +43,9 @@ def network(kind="bernoulli", activation="gelu", sizes=(5, 4), n_features=6, ima
     """Networks in float64: bernoulli, gaussian, or factors (Gaussian with a base)."""
     architecture = "dense" if image_shape is None else "conv"
     based = kind == "factors"
+    columns = (0, n_features) if kind == "bernoulli" else (n_features, 0)
     design = vae.Design(
-        n_features, 2, sizes, activation, architecture, image_shape, kind != "bernoulli", based,
+        n_features, 2, sizes, activation, architecture, image_shape, columns, based,
         None, None,
     )  # fmt: skip
     net = vae.build(design, 0, torch.device("cpu"))
@@ -87,6 +89,54 @@ def test_the_written_gradient_is_that_of_autograd(kind, activation, image_shape,
     assert own.abs().max() > 1e-3
     if kind != "bernoulli":
         np.testing.assert_allclose(written.excess, expected.excess, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["bernoulli", "gaussian", "factors"])
+def test_the_importance_weighted_gradient_is_numerical(kind):
+    """The bound is written out with scipy, row by row and draw by draw."""
+    net, rng = network(kind), np.random.default_rng(0)
+    x, seen = rng.random((4, 6)), 1.0 * (rng.random((4, 6)) < 0.6)
+    weight, noise = rng.random(4), rng.normal(size=(3, 4, 2))
+    arrays = [torch.from_numpy(a) for a in (x, seen, weight, noise)]
+
+    @torch.no_grad()
+    def loss():
+        mean, log_variance = (v.numpy() for v in vae.encode(net, arrays[0]))
+        log_weights = np.zeros((3, 4))
+        for k in range(3):
+            z = mean + np.exp(log_variance / 2) * noise[k]
+            output = vae.decode(net, torch.from_numpy(z)).numpy()
+            if kind == "bernoulli":
+                each = x * output - np.logaddexp(0, output)
+            else:
+                each = norm.logpdf(x, output, np.exp(net.log_variance.numpy() / 2))
+            prior, own = norm.logpdf(z), norm.logpdf(z, mean, np.exp(log_variance / 2))
+            log_weights[k] = (seen * each).sum(1) + 0.7 * (prior - own).sum(1)
+        return -weight @ (logsumexp(log_weights, axis=0) - np.log(3))
+
+    terms = vae.gradient(net, *arrays, 0.7)
+    assert terms.distortion + terms.rate == pytest.approx(loss(), rel=1e-9)
+    own, values = net.flat.gradient.clone(), net.flat.values.detach()
+    for i in rng.choice(len(values) - len(net.log_variance), 40, replace=False):
+        step, both = 1e-5, []
+        for sign in (1, -1):
+            values[i] += sign * step
+            both.append(loss())
+            values[i] -= sign * step
+        assert own[i].item() == pytest.approx((both[0] - both[1]) / (2 * step), abs=1e-6)
+    if kind == "bernoulli":
+        return
+    # the noise variances are stationary where the bound is
+    slopes = []
+    for j in range(6):
+        both = []
+        for sign in (1, -1):
+            net.log_variance.data[j] += sign * 1e-5
+            both.append(loss())
+            net.log_variance.data[j] -= sign * 1e-5
+        slopes.append((both[0] - both[1]) / 2e-5)
+    s = net.log_variance.detach().exp().numpy()
+    np.testing.assert_allclose(terms.excess, -2 * s * slopes, atol=1e-6)
 
 
 @pytest.mark.parametrize("missing", [False, True])

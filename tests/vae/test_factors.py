@@ -82,7 +82,7 @@ def test_networks_on_factors_are_the_factor_analysis():
     """The encoder is then the exact posterior: every bound is the log-likelihood."""
     X = rows_of_factors()
     factors = fit_factors(X, np.ones(400), 2, FLOOR, 0, sparse=False)
-    design = vae.Design(7, 2, (5,), "gelu", "dense", None, True, True, None, None)
+    design = vae.Design(7, 2, (5,), "gelu", "dense", None, (7, 0), True, None, None)
     net = vae.build(design, 0, torch.device("cpu"))
     base = (*linear_encoder(factors), factors.loadings, factors.mean, np.sqrt(factors.noise))
     vae.stand_on(net, vae.Base(*map(torch.from_numpy, base)))
