@@ -82,7 +82,7 @@ class MinibatchEstimator(LatentEstimator):
         return new_seed(self.random_state) if kept is None else int(kept)
 
     def _train(self, rows: LocalRows, resume: bool) -> tuple[Any, bool, Run, Patience | None]:
-        rows, seed = _relative(rows), self._first_seed(resume)
+        rows, seed = relative(rows), self._first_seed(resume)
         max_passes = self._max_passes(rows.n_positive)
         chosen, validation, patience = np.flatnonzero(rows.weight), None, None
         if self._stops_early(rows.n_positive):
@@ -149,7 +149,7 @@ class MinibatchEstimator(LatentEstimator):
         """Train in one more pass over X."""
         self._check_parameters()
         resume = self._is_fitted()
-        rows = _relative(self._check_rows(X, sample_weight, reset=not resume))
+        rows = relative(self._check_rows(X, sample_weight, reset=not resume))
         chosen = np.flatnonzero(rows.weight)
         seed = self._first_seed(resume)
         training = self._start(rows, chosen, seed, resume, None)
@@ -172,7 +172,7 @@ def _scores(patience: Patience | None) -> list[float]:
     return list(patience.scores) if patience else []
 
 
-def _relative(rows: LocalRows) -> LocalRows:
+def relative(rows: LocalRows) -> LocalRows:
     """Return the rows with weights of at most 1: only their ratios matter."""
     if not rows.is_weighted:
         return rows.reweighted(np.ones(len(rows)))

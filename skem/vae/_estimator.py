@@ -26,6 +26,7 @@ from skem._base.estimator import (
     with_callbacks,
 )
 from skem._base.input import check_count
+from skem._base.minibatch import relative
 from skem._base.streams import blockwise, rowwise
 from skem._loop import Patience
 from skem._network.estimator import NetworkEstimator
@@ -156,7 +157,9 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         Whether ``fit`` holds out validation rows and scores their ELBO after each pass. It
         stops when the score no longer rises, and restores the best weights. The weights that it
         scores and restores are running averages over about 100 steps. "auto" is True if there
-        are from 20 to 10,000 rows: longer fits would otherwise learn such rows by heart.
+        are from 20 to 10,000 rows: longer fits would otherwise learn such rows by heart. With
+        fewer rows of Gaussian features, the result is a factor analysis, where fits start:
+        nothing could tell whether training helps.
     validation_fraction : float, default=0.1
         The share of the rows that ``early_stopping`` holds out.
     n_iter_no_change : int, default=10
@@ -436,6 +439,10 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
             return MIN_HELD_OUT <= n_rows <= MAX_HELD_OUT
         return bool(self.early_stopping)
 
+    def _are_few(self, n_rows: int) -> bool:
+        """Return whether rows cannot tell if training helps: it would fit chance."""
+        return self.early_stopping == "auto" and n_rows < MIN_HELD_OUT
+
     def _may_stop(self, training: Training, n_passes: int) -> bool:
         # while the KL divergence is phased in, the codes get worse by their bound
         return training.design.based or training.n_passes > self.kl_warmup * n_passes
@@ -486,7 +493,9 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     def _train(self, rows: LocalRows, resume: bool) -> Any:
         trained = super()._train(rows, resume)
         training = trained[0]
-        if training.design.based and not resume and not training.has_risen():
+        has_risen = training.has_risen() and not self._are_few(rows.n_positive)
+        if training.design.based and not resume and not has_risen:
+            rows = relative(rows)
             begin_with_factors(training, rows, np.flatnonzero(rows.weight), np.arange(0))
         return trained
 

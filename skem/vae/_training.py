@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.special import stdtrit
 from sklearn.utils import gen_batches
 from torch import Tensor
 
@@ -119,12 +120,15 @@ class Training(Model):
     def has_risen(self) -> bool:
         """Return whether the best scores exceed the first ones by more than chance.
 
-        The mean of the gains must be above its standard error. It is true if nothing is known.
+        A t test of the gains decides, at the level of 5%. It is true if nothing is known.
         """
         if self.first_scores is None or self.best_scores is None:
             return True
         gain = self.best_scores - self.first_scores
-        return bool(gain.mean() > gain.std() / np.sqrt(len(gain)))
+        if len(gain) < 2:
+            return False
+        error = gain.std(ddof=1) / np.sqrt(len(gain))
+        return bool(gain.mean() > stdtrit(len(gain) - 1, 0.95) * error)
 
     def snapshot(self) -> list[AnyArray]:
         """Return copies of all tensors, with the averaged parameters."""

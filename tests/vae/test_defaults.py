@@ -166,3 +166,13 @@ def test_correlations_survive_missing_values(missing, allowed):
     model.fit(np.where(rng.random(X.shape) < missing, np.nan, X))
     found = np.corrcoef(model.sample(40_000, random_state=0).T)[pairs].mean()
     assert found == pytest.approx(complete, abs=allowed)
+
+
+@pytest.mark.parametrize("n", [8, 19])
+def test_few_rows_stay_a_factor_analysis(n):
+    rng = np.random.default_rng(n)
+    loadings = rng.normal(size=(1, 5))
+    X, new = (rng.normal(size=(m, 1)) @ loadings + rng.normal(size=(m, 5)) for m in (n, 500))
+    model = VAEEstimator(1, random_state=0).fit(X)
+    factors = FactorAnalysis(1, tol=1e-6, max_iter=5000).fit(X)
+    assert model.score(new) > factors.score(new) - 0.1
