@@ -23,6 +23,11 @@ from skem._typing import AnyArray, Indices
 
 _LOCK = Lock()
 
+# Longest gradient that Adam accepts, in root mean squares of the gradients before it. In trials
+# on twelve data sets ratios were below 50, except for outliers, whose ratios were above 5000.
+MAX_RATIO = 100.0
+MAX_LENGTH = 1e18  # squares of longer gradients are beyond float32
+
 
 class Purpose(IntEnum):
     """Purpose of a stream of random numbers."""
@@ -125,6 +130,9 @@ def fill(tensors: list[Tensor], arrays: list[AnyArray]) -> None:
 class Adam:
     """Adam on one vector; its state can be stored as NumPy arrays.
 
+    A gradient far longer than those before it is shortened: it would fill the running mean of
+    squared gradients, and training would stand still for thousands of steps.
+
     ``compiled(values, gradient, mean, square, rate, n, beta_1, beta_2)`` is an optional
     compiled step on arrays. On the CPU it takes half of the time of torch.
     """
@@ -147,8 +155,11 @@ class Adam:
             for name, value in state.items()
         }
         self._adam.state[flat.values] = self._state
+        self._n_steps = int(self._state["step"].item())
+        self._square = float(self._state["exp_avg_sq"].sum())  # grows and decays like its parts
 
     def step(self, rate: float) -> None:
+        self._limit_gradient()
         if self._compiled is None:
             self._adam.param_groups[0]["lr"] = rate
             self._adam.step()
@@ -163,6 +174,21 @@ class Adam:
             self._state["step"].item(),
             *self._betas,
         )
+
+    def _limit_gradient(self) -> None:
+        gradient, keep = self._flat.gradient, self._betas[1]
+        length = float(torch.linalg.vector_norm(gradient))
+        if not length < MAX_LENGTH:  # its square is too large for float32
+            length = float(torch.linalg.vector_norm(gradient, dtype=torch.float64))
+        if self._n_steps and self._square > 0:
+            usual = math.sqrt(self._square / (1 - keep**self._n_steps))
+            if length > MAX_RATIO * usual:
+                gradient.mul_(MAX_RATIO * usual / length)
+                length = MAX_RATIO * usual
+        if not length < MAX_LENGTH:
+            raise FloatingPointError(f"the gradient has length {length:.3g}")
+        self._n_steps += 1
+        self._square = keep * self._square + (1 - keep) * length**2
 
     def state(self) -> dict[str, AnyArray]:
         return {name: value.cpu().numpy().copy() for name, value in self._state.items()}

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from skem._base.draws import row_shifts
 from skem._network.scaling import Scaling
 from skem._network.training import (
     Adam,
@@ -20,7 +21,7 @@ from skem._network.training import (
 )
 from skem._rows.parts import LocalRows
 from skem._typing import AnyArray, Array, Indices
-from skem.vae._draws import row_shifts, sobol_points
+from skem.vae._draws import sobol_points
 from skem.vae._factors import best_factors, fit_factors, linear_encoder
 from skem.vae._model import (
     FEATURE_LIMIT,

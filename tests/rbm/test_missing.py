@@ -180,3 +180,35 @@ def test_columns_without_observed_values_are_refused():
             ValueError, match="without any observed value, the first at index 20"
         ):
             BernoulliRBMCD(4).fit(one)
+
+
+def test_filled_rows_do_not_depend_on_other_rows():
+    params = machine(30, 25)
+    rng = np.random.default_rng(0)
+    rows = (rng.random((12, 30)) < 0.5).astype(float)
+    rows[:, 5:] = np.nan
+    rows[11] = rows[0]
+    model = estimator(params)
+    filled = model.impute(rows)
+    one_by_one = np.concatenate([model.impute(row[None]) for row in rows])
+    np.testing.assert_allclose(filled, one_by_one, rtol=1e-12)
+    np.testing.assert_allclose(model.impute(rows[::-1]), filled[::-1], rtol=1e-12)
+    assert (np.diff(filled[:2], axis=0)[0, 5:] != 0).all()
+    assert not np.array_equal(filled, model.impute(rows, random_state=1))
+
+
+def test_errors_of_filled_rows_average_out(monkeypatch):
+    """Rows that differ only in units without weights have different errors."""
+    monkeypatch.setattr(observed, "MAX_PRODUCTS", 0)
+    params = machine(8, 6)
+    wide = rbm.Params(
+        np.vstack([np.zeros((10, 6)), params.weights]), np.zeros(18), params.hidden
+    )
+    wide.visible[10:] = params.visible
+    bits = np.random.default_rng(0).permutation(states(10))[:400]
+    rows = np.hstack([bits, np.full((400, 8), np.nan)])
+    every = completions(np.full(8, np.nan))
+    log_p = log_joint(params, every)
+    expected = np.exp(log_p - logsumexp(log_p)) @ every
+    error = estimator(wide).impute(rows, n_chains=1, n_steps=10)[:, 10:] - expected
+    assert np.abs(error.mean(0)).max() < np.sqrt((error**2).mean()) / 2
