@@ -372,6 +372,17 @@ class ShiftedTemplateEM(EMEstimator):
             )
             return self._training(model, resume).run(model, rows, span, rng, self._run_em)
 
+    def _keep(self, trained: Trained) -> None:
+        super()._keep(trained)
+        model = self._fitted_model()
+        if self.noise_std_**2 <= model.min_noise_var * (1 + 1e-9):
+            warn(
+                f"noise_std_ is at its lower limit, {self.noise_std_:.3g}, which is 1e-5 of the "
+                "standard deviation of the pixels: the images have no noise, or are too few, "
+                "or a few of their pixels are much larger than the others. In that case, clip "
+                "them."
+            )
+
     def _training(self, model: ShiftedTemplate, resume: bool) -> Training:
         """Return how the fit goes, with the given starting values and those of the last fit."""
         given = {

@@ -434,7 +434,8 @@ class ShiftedTemplate:
         posterior = softmax(log_joint, axis=1)
         with np.errstate(over="ignore", invalid="ignore"):
             out = self.aligned(params, rows, posterior)
-        far = np.flatnonzero(np.nanmax(np.abs(rows.pixels), axis=1, initial=0) > MAX_ALIGNED)
+        size = np.nanmax(np.abs(rows.pixels), axis=1, initial=0).astype(float)
+        far = np.flatnonzero(size > MAX_ALIGNED)
         if len(far):  # the sums would be infinite: make all smaller, the result larger
             small = replace(self, center=SMALLER * self.center)
             near = small.rows(SMALLER * rows.pixels[far].astype(float), float)

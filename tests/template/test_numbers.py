@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 from skem import ShiftedTemplateEM
 from skem.datasets import make_shifted_templates
@@ -55,3 +56,14 @@ def test_images_without_a_template_have_windows():
         X = -size * np.array([[1, 1, 0.1, 0.2, 1, 1]])
         assert model.predict_proba(X)[0, -1] == 1
         np.testing.assert_allclose(model.align(X), X[:, 2:4], rtol=1e-6)
+
+
+def test_a_noise_at_its_limit_is_told(data):
+    """Huge pixels set the scale of the images, beside which the noise of the others is small."""
+    X = np.hstack([data.X, np.full((len(data.X), 1), 1e9)])
+    with pytest.warns(ConvergenceWarning, match="a few of their pixels are much larger"):
+        model = ShiftedTemplateEM(6, random_state=0).fit(X)
+    assert model.noise_std_ > 1.1 * 0.3  # that of the images
+    one = ShiftedTemplateEM(6, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="or are too few"):
+        one.fit(data.X[:1])
