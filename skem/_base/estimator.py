@@ -35,6 +35,7 @@ __all__ = [
     "ReconstructMixin",
     "StrOptions",
     "check_is_fitted",
+    "check_names",
     "hooks",
     "keep_features",
     "warn",
@@ -60,6 +61,11 @@ def warn(message: str, category: type[Warning] = ConvergenceWarning) -> None:
 def keep_features(estimator: Any, X: Any) -> None:
     """Set ``n_features_in_`` and, where X has names, ``feature_names_in_``."""
     validate_data(estimator, open_rows(X).outline(), reset=True, skip_check_array=True)
+
+
+def check_names(X: Any) -> None:
+    """Refuse column names of mixed types."""
+    keep_features(BaseEstimator(), X)
 
 
 @dataclass
@@ -182,13 +188,20 @@ class LatentEstimator(
             task = self._init_callback_context(max_subtasks=self._n_subtasks_of(rows))
             task.call_on_fit_task_begin(estimator=self, X=seen)
             trained = self._train(rows, resume)
-            if not resume:
-                keep_features(self, X)
-            self._keep(trained)
+            try:
+                self._finish(trained, X, resume)
+            except KeyboardInterrupt:  # what was trained is kept all the same
+                self._finish(trained, X, resume)
+                warn(f"{type(self).__name__} was interrupted after its last iteration.")
         finally:
             del self._fitting
         task.call_on_fit_task_end(estimator=self, X=seen, reconstruction_attributes={})
         return trained
+
+    def _finish(self, trained: Any, X: Any, resume: bool) -> None:
+        if not resume:
+            keep_features(self, X)
+        self._keep(trained)
 
     def _in_memory(self, X: Any) -> Any:
         """Return X as a checked array; row-wise methods get rows in memory only."""

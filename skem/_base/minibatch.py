@@ -88,10 +88,6 @@ class MinibatchEstimator(LatentEstimator):
             chosen = chosen[np.asarray(rows.weight)[chosen] > 0]
             patience = Patience(self.n_iter_no_change, self.tol)
         training = self._start(rows, chosen, seed, resume, max_passes)
-        if patience is not None and self._keeps_start(training, resume):
-            # so that the fit does not end up worse
-            score = self._validation_score(training, rows, validation)
-            patience.begin(score, training.snapshot())
 
         def step(training: Training) -> tuple[Training, float]:
             return training, self._pass(training, rows, chosen, training.n_passes)
@@ -117,12 +113,17 @@ class MinibatchEstimator(LatentEstimator):
             keep=keep,
         )
         try:
+            if patience is not None and self._keeps_start(training, resume):
+                # so that the fit does not end up worse
+                score = self._validation_score(training, rows, validation)
+                patience.begin(score, training.snapshot())
             run = iterate(step, training, max_iter=max_passes, **calls)
+        except KeyboardInterrupt:  # before the first pass
+            run = Run(training, interrupted=True)
         except DivergenceError as error:
             raise self._diverged(error) from error
         if run.interrupted and not training.is_finite():
             raise self._diverged(FloatingPointError("weights became infinite"))
-        warn_if_interrupted(self, run)
         if best is None and patience is not None:
             best = patience.kept
         if best is not None:
@@ -130,8 +131,9 @@ class MinibatchEstimator(LatentEstimator):
         return training, resume, run, patience
 
     def _keep(self, trained: tuple[Any, bool, Run, Patience | None]) -> None:
-        training, resume, _, patience = trained
+        training, resume, run, patience = trained
         self._set_attributes(training, resume, _scores(patience))
+        warn_if_interrupted(self, run)
 
     def _set_attributes(self, training: Training, resume: bool, scores: list[float]) -> None:
         for name, value in self._attributes(training, resume, scores).items():

@@ -50,7 +50,7 @@ from skem.mixture._prior import (
     given_prior,
     scale_of,
 )
-from skem.mixture._starts import Search, sample_of
+from skem.mixture._starts import Search, SearchInterruptedError, sample_of
 
 # The tolerance shrinks with the share of rows in which a feature is observed, down to this.
 MIN_SHARE = 0.01
@@ -454,8 +454,11 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
                     lambda params: self._run_em(model, passes, params, self.max_iter, **rule),
                     is_final=given.means is not None,
                 )
-            except KeyboardInterrupt:
-                *_, params = search.found(Given(), 0)
+            except KeyboardInterrupt as error:
+                if isinstance(error, SearchInterruptedError):
+                    params = error.best
+                else:
+                    *_, params = search.found(Given(), 0)
                 run = em(model, passes.total, params, max_iter=0)
                 return model, replace(run, interrupted=True)
         run = outcome.checked(is_given=not given.is_empty)

@@ -440,9 +440,12 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
 
     def _train(self, rows: LocalRows, resume: bool) -> Any:
         trained = super()._train(rows, resume)
-        training = trained[0]
+        training, _, run, _ = trained
         if training.design.based and not resume and not training.has_risen():
-            begin_with_factors(training, rows, np.flatnonzero(rows.weight), np.arange(0))
+            try:
+                begin_with_factors(training, rows, np.flatnonzero(rows.weight), np.arange(0))
+            except KeyboardInterrupt:
+                run.interrupted = True
         return trained
 
     def _line(self, training: Training, patience: Patience | None) -> str:

@@ -1,0 +1,257 @@
+"""What is left behind by failures, by Ctrl-C, and by fits that overlap in threads."""
+
+import inspect
+import sys
+import threading
+import time
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_info
+
+from skem import (
+    BayesianGMM_MAP,
+    BernoulliRBMCD,
+    GANEstimator,
+    LatentImputer,
+    ShiftedTemplateEM,
+    VAEEstimator,
+)
+from skem.datasets import make_shifted_templates
+
+pytestmark = pytest.mark.filterwarnings("ignore:mode collapse")
+
+N, D = 90, 12
+MODELS = {
+    "template": ShiftedTemplateEM(4, random_state=0),
+    "mixture": BayesianGMM_MAP(2, n_init=3, random_state=0),
+    "rbm": BernoulliRBMCD(5, n_iter=3, early_stopping=True, random_state=0),
+    "vae": VAEEstimator(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0),
+    "gan": GANEstimator(3, hidden_layer_sizes=(8,), max_iter=3, random_state=0),
+}
+MINIBATCHES = ["rbm", "vae", "gan"]
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+@pytest.fixture(name="X", scope="module")
+def rows():
+    data = make_shifted_templates(
+        N, image_shape=(1, D), template_width=4, noise_std=0.3, random_state=0
+    )
+    low, high = data.X.min(), data.X.max()
+    return (data.X - low) / (high - low)
+
+
+# -- failures ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*MODELS, "imputer"])
+def test_names_of_mixed_types_are_refused_before_the_fit(name, X):
+    frame = pd.DataFrame(X, columns=["a", *range(D - 1)])
+    model = clone(MODELS.get(name, LatentImputer(BayesianGMM_MAP(2))))
+    verbs = ("fit", "partial_fit") if name in MODELS else ("fit",)
+    for verb in verbs:
+        fresh = clone(model)
+        before = set(vars(fresh))
+        with pytest.raises(TypeError, match="string names"):
+            getattr(fresh, verb)(frame)
+        assert set(vars(fresh)) == before
+    model.fit(X)
+    before = dict(vars(model))
+    with pytest.raises(TypeError, match="string names"):
+        model.fit(frame)
+    assert all(vars(model)[key] is before[key] for key in before)
+
+
+@pytest.mark.parametrize("name", MINIBATCHES)
+@pytest.mark.parametrize("fitted", [False, True])
+def test_a_bad_block_of_dask_leaves_nothing_learned(name, fitted, X):
+    da = pytest.importorskip("dask.array")
+    bad = X.copy()
+    bad[70, 3] = np.inf
+    model = clone(MODELS[name])
+    if fitted:
+        model.fit(X)
+    before = dict(vars(model))
+    with pytest.raises(ValueError, match="infinity"):
+        model.partial_fit(da.from_array(bad, chunks=(30, D)))
+    assert vars(model).keys() == before.keys()
+    assert all(vars(model)[key] is before[key] for key in before)
+
+
+# -- Ctrl-C --------------------------------------------------------------------------------
+
+
+class InterruptAt:
+    """Press Ctrl-C at the given call of a function of skem, counted from 1; count all calls."""
+
+    def __init__(self, number=None):
+        self.number, self.n_calls = number, 0
+
+    def __call__(self, frame, event, argument):
+        # Python ignores exceptions in generators that are closed
+        if event != "call" or frame.f_code.co_flags & inspect.CO_GENERATOR:
+            return
+        if "/skem/" in frame.f_code.co_filename:
+            self.n_calls += 1
+            if self.n_calls == self.number:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+    def __enter__(self):
+        sys.setprofile(self)
+        return self
+
+    def __exit__(self, *error):
+        sys.setprofile(None)
+
+
+@every_model
+def test_at_any_moment_a_fit_is_kept_or_nothing_has_changed(name, X):
+    # what is compiled or loaded at the first fit does not count
+    clone(MODELS[name]).fit(X)
+    with InterruptAt() as counted:
+        clone(MODELS[name]).fit(X)
+    n_kept = 0
+    moments = np.unique(np.linspace(1, counted.n_calls, 24).astype(int))
+    for moment in moments:
+        model = clone(MODELS[name])
+        before = dict(vars(model))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                with InterruptAt(moment):
+                    model.fit(X)
+            except KeyboardInterrupt:
+                assert vars(model) == before
+                continue
+        n_kept += 1
+        assert np.isfinite(model.score(X))
+        told = [w for w in caught if "was interrupted after" in str(w.message)]
+        assert told or moment == counted.n_calls
+    assert n_kept > len(moments) / 2
+
+
+@every_model
+def test_what_was_trained_is_kept_by_a_late_interrupt(name, X, monkeypatch):
+    expected = clone(MODELS[name]).fit(X)
+    model = clone(MODELS[name])
+    original, calls = type(model)._attributes, []
+
+    def interrupted(self, *args, **options):
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(type(model), "_attributes", interrupted)
+    with pytest.warns(ConvergenceWarning, match="interrupted after its last iteration"):
+        model.fit(X)
+    np.testing.assert_array_equal(model.transform(X), expected.transform(X))
+
+
+def test_before_the_first_pass_the_start_is_kept(X, monkeypatch):
+    """The autoencoder starts from a factor analysis, which is finished by then."""
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    model = clone(MODELS["vae"]).set_params(likelihood="gaussian")
+    score = clone(model).fit(X).validation_scores_[0]
+    monkeypatch.setattr(VAEEstimator, "_validation_score", interrupted)
+    with pytest.warns(ConvergenceWarning, match="interrupted after 0 iterations"):
+        model.fit(X)
+    assert model.n_iter_ == 0
+    assert model.score(X) > score - 1
+
+
+def test_the_best_trial_is_kept(X, monkeypatch):
+    from skem.mixture._starts import Search
+
+    original, found = Search.tried, []
+
+    def interrupted(self, *args):
+        if len(found) == 2:
+            raise KeyboardInterrupt
+        found.append(original(self, *args))
+        return found[-1]
+
+    monkeypatch.setattr(Search, "tried", interrupted)
+    with pytest.warns(ConvergenceWarning, match="interrupted after 0 iterations"):
+        model = BayesianGMM_MAP(3, n_init=4, random_state=0).fit(X)
+    best = max(trial.objective for trial in found)
+    assert model.lower_bound_ == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_where_warnings_are_errors_an_interrupted_fit_is_kept(name, X):
+    with InterruptAt() as counted:
+        clone(MODELS[name]).fit(X)
+    model = clone(MODELS[name])
+    with (
+        warnings.catch_warnings(),
+        pytest.raises(ConvergenceWarning, match="interrupted"),
+        InterruptAt(int(0.7 * counted.n_calls)),
+    ):
+        warnings.simplefilter("error")
+        model.fit(X)
+    assert np.isfinite(model.score(X))
+
+
+@pytest.mark.parametrize("name", ["template", "mixture"])
+def test_filters_of_warnings_come_back_after_parallel_starts(name, X, monkeypatch):
+    """Filters belong to the process: threads that set them must not end in another order."""
+    module = {"template": "skem.template._starts", "mixture": "skem.mixture._starts"}[name]
+    em, n_calls = sys.modules[module].em, []
+
+    def interrupted(*args, **options):
+        n_calls.append(1)
+        if len(n_calls) == 3:
+            raise KeyboardInterrupt
+        time.sleep(0.02 * (len(n_calls) % 3))
+        return em(*args, **options)
+
+    before = list(warnings.filters)
+    for interrupts in (False, True):
+        n_calls[:] = [] if interrupts else [1] * 10
+        monkeypatch.setattr(f"{module}.em", interrupted)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            clone(MODELS[name]).set_params(n_jobs=4).fit(X)
+        monkeypatch.undo()
+        time.sleep(0.5)  # threads that were left alone end
+        assert list(warnings.filters) == before
+
+
+# -- threads -------------------------------------------------------------------------------
+
+
+def blas_threads():
+    return {info["filepath"]: info["num_threads"] for info in threadpool_info()}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_overlapping_fits_leave_the_threads_of_blas_alone(X):
+    import threadpoolctl
+
+    models = [
+        BayesianGMM_MAP(3, n_init=n, tol=0, max_iter=20 * n, random_state=0) for n in (1, 4)
+    ]
+    models += [ShiftedTemplateEM(4, random_state=0), BernoulliRBMCD(5, n_iter=30)]
+    with threadpoolctl.threadpool_limits(limits=2, user_api="blas"):
+        before = blas_threads()
+        within = []
+        for _ in range(3):
+            threads = [threading.Thread(target=model.fit, args=(X,)) for model in models]
+            for thread in threads:
+                thread.start()
+                time.sleep(0.01)
+            within.append(set(blas_threads().values()))
+            for thread in threads:
+                thread.join()
+            assert blas_threads() == before
+        assert any(1 in numbers for numbers in within)  # there was something to undo
