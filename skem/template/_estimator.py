@@ -377,8 +377,8 @@ class ShiftedTemplateEM(EMEstimator):
         model = self._fitted_model()
         if self.noise_std_**2 <= model.min_noise_var * (1 + 1e-9):
             warn(
-                f"noise_std_ is at its lower limit, {self.noise_std_:.3g}, which is 1e-5 of the "
-                "standard deviation of the pixels: the images have no noise, or are too few, "
+                f"noise_std_ is at its lower limit, {self.noise_std_:.3g}, which is 1e-5 of "
+                "the standard deviation of the pixels: the images have no noise, or are too few, "
                 "or a few of their pixels are much larger than the others. In that case, clip "
                 "them."
             )

@@ -51,7 +51,7 @@ def test_one_long_gradient_does_not_stop_adam(size, pause):
 
 def test_the_limit_is_relative_to_the_lengths_before():
     flat, adam = adam_on_numbers()
-    for i in range(10):
+    for _ in range(10):
         flat.gradient.copy_(torch.tensor([3.0, 0, 4, 0, 0]))
         adam.step(0.0)
     flat.gradient.copy_(torch.tensor([0, 1e6, 0, 0, 0]))

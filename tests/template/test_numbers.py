@@ -59,7 +59,7 @@ def test_images_without_a_template_have_windows():
 
 
 def test_a_noise_at_its_limit_is_told(data):
-    """Huge pixels set the scale of the images, beside which the noise of the others is small."""
+    """Huge pixels set the scale of the images; the noise of the others is small beside it."""
     X = np.hstack([data.X, np.full((len(data.X), 1), 1e9)])
     with pytest.warns(ConvergenceWarning, match="a few of their pixels are much larger"):
         model = ShiftedTemplateEM(6, random_state=0).fit(X)
