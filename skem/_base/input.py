@@ -16,6 +16,7 @@ from skem._typing import AnyArray, Array, Indices
 
 # If all weights are below this, their squares and products with residuals underflow.
 MIN_WEIGHT = 1e-100
+MAX_COUNT = 10**15  # no memory holds more rows
 
 
 def check_rows(
@@ -154,6 +155,8 @@ def check_count(name: str, value: Any, minimum: int = 1) -> None:
         raise ValueError(
             f"{name} must be an integer of at least {minimum}, but it is {value!r}."
         )
+    if value > MAX_COUNT:
+        raise ValueError(f"{name} must be at most {MAX_COUNT:.0e}, but it is {value!r}.")
 
 
 def split_rows(

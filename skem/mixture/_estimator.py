@@ -427,7 +427,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         with one_blas_thread():
             if self.connectivity is None:
                 rows = merge_equal_pixels(rows).positive()
-            layout = Layout(self.covariance_type, self.n_components, rows.shape[1])
+            layout = Layout(self.covariance_type, int(self.n_components), rows.shape[1])
             sample = sample_of(rows, layout, rng)
             seen = moments(sample.rows)
             mixture = self._new_model(layout, rows, seen)
@@ -438,7 +438,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
                 Passes(mixture, rows, self.n_jobs),
                 sample,
                 self.init_params,
-                self.max_iter,
+                int(self.max_iter),
                 self.tol * share,
             )
             given = self._given(mixture, resume)
@@ -450,8 +450,10 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             try:
                 outcome = first_to_hold(
                     search,
-                    search.starts(given, rng, self.n_init, self.n_jobs),
-                    lambda params: self._run_em(model, passes, params, self.max_iter, **rule),
+                    search.starts(given, rng, int(self.n_init), self.n_jobs),
+                    lambda params: self._run_em(
+                        model, passes, params, int(self.max_iter), **rule
+                    ),
                     is_final=given.means is not None,
                 )
             except KeyboardInterrupt as error:

@@ -65,5 +65,5 @@ def test_a_noise_at_its_limit_is_told(data):
         model = ShiftedTemplateEM(6, random_state=0).fit(X)
     assert model.noise_std_ > 1.1 * 0.3  # that of the images
     one = ShiftedTemplateEM(6, random_state=0)
-    with pytest.warns(ConvergenceWarning, match="or are too few"):
+    with pytest.warns(ConvergenceWarning, match="too few"):
         one.fit(data.X[:1])
