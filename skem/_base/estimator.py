@@ -3,8 +3,6 @@
 Every private name of scikit-learn is used in this folder only.
 """
 
-import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata
@@ -18,7 +16,6 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -27,6 +24,7 @@ from skem._base.streams import weighted_mean
 from skem._loop import Run
 from skem._rows import open_rows
 from skem._rows.parts import Rows
+from skem._warn import warn
 
 __all__ = [
     "DocLinkMixin",
@@ -42,20 +40,6 @@ __all__ = [
     "warn_if_interrupted",
     "with_callbacks",
 ]
-
-# Frames between a method of ours and the caller's line.
-_INNER = ("skem", "sklearn.callback", "sklearn.base", "sklearn.utils", "contextlib")
-
-
-def warn(message: str, category: type[Warning] = ConvergenceWarning) -> None:
-    """Warn at the line that called skem."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None:
-        frame, level = frame.f_back, level + 1
-        name = frame.f_globals.get("__name__", "")
-        if not any(name == inner or name.startswith(f"{inner}.") for inner in _INNER):
-            break
-    warnings.warn(message, category, stacklevel=level)
 
 
 def keep_features(estimator: Any, X: Any) -> None:
@@ -169,6 +153,15 @@ class LatentEstimator(
 
     def _resumes(self) -> bool:
         return bool(self.warm_start) and self._is_fitted()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        if self._is_fitted() and "_skl_callbacks" in state:  # held-out rows can be large
+            state["_skl_callbacks"] = [
+                c.without_rows() if hasattr(c, "without_rows") else c
+                for c in state["_skl_callbacks"]
+            ]
+        return state
 
     def _seed_of(self, random_state: Any) -> Any:
         """Return the seed of a draw: by default that of the estimator."""

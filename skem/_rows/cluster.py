@@ -150,6 +150,9 @@ class Blocks(Rows):
         import dask.array as da
 
         chunks = (tuple(self.lengths),)
+        kinds = weight.dtype if hasattr(weight, "dtype") else np.asarray(weight).dtype
+        if np.issubdtype(kinds, np.complexfloating):
+            raise ValueError("sample_weight must hold real numbers, but it is complex.")
         if is_dask(weight):
             weight = Blocks(weight).array.astype(float)
             if weight.ndim == 1 and np.isnan(weight.shape[0]):

@@ -1,6 +1,7 @@
 """What is left behind by failures, by Ctrl-C, and by fits that overlap in threads."""
 
 import inspect
+import pickle
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ from skem import (
     BayesianGMM_MAP,
     BernoulliRBMCD,
     GANEstimator,
+    History,
     LatentImputer,
     ShiftedTemplateEM,
     VAEEstimator,
@@ -252,3 +254,74 @@ def test_overlapping_fits_leave_the_threads_of_blas_alone(X):
                 thread.join()
             assert blas_threads() == before
         assert any(1 in numbers for numbers in within)  # there was something to undo
+
+
+# -- counts, weights and callbacks ----------------------------------------------------------
+
+COUNTS = {
+    "template": {"max_iter": 120, "n_init": 3, "init_size": 100, "template_width": 4},
+    "mixture": {"n_components": 3, "n_init": 2, "max_iter": 120},
+    "rbm": {"n_components": 100, "n_gibbs_steps": 2, "n_iter": 3, "batch_size": 50},
+    "vae": {"n_components": 2, "max_iter": 3, "batch_size": 50, "n_importance_samples": 100},
+    "gan": {"n_components": 2, "max_iter": 3, "batch_size": 50},
+}
+
+
+@every_model
+@pytest.mark.parametrize("kind", [np.int8, np.uint8])
+def test_counts_of_small_types_do_not_overflow(name, kind, X):
+    model = clone(MODELS[name]).set_params(**COUNTS[name])
+    small = {key: kind(value) for key, value in COUNTS[name].items()}
+    other = clone(model).set_params(**small)
+    if name in ("template", "vae", "gan"):
+        other.set_params(image_shape=(kind(1), kind(D)))
+        model.set_params(image_shape=(1, D))
+    np.testing.assert_array_equal(model.fit(X).transform(X), other.fit(X).transform(X))
+    assert model.score(X) == other.score(X)
+
+
+@every_model
+def test_too_many_draws_are_refused(name, X):
+    model = clone(MODELS[name]).fit(X)
+    with pytest.raises(ValueError, match=r"n_samples must be at most 1e\+15"):
+        model.sample(10**30)
+
+
+def test_complex_weights_are_refused(X):
+    da = pytest.importorskip("dask.array")
+    rows = da.from_array(X, chunks=(30, D))
+    for weight in (np.ones(N) * 1j, da.ones(N, chunks=30) * 1j, [1 + 1j] * N):
+        for x in (X, rows):
+            with pytest.raises((ValueError, TypeError), match=r"[Cc]omplex"):
+                BayesianGMM_MAP(2).fit(x, sample_weight=weight)
+
+
+class Broken(History):
+    def _stops(self, record, fit):
+        raise FloatingPointError("in the callback")
+
+
+@every_model
+def test_errors_of_callbacks_come_through(name, X):
+    with pytest.raises(FloatingPointError, match=r"^in the callback$"):
+        clone(MODELS[name]).set_callbacks(Broken()).fit(X)
+
+
+@every_model
+def test_a_pickle_does_not_carry_the_rows_of_callbacks(name, X):
+    rows = np.tile(X, (100, 1))
+    model = clone(MODELS[name]).set_callbacks(History(rows, every=1000))
+    assert pickle.loads(pickle.dumps(model))._skl_callbacks[0].X.shape == rows.shape
+    model.fit(X)
+    history = History(X[:20])
+    dumped = pickle.dumps(clone(model).set_callbacks(history).fit(X))
+    assert len(pickle.dumps(model)) < len(dumped) + 10_000
+    loaded = pickle.loads(dumped)
+    assert loaded._skl_callbacks[0].records == history.records
+    assert history.X is not None
+    loaded.transform(X)
+    with pytest.raises(ValueError, match="leaves out the rows to score"):
+        loaded.fit(X)
+    loaded.set_callbacks(History(X[:20])).fit(X)
+    unharmed = clone(model).set_callbacks(History()).fit(X)  # scores the rows of the fit
+    pickle.loads(pickle.dumps(unharmed)).fit(X)
