@@ -14,6 +14,7 @@ from sklearn.metrics import get_scorer
 
 from skem._base.input import check_count
 from skem._loop import Patience
+from skem._warn import warn
 
 __all__ = ["EarlyStopping", "History"]
 
@@ -302,6 +303,34 @@ class EarlyStopping(History):
         super().__init__(X, y, scoring=scoring, every=every)
         check_count("n_no_change", n_no_change)
         self.n_no_change, self.tol = n_no_change, tol
+
+    def setup(self, estimator: Any, context: Any) -> None:
+        """Begin the records of a fit.
+
+        Parameters
+        ----------
+        estimator : estimator
+            The estimator that is fitted.
+        context : sklearn.callback.CallbackContext
+            The fit.
+
+        Raises
+        ------
+        ValueError
+            If the callback comes from the pickle of a fitted estimator, which has no X.
+
+        Warns
+        -----
+        UserWarning
+            If ``scoring`` is None and the estimator's score does not compare fits.
+        """
+        super().setup(estimator, context)
+        if self.scoring is None and not getattr(estimator, "_score_compares", True):
+            warn(
+                f"the score of {type(estimator).__name__} does not compare fits, and this "
+                "callback stops by it: give a scoring.",
+                UserWarning,
+            )
 
     def is_best(self, context: Any) -> bool:
         """Return whether an iteration has the best score of its fit so far.

@@ -138,6 +138,7 @@ class LatentEstimator(
     warm_start = False  # for those without the parameter
     _fitting: Fitting  # only during a fit
     _allow_nan = True
+    _score_compares = True  # whether a higher score means a better fit
     _fitted_name: str
 
     def _n_subtasks(self) -> int | None:

@@ -155,7 +155,7 @@ def check_count(name: str, value: Any, minimum: int = 1) -> None:
         raise ValueError(
             f"{name} must be an integer of at least {minimum}, but it is {value!r}."
         )
-    if value > MAX_COUNT:
+    if int(value) > MAX_COUNT:
         raise ValueError(f"{name} must be at most {MAX_COUNT:.0e}, but it is {value!r}.")
 
 

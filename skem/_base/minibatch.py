@@ -6,7 +6,13 @@ from typing import Any, Protocol
 import numpy as np
 from sklearn.utils import check_random_state
 
-from skem._base.estimator import LatentEstimator, hooks, keep_features, warn_if_interrupted
+from skem._base.estimator import (
+    LatentEstimator,
+    hooks,
+    keep_features,
+    warn,
+    warn_if_interrupted,
+)
 from skem._base.input import largest_weight, split_rows
 from skem._loop import DivergenceError, Patience, Run, iterate
 from skem._rows.parts import LocalRows
@@ -78,6 +84,12 @@ class MinibatchEstimator(LatentEstimator):
         return new_seed(self.random_state) if kept is None else int(kept)
 
     def _train(self, rows: LocalRows, resume: bool) -> tuple[Any, bool, Run, Patience | None]:
+        if rows.n_positive == 1:
+            warn(
+                f"X has a single row, which is all that {type(self).__name__} can learn: give "
+                "more rows, or use partial_fit for a row at a time.",
+                UserWarning,
+            )
         rows, seed = _relative(rows), self._first_seed(resume)
         max_passes = self._max_passes(rows.n_positive)
         chosen, validation, patience = np.flatnonzero(rows.weight), None, None

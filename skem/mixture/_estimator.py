@@ -478,6 +478,12 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
                 f"n_components={self.n_components} needs at least {self.n_components} rows "
                 f"with positive weight, but X has n_samples = {rows.n_positive}."
             )
+        if rows.n_positive < 2 * self.n_components and self.n_components > 1:
+            warn(
+                f"n_components={self.n_components} is more than half of the {rows.n_positive} "
+                "rows, so that components describe single rows: use fewer components.",
+                UserWarning,
+            )
         if self.connectivity is not None and rows.is_weighted:
             raise ValueError(
                 "sample_weight cannot be combined with connectivity, because a row of a graph "

@@ -12,11 +12,15 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info
 
 from skem import (
     BayesianGMM_MAP,
     BernoulliRBMCD,
+    EarlyStopping,
     GANEstimator,
     History,
     LatentImputer,
@@ -325,3 +329,48 @@ def test_a_pickle_does_not_carry_the_rows_of_callbacks(name, X):
     loaded.set_callbacks(History(X[:20])).fit(X)
     unharmed = clone(model).set_callbacks(History()).fit(X)  # scores the rows of the fit
     pickle.loads(pickle.dumps(unharmed)).fit(X)
+
+
+# -- what must not pass in silence ----------------------------------------------------------
+
+
+def coverage_of(model, X):
+    return model.coverage_
+
+
+def test_a_search_by_the_score_of_generators_is_told(X):
+    model, grid = clone(MODELS["gan"]), {"average": [0, 0.9]}
+    with pytest.warns(UserWarning, match="does not compare generators: give the search"):
+        GridSearchCV(model, grid, cv=2).fit(X)
+    with pytest.warns(UserWarning, match="does not compare generators"):
+        cross_val_score(make_pipeline(StandardScaler(), model), X, cv=2)
+    GridSearchCV(model, grid, cv=2, scoring=coverage_of).fit(X)
+    model.fit(X).score(X)
+    make_pipeline(StandardScaler(), model).fit(X).score(X)
+    with pytest.warns(UserWarning, match="this callback stops by it: give a scoring"):
+        clone(model).set_callbacks(EarlyStopping()).fit(X)
+    clone(model).set_callbacks(EarlyStopping(scoring=coverage_of)).fit(X)
+    clone(model).set_callbacks(History()).fit(X)
+
+
+@pytest.mark.parametrize("name", ["template", *MINIBATCHES])
+def test_fits_of_one_row_are_told(name, X):
+    model = clone(MODELS[name])
+    if name == "rbm":
+        model.set_params(early_stopping=False)
+    with pytest.warns(UserWarning, match="a single row|too few"):
+        model.fit(X[:1])
+    weight = np.zeros(N)
+    weight[3] = 2
+    with pytest.warns(UserWarning, match="a single row|too few"):
+        model.fit(X, sample_weight=weight)
+    if name != "template":
+        model.partial_fit(X[:1])  # rows may come one by one
+
+
+def test_components_for_single_rows_are_told(X):
+    for K in (46, 80):
+        with pytest.warns(UserWarning, match=f"n_components={K} is more than half of the 90"):
+            BayesianGMM_MAP(K, prior="empirical", random_state=0).fit(X)
+    BayesianGMM_MAP(3, random_state=0).fit(X[::15])
+    BayesianGMM_MAP(1, prior="empirical").fit(X[:1])

@@ -84,6 +84,7 @@ def test_weights_beyond_float32(X, unit):
 # -- a few rows of extreme size --------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:n_components=2 is more than half")
 @pytest.mark.parametrize("size", [1e153, 1e200, 1e300])
 @pytest.mark.parametrize("kind", TYPES)
 def test_sums_are_finite_or_the_rows_refused(X, kind, size):
