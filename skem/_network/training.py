@@ -78,8 +78,11 @@ def choose_device(device: str) -> torch.device:
         probe.cpu()  # fails on devices that store no values
         return probe.device
     except (RuntimeError, AssertionError, NotImplementedError) as error:
+        name = device.lower().replace("gpu", "cuda")
+        hint = f"Is {name!r} meant? " if name != device else ""
         raise ValueError(
-            f"device={device!r} cannot be used here: {error}. Use device='auto' or 'cpu'."
+            f"device={device!r} cannot be used here. {hint}Use device='auto' or 'cpu' "
+            f"otherwise. torch says: {error}"
         ) from error
 
 

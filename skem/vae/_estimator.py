@@ -399,6 +399,14 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
             training.average = training.network.flat.values.detach().clone()
         return training
 
+    def _check_parameters(self) -> None:
+        if isinstance(self.learning_rate, Real):
+            raise ValueError(
+                f"learning_rate={self.learning_rate!r} must be 'one_cycle' or 'constant': the "
+                f"step size is learning_rate_init={self.learning_rate!r}."
+            )
+        super()._check_parameters()
+
     def _stops_early(self, n_rows: int) -> bool:
         if self.early_stopping == "auto":
             return MIN_HELD_OUT <= n_rows <= MAX_HELD_OUT

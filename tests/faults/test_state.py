@@ -372,5 +372,5 @@ def test_components_for_single_rows_are_told(X):
     for K in (46, 80):
         with pytest.warns(UserWarning, match=f"n_components={K} is more than half of the 90"):
             BayesianGMM_MAP(K, prior="empirical", random_state=0).fit(X)
-    BayesianGMM_MAP(3, random_state=0).fit(X[::15])
-    BayesianGMM_MAP(1, prior="empirical").fit(X[:1])
+    BayesianGMM_MAP(3, prior="empirical", random_state=0).fit(X[::15])
+    BayesianGMM_MAP(1, prior="empirical").fit(X[:2])
