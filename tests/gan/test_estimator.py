@@ -387,7 +387,8 @@ def test_wrong_rows_are_refused(fitted, digits):
     for verb in (fitted.transform, clone(fitted).fit):
         with pytest.raises(ValueError, match="X contains NaN"):
             verb(holes)
-    assert math.isnan(GANEstimator(2, max_iter=1).fit(digits[:1]).coverage_)
+    with pytest.warns(UserWarning, match="a single row"):
+        assert math.isnan(GANEstimator(2, max_iter=1).fit(digits[:1]).coverage_)
 
 
 # -- what a review found -------------------------------------------------------------------

@@ -129,6 +129,7 @@ def test_bytes_and_channels_are_told():
         model.fit(np.moveaxis(images, 1, -1))
 
 
+@pytest.mark.filterwarnings("ignore:X has a single row")
 def test_wide_rows_and_few_rows():
     rng = np.random.default_rng(0)
     for shape in ((1, 3), (2, 3), (7, 40), (30, 200)):
