@@ -308,6 +308,33 @@ def test_too_many_draws_are_refused(name, X):
         model.sample(10**30)
 
 
+@every_model
+def test_the_lower_limit_of_weights(name, X):
+    """A factor of all weights changes nothing, until their squares underflow."""
+    weight, model = 1.0 + np.arange(N) % 3, clone(MODELS[name])
+    if name == "template":  # whose prior counts images
+        model.set_params(shift_concentration_prior=1)
+    expected = clone(model).fit(X, sample_weight=weight)
+    model.fit(X, sample_weight=1e-100 * weight)
+    np.testing.assert_allclose(model.transform(X), expected.transform(X), atol=1e-6)
+    for verb in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match=r"must have values above 1e-100.*rescale it"):
+            verb(X, sample_weight=3e-101 * weight)
+
+
+@pytest.mark.parametrize("name", MINIBATCHES)
+def test_rows_of_a_vanishing_share_are_left_out(name, X):
+    """The square root of a relative weight below 1e-30 is lost in the sums of float32."""
+
+    def fitted(small):
+        weight = np.ones(N)
+        weight[::5] = small
+        return clone(MODELS[name]).fit(X, sample_weight=weight).transform(X)
+
+    np.testing.assert_allclose(fitted(0.9e-30), fitted(0), atol=1e-12)
+    assert not np.allclose(fitted(1.1e-30), fitted(0))  # they take part in minibatches
+
+
 def test_complex_weights_are_refused(X):
     da = pytest.importorskip("dask.array")
     rows = da.from_array(X, chunks=(30, D))

@@ -427,3 +427,20 @@ def test_chunks_that_are_not_stored_are_told(tmp_path):
         none = file.create_dataset("Y", shape=(60, 4), dtype=float)
         with pytest.warns(UserWarning, match="stores 0 of its 1 chunks"):
             BayesianGMM_MAP(1, prior="empirical", reg_covar=1).fit(none)
+
+
+@pytest.mark.parametrize("kind", ["memmap", "zarr"])
+def test_a_selection_stays_clipped(kind, tmp_path):
+    X = np.random.default_rng(0).normal(size=(50, 3))
+    rows = Stored(stored(X, kind, tmp_path)).clip(-0.5, 1)
+    clipped, index = X.clip(-0.5, 1), np.array([3, 7, 8, 40])
+    weighted = rows.reweighted(np.arange(50) % 2 * 1.0)
+    np.testing.assert_array_equal(rows.select(index)[np.arange(4)], clipped[index])
+    np.testing.assert_array_equal(rows.head(9)[:], clipped[:9])
+    np.testing.assert_array_equal(
+        rows.select(index).select(np.array([1, 3]))[:], clipped[[7, 40]]
+    )
+    np.testing.assert_array_equal(weighted.positive()[:], clipped[1::2])
+    np.testing.assert_array_equal(rows.take(index), clipped[index])
+    parts = rows.select(index).collect(lambda part, weight: part)
+    np.testing.assert_array_equal(np.concatenate(parts), clipped[index])

@@ -138,3 +138,14 @@ def test_wide_rows_and_few_rows():
         assert np.isfinite(model.score(X))
         holes = np.where(rng.random(shape) < 0.1, np.nan, X)
         assert np.isfinite(model.impute(holes)).all()
+
+
+@pytest.mark.parametrize(("offset", "scale"), [(1e6, 1), (0, 1e100), (1e12, 1e4)])
+def test_validation_scores_do_not_depend_on_the_units(offset, scale):
+    """Rows held out are standardized in float64, before they become float32."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 2)) @ rng.normal(size=(2, 5)) + 0.1 * rng.normal(size=(200, 5))
+    model = VAEEstimator(2, hidden_layer_sizes=(8,), max_iter=4, random_state=0)
+    scores = np.array(model.fit(X).validation_scores_)
+    other = np.array(model.fit(scale * X + offset).validation_scores_)
+    np.testing.assert_allclose(other + 5 * np.log(scale), scores, atol=1e-3)
