@@ -692,7 +692,7 @@ X = np.random.default_rng(0).normal(size=(8, 12))
         ({}, np.full((3, 4), 1e300), "too large"),
         ({}, X[:0], "0 sample"),
         ({}, X.astype(complex), "[Cc]omplex"),
-        ({}, [["a", "b"], ["c", "d"]], "convert string to float"),
+        ({}, [["a", "b"], ["c", "d"]], "cannot be converted to a number"),
     ],
 )
 def test_bad_input_is_named(keywords, data, message):
