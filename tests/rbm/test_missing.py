@@ -1,5 +1,7 @@
 """Rows with missing values, against enumeration of small machines."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
@@ -119,6 +121,16 @@ def test_annealed_chains_are_close_to_enumeration(monkeypatch):
 
 
 SLOW_CASES = [(0.6, 0.3), (0.95, 0.3), (0.6, 0.5), (0.8, 0.5), (0.95, 0.5)]
+
+
+def test_pseudo_log_likelihood_of_some_units_estimates_that_of_all():
+    """The mean over all single units, or over all pairs, is the sum over all units."""
+    params, v = machine(), states(V)[::5]
+    whole = rbm.pseudo_log_likelihood(params, v)
+    for size in (1, 2, V):
+        groups = list(combinations(range(V), size))
+        parts = [rbm.pseudo_log_likelihood(params, v, features) for features in groups]
+        np.testing.assert_allclose(np.mean(parts, axis=0), whole)
 
 
 def test_pseudo_log_likelihood_is_over_observed_units():
