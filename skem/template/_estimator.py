@@ -377,9 +377,9 @@ class ShiftedTemplateEM(EMEstimator):
         model = self._fitted_model()
         if self.noise_std_**2 <= model.min_noise_var * (1 + 1e-9):
             warn(
-                f"noise_std_ is at its lower limit, {self.noise_std_:.3g}, which is 1e-5 of "
-                "the standard deviation of the pixels: the images are without noise or too "
-                "few, or a few of their pixels are much larger than the others. Clip these."
+                f"noise_std_ is at its lower limit, {self.noise_std_:.3g}, which follows from "
+                "the spread of all pixels: the images are without noise or too few, or a few "
+                "of their pixels are much larger than the others. Clip these."
             )
 
     def _training(self, model: ShiftedTemplate, resume: bool) -> Training:
