@@ -55,9 +55,22 @@ class OneBlasThread:
         self._lock, self._own = Lock(), local()
 
     def __enter__(self) -> None:
-        self._own.depth = getattr(self._own, "depth", 0) + 1
-        if self._own.depth > 1:
-            return
+        depth = getattr(self._own, "depth", 0)
+        if not depth:
+            self._own.before = []
+            try:
+                self._limit()
+            except BaseException:  # Ctrl-C
+                self._give_back()
+                raise
+        self._own.depth = depth + 1
+
+    def __exit__(self, *error: object) -> None:
+        self._own.depth -= 1
+        if not self._own.depth:
+            self._give_back()
+
+    def _limit(self) -> None:
         with self._lock:
             libraries = [lib for lib in _controller().lib_controllers if lib.user_api == "blas"]
             found = [(library, library.get_num_threads()) for library in libraries]
@@ -65,10 +78,7 @@ class OneBlasThread:
             for library, _ in self._own.before:
                 library.set_num_threads(1)
 
-    def __exit__(self, *error: object) -> None:
-        self._own.depth -= 1
-        if self._own.depth:
-            return
+    def _give_back(self) -> None:
         with self._lock:
             for library, n in self._own.before:
                 library.set_num_threads(n)

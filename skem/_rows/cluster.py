@@ -164,8 +164,8 @@ class Blocks(Rows):
         import dask.array as da
 
         chunks = (tuple(self.lengths),)
-        kinds = weight.dtype if hasattr(weight, "dtype") else np.asarray(weight).dtype
-        if np.issubdtype(kinds, np.complexfloating):
+        dtype = weight.dtype if hasattr(weight, "dtype") else np.asarray(weight).dtype
+        if getattr(dtype, "kind", "f") == "c":
             raise ValueError("sample_weight must hold real numbers, but it is complex.")
         if is_dask(weight):
             weight = Blocks(weight).array.astype(float)
