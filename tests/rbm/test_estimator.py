@@ -390,6 +390,7 @@ def test_a_step_that_is_too_large_is_said(digits):
         BernoulliRBMCD(8, learning_rate=1e300, n_iter=3, random_state=0).fit(digits)
 
 
+@pytest.mark.filterwarnings("ignore:X has a single row")
 def test_wrong_codes_are_refused(digits):
     model = BernoulliRBMCD(8, n_iter=1, random_state=0).fit(digits)
     with pytest.raises(ValueError, match="8 hidden"):
