@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, cached_property
-from threading import Lock
+from functools import cache, cached_property, partial
+from threading import Lock, local
 from typing import Any
 
 from joblib import effective_n_jobs, parallel_config
@@ -43,10 +43,51 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-_one_blas_thread = Counted(lambda: _controller().limit(limits=1, user_api="blas"))
+class OneBlasThread:
+    """A context in which BLAS uses one thread, for fits that may overlap in threads.
+
+    In some builds of BLAS the number belongs to a thread, in others to the process. Each thread
+    therefore sets back what it has changed itself: numbers above 1. Another thread may then get
+    its BLAS threads back before its end, but none is left with one.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._own = Lock(), local()
+
+    def __enter__(self) -> None:
+        depth = getattr(self._own, "depth", 0)
+        if not depth:
+            self._own.before = []
+            try:
+                self._limit()
+            except BaseException:  # Ctrl-C
+                self._give_back()
+                raise
+        self._own.depth = depth + 1
+
+    def __exit__(self, *error: object) -> None:
+        self._own.depth -= 1
+        if not self._own.depth:
+            self._give_back()
+
+    def _limit(self) -> None:
+        with self._lock:
+            libraries = [lib for lib in _controller().lib_controllers if lib.user_api == "blas"]
+            found = [(library, library.get_num_threads()) for library in libraries]
+            self._own.before = [(library, n) for library, n in found if n > 1]
+            for library, _ in self._own.before:
+                library.set_num_threads(1)
+
+    def _give_back(self) -> None:
+        with self._lock:
+            for library, n in self._own.before:
+                library.set_num_threads(n)
 
 
-def one_blas_thread() -> Counted:
+_one_blas_thread = OneBlasThread()
+
+
+def one_blas_thread() -> OneBlasThread:
     """Limit BLAS to one thread: in our small products its threads wait for each other."""
     return _one_blas_thread
 
@@ -58,6 +99,11 @@ def own_threads(n_jobs: int | None) -> int:
         return int(effective_n_jobs(n_jobs))
     with parallel_config(backend="threading"):
         return 1 if n_jobs is None else int(effective_n_jobs(n_jobs))
+
+
+def _call(function: Callable[..., Any], *items: Any) -> Any:
+    with one_blas_thread():
+        return function(*items)
 
 
 class ThreadMap:
@@ -72,7 +118,10 @@ class ThreadMap:
     @cached_property
     def _map(self) -> Callable[..., Iterable[Any]]:
         n_threads = own_threads(self._n_jobs)
-        return map if n_threads == 1 else ThreadPoolExecutor(n_threads).map
+        if n_threads == 1:
+            return map
+        pool = ThreadPoolExecutor(n_threads)
+        return lambda function, *items: pool.map(partial(_call, function), *items)
 
     def __call__(self, function: Callable[..., Any], *items: Iterable[Any]) -> Iterable[Any]:
         return self._map(function, *items)

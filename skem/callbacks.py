@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from sklearn.metrics import get_scorer
 
 from skem._base.input import check_count
 from skem._loop import Patience
+from skem._warn import warn
 
 __all__ = ["EarlyStopping", "History"]
 
@@ -93,7 +95,8 @@ class History:
     Notes
     -----
     If a search fits in other processes, the records stay there: use ``n_jobs=1`` to see
-    them. Callbacks are pickled with their estimator; ``set_callbacks()`` removes them.
+    them. Callbacks are pickled with their estimator; ``set_callbacks()`` removes them. The
+    pickle of a fitted estimator has the records, but not X and y.
 
     Examples
     --------
@@ -118,9 +121,23 @@ class History:
         scorer_of(scoring)  # refuse a wrong one now, not in the middle of a fit
         self.X, self.y, self.scoring, self.every = X, y, scoring, every
         self.records: list[dict[str, Any]] = []
+        self._has_lost_rows = False
         # fits that run at the same time stay apart; those in a search share their root
         self._fits: dict[Any, _Fit] = {}
         self._n_fits = 0
+
+    def without_rows(self) -> History:
+        """Return a copy for the pickle of a fitted estimator: without X and y.
+
+        Returns
+        -------
+        History
+            The copy, which has the records, and refuses another fit if there was an X.
+        """
+        new = copy(self)
+        new.X = new.y = None
+        new._has_lost_rows = self._has_lost_rows or self.X is not None
+        return new
 
     def setup(self, estimator: Any, context: Any) -> None:
         """Begin the records of a fit.
@@ -131,7 +148,18 @@ class History:
             The estimator that is fitted.
         context : sklearn.callback.CallbackContext
             The fit.
+
+        Raises
+        ------
+        ValueError
+            If the callback comes from the pickle of a fitted estimator, which has no X.
         """
+        if self._has_lost_rows:
+            raise ValueError(
+                f"{type(self).__name__} comes from the pickle of a fitted estimator, which "
+                "leaves out the rows to score: give them again, with set_callbacks("
+                f"{type(self).__name__}(X)), or call set_callbacks() to go without."
+            )
         self._fits[context] = _Fit(self._n_fits, time.perf_counter())
         self._n_fits += 1
 
@@ -275,6 +303,34 @@ class EarlyStopping(History):
         super().__init__(X, y, scoring=scoring, every=every)
         check_count("n_no_change", n_no_change)
         self.n_no_change, self.tol = n_no_change, tol
+
+    def setup(self, estimator: Any, context: Any) -> None:
+        """Begin the records of a fit.
+
+        Parameters
+        ----------
+        estimator : estimator
+            The estimator that is fitted.
+        context : sklearn.callback.CallbackContext
+            The fit.
+
+        Raises
+        ------
+        ValueError
+            If the callback comes from the pickle of a fitted estimator, which has no X.
+
+        Warns
+        -----
+        UserWarning
+            If ``scoring`` is None and the estimator's score does not compare fits.
+        """
+        super().setup(estimator, context)
+        if self.scoring is None and not getattr(estimator, "_score_compares", True):
+            warn(
+                f"the score of {type(estimator).__name__} does not compare fits, and this "
+                "callback stops by it: give a scoring.",
+                UserWarning,
+            )
 
     def is_best(self, context: Any) -> bool:
         """Return whether an iteration has the best score of its fit so far.

@@ -13,7 +13,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # -- who may import whom ----------------------------------------------------------------------
 
-GROUND = {"_compiled", "_loop", "_stats", "_threads", "_typing", "_vector_math"}
+GROUND = {"_compiled", "_loop", "_stats", "_threads", "_typing", "_vector_math", "_warn"}
 MODELS = {"gan", "mixture", "rbm", "template", "vae"}
 # Each wing, and what its files may import besides each other.
 MAY_IMPORT = {

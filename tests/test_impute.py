@@ -288,7 +288,7 @@ def test_types_tell_the_categories():
     assert theirs["text"].to_list() == out["text"].tolist()
     assert theirs["flag"].dtype == pl.Boolean
     plain = LatentImputer(categorical_features=None)
-    with pytest.raises(ValueError, match="could not convert string"):
+    with pytest.raises(ValueError, match="cannot be converted to a number"):
         plain.fit(holes)
 
 

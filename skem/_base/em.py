@@ -68,7 +68,7 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
             **{"tol": self.tol, **rule},
             **hooks(
                 self,
-                self.verbose_interval if self.verbose else 0,
+                int(self.verbose_interval) if self.verbose else 0,
                 line,
                 lambda run: self._attributes(model, *run.state),
                 keep=keep,

@@ -3,8 +3,6 @@
 Every private name of scikit-learn is used in this folder only.
 """
 
-import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata
@@ -18,7 +16,6 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -27,6 +24,7 @@ from skem._base.streams import weighted_mean
 from skem._loop import Run
 from skem._rows import open_rows
 from skem._rows.parts import Rows
+from skem._warn import warn
 
 __all__ = [
     "DocLinkMixin",
@@ -35,6 +33,7 @@ __all__ = [
     "ReconstructMixin",
     "StrOptions",
     "check_is_fitted",
+    "check_names",
     "hooks",
     "keep_features",
     "warn",
@@ -42,24 +41,15 @@ __all__ = [
     "with_callbacks",
 ]
 
-# Frames between a method of ours and the caller's line.
-_INNER = ("skem", "sklearn.callback", "sklearn.base", "sklearn.utils", "contextlib")
-
-
-def warn(message: str, category: type[Warning] = ConvergenceWarning) -> None:
-    """Warn at the line that called skem."""
-    frame, level = sys._getframe(1), 2
-    while frame.f_back is not None:
-        frame, level = frame.f_back, level + 1
-        name = frame.f_globals.get("__name__", "")
-        if not any(name == inner or name.startswith(f"{inner}.") for inner in _INNER):
-            break
-    warnings.warn(message, category, stacklevel=level)
-
 
 def keep_features(estimator: Any, X: Any) -> None:
     """Set ``n_features_in_`` and, where X has names, ``feature_names_in_``."""
     validate_data(estimator, open_rows(X).outline(), reset=True, skip_check_array=True)
+
+
+def check_names(X: Any) -> None:
+    """Refuse column names of mixed types."""
+    keep_features(BaseEstimator(), X)
 
 
 @dataclass
@@ -148,6 +138,7 @@ class LatentEstimator(
     warm_start = False  # for those without the parameter
     _fitting: Fitting  # only during a fit
     _allow_nan = True
+    _score_compares = True  # whether a higher score means a better fit
     _fitted_name: str
 
     def _n_subtasks(self) -> int | None:
@@ -163,6 +154,15 @@ class LatentEstimator(
 
     def _resumes(self) -> bool:
         return bool(self.warm_start) and self._is_fitted()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        if self._is_fitted() and "_skl_callbacks" in state:  # held-out rows can be large
+            state["_skl_callbacks"] = [
+                c.without_rows() if hasattr(c, "without_rows") else c
+                for c in state["_skl_callbacks"]
+            ]
+        return state
 
     def _seed_of(self, random_state: Any) -> Any:
         """Return the seed of a draw: by default that of the estimator."""
@@ -182,13 +182,20 @@ class LatentEstimator(
             task = self._init_callback_context(max_subtasks=self._n_subtasks_of(rows))
             task.call_on_fit_task_begin(estimator=self, X=seen)
             trained = self._train(rows, resume)
-            if not resume:
-                keep_features(self, X)
-            self._keep(trained)
+            try:
+                self._finish(trained, X, resume)
+            except KeyboardInterrupt:  # what was trained is kept all the same
+                self._finish(trained, X, resume)
+                warn(f"{type(self).__name__} was interrupted after its last iteration.")
         finally:
             del self._fitting
         task.call_on_fit_task_end(estimator=self, X=seen, reconstruction_attributes={})
         return trained
+
+    def _finish(self, trained: Any, X: Any, resume: bool) -> None:
+        if not resume:
+            keep_features(self, X)
+        self._keep(trained)
 
     def _in_memory(self, X: Any) -> Any:
         """Return X as a checked array; row-wise methods get rows in memory only."""

@@ -1,12 +1,14 @@
 """What comes in: rows, their weights, and counts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from math import prod
 from numbers import Integral
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
+from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite, check_array
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
@@ -16,6 +18,7 @@ from skem._typing import AnyArray, Array, Indices
 
 # If all weights are below this, their squares and products with residuals underflow.
 MIN_WEIGHT = 1e-100
+MAX_COUNT = 10**15  # no memory holds more rows
 
 
 def check_rows(
@@ -61,9 +64,14 @@ def check_rows(
 
     @np.errstate(over="ignore", invalid="ignore")  # the check sums values of any size
     def check_whole(values: Any) -> Any:
-        if reset:
-            return check_array(values, estimator=estimator, input_name="X", **options)
-        return validate_data(estimator, values, reset=False, **options)
+        refuse_dates(values)
+        try:
+            if reset:
+                return check_array(values, estimator=estimator, input_name="X", **options)
+            return validate_data(estimator, values, reset=False, **options)
+        except (TypeError, ValueError) as error:
+            refuse_words(values, error)
+            raise
 
     def check_outline(outline: Any) -> None:
         if not reset:
@@ -75,6 +83,7 @@ def check_rows(
         rows = rows.in_random_order(type(estimator).__name__)
     if image_shape is not None:
         _check_images(rows.row_shape, image_shape(rows.row_shape))
+        _check_one_image(rows.shape, image_shape(rows.row_shape))
     checks = Checks(check_whole, check_outline, check_part)
     rows = rows.checked(checks, images=image_shape is not None)
     if len(rows) < min_rows or rows.shape[1] == 0:
@@ -82,6 +91,51 @@ def check_rows(
             f"X has shape {rows.shape}, but at least {min_rows} rows and a column are needed."
         )
     return check_weights(sample_weight, rows)
+
+
+def _columns_of(X: Any) -> Iterator[tuple[Any, AnyArray]]:
+    """Yield the names and the values of the columns, as NumPy sees them."""
+    if hasattr(X, "columns"):
+        yield from ((name, np.asarray(X[name])) for name in X.columns)
+    elif np.ndim(X) == 2 and not issparse(X):
+        yield from enumerate(np.asarray(X).T)
+
+
+def refuse_dates(X: Any) -> None:
+    """Refuse dates and times, which NumPy would turn into nanoseconds or days."""
+    kinds = X.dtypes if hasattr(X, "columns") else [getattr(X, "dtype", None)]
+    if not any(
+        str(kind).lower().startswith(("date", "timedelta", "duration")) for kind in kinds
+    ):
+        return
+    for name, values in _columns_of(X):
+        if values.dtype.kind in "mM":
+            raise ValueError(
+                f"column {name!r} of X holds dates or times, such as {values[0]}, which cannot "
+                "be converted to numbers without a unit: pass numbers, such as the days since "
+                "the first date, or use skrub's DatetimeEncoder or TableVectorizer."
+            )
+
+
+def refuse_words(X: Any, error: Exception) -> None:
+    """Name the first column with a string that is no number, if there is one."""
+    for name, values in _columns_of(X):
+        for value in values if values.dtype.kind in "OUST" else ():
+            if isinstance(value, str) and not _is_number(value):
+                raise ValueError(
+                    f"column {name!r} of X holds {str(value)!r}, which cannot be converted to "
+                    "a number: encode the column, with scikit-learn's OneHotEncoder or skrub's "
+                    "TableVectorizer, or leave it out. If it marks missing values, replace it "
+                    "by NaN."
+                ) from error
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_part(name: str, rows: AnyArray) -> int:
@@ -95,6 +149,15 @@ def _check_images(row_shape: tuple[int, ...], image_shape: tuple[int, ...] | Non
         raise ValueError(
             f"X holds images of shape {row_shape}, but image_shape is {image_shape!r}: "
             f"set image_shape={row_shape!r}, or give other images."
+        )
+
+
+def _check_one_image(shape: tuple[int, ...], image_shape: tuple[int, ...] | None) -> None:
+    """Say how one image becomes a row."""
+    if image_shape is not None and shape == image_shape and shape[1:] != (prod(shape),):
+        raise ValueError(
+            f"X has the shape {shape} of a single image: pass X.reshape(1, -1), whose row is "
+            "the image."
         )
 
 
@@ -154,6 +217,8 @@ def check_count(name: str, value: Any, minimum: int = 1) -> None:
         raise ValueError(
             f"{name} must be an integer of at least {minimum}, but it is {value!r}."
         )
+    if int(value) > MAX_COUNT:
+        raise ValueError(f"{name} must be at most {MAX_COUNT:.0e}, but it is {value!r}.")
 
 
 def split_rows(

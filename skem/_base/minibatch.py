@@ -6,7 +6,13 @@ from typing import Any, Protocol
 import numpy as np
 from sklearn.utils import check_random_state
 
-from skem._base.estimator import LatentEstimator, hooks, keep_features, warn_if_interrupted
+from skem._base.estimator import (
+    LatentEstimator,
+    hooks,
+    keep_features,
+    warn,
+    warn_if_interrupted,
+)
 from skem._base.input import largest_weight, split_rows
 from skem._loop import DivergenceError, Patience, Run, iterate
 from skem._rows.parts import LocalRows
@@ -82,6 +88,12 @@ class MinibatchEstimator(LatentEstimator):
         return new_seed(self.random_state) if kept is None else int(kept)
 
     def _train(self, rows: LocalRows, resume: bool) -> tuple[Any, bool, Run, Patience | None]:
+        if rows.n_positive == 1:
+            warn(
+                f"X has a single row, which is all that {type(self).__name__} can learn: give "
+                "more rows, or use partial_fit for a row at a time.",
+                UserWarning,
+            )
         rows, seed = relative(rows), self._first_seed(resume)
         max_passes = self._max_passes(rows.n_positive)
         chosen, validation, patience = np.flatnonzero(rows.weight), None, None
@@ -92,10 +104,6 @@ class MinibatchEstimator(LatentEstimator):
             chosen = chosen[np.asarray(rows.weight)[chosen] > 0]
             patience = Patience(self.n_iter_no_change, self.tol)
         training = self._start(rows, chosen, seed, resume, max_passes)
-        if patience is not None and self._keeps_start(training, resume):
-            # so that the fit does not end up worse
-            score = self._validation_score(training, rows, validation)
-            patience.begin(score, training.snapshot())
 
         def step(training: Training) -> tuple[Training, float]:
             return training, self._pass(training, rows, chosen, training.n_passes)
@@ -125,12 +133,17 @@ class MinibatchEstimator(LatentEstimator):
             keep=keep,
         )
         try:
+            if patience is not None and self._keeps_start(training, resume):
+                # so that the fit does not end up worse
+                score = self._validation_score(training, rows, validation)
+                patience.begin(score, training.snapshot())
             run = iterate(step, training, max_iter=max_passes, **calls)
+        except KeyboardInterrupt:  # before the first pass
+            run = Run(training, interrupted=True)
         except DivergenceError as error:
             raise self._diverged(error) from error
         if run.interrupted and not training.is_finite():
             raise self._diverged(FloatingPointError("weights became infinite"))
-        warn_if_interrupted(self, run)
         if best is None and patience is not None:
             best = patience.kept
         if best is not None:
@@ -138,8 +151,9 @@ class MinibatchEstimator(LatentEstimator):
         return training, resume, run, patience
 
     def _keep(self, trained: tuple[Any, bool, Run, Patience | None]) -> None:
-        training, resume, _, patience = trained
+        training, resume, run, patience = trained
         self._set_attributes(training, resume, _scores(patience))
+        warn_if_interrupted(self, run)
 
     def _set_attributes(self, training: Training, resume: bool, scores: list[float]) -> None:
         for name, value in self._attributes(training, resume, scores).items():

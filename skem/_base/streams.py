@@ -114,12 +114,21 @@ def _sums(function: OfPart, top: float, rows: AnyArray, weight: Weights) -> Arra
 
 
 def blockwise(method: Method) -> Method:
-    """Make ``partial_fit`` take the blocks of a dask collection, one after the other."""
+    """Make ``partial_fit`` take the blocks of a dask collection, one after the other.
+
+    If a block fails, the estimator returns to what it was before the first one.
+    """
 
     @wraps(method)
     def of_any(self: Any, X: Any, y: object = None, sample_weight: Any = None) -> Any:
-        for block, weight in open_rows(X).one_by_one(sample_weight, check_weights):
-            method(self, block, y, weight)
+        before = dict(vars(self))
+        try:
+            for block, weight in open_rows(X).one_by_one(sample_weight, check_weights):
+                method(self, block, y, weight)
+        except Exception:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
         return self
 
     return cast(Method, of_any)

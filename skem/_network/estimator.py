@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
@@ -72,6 +72,14 @@ class NetworkEstimator(MinibatchEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return self._is_fitted()
 
+    def _check_parameters(self) -> None:
+        if isinstance(self.learning_rate, Real):
+            raise ValueError(
+                f"learning_rate={self.learning_rate!r} must be 'one_cycle' or 'constant': the "
+                f"step size is learning_rate_init={self.learning_rate!r}."
+            )
+        super()._check_parameters()
+
     def _start(
         self, rows: LocalRows, chosen: Indices, seed: int, resume: bool, n_passes: int | None
     ) -> Any:
@@ -92,8 +100,14 @@ class NetworkEstimator(MinibatchEstimator):
             "hidden_layer_sizes": tuple(int(size) for size in self.hidden_layer_sizes),
             "activation": self.activation,
             "architecture": self.architecture,
-            "image_shape": None if self.image_shape is None else tuple(self.image_shape),
+            "image_shape": self._shape_of_images(),
         }
+
+    def _shape_of_images(self) -> tuple[int, ...] | None:
+        """Return ``image_shape`` with integers that cannot overflow."""
+        if self.image_shape is None:
+            return None
+        return tuple(int(s) if isinstance(s, Integral) else s for s in self.image_shape)
 
     def _check_same_design(self, design: Design, resume: bool, *free: str) -> None:
         """Raise an error if the last fit has other networks; ``free`` fields may differ."""
@@ -155,7 +169,7 @@ class NetworkEstimator(MinibatchEstimator):
     # -- input ----------------------------------------------------------------------------
 
     def _check_rows(self, X: Any, sample_weight: Any = None, *, reset: bool) -> LocalRows:
-        shape = None if self.image_shape is None else tuple(self.image_shape)
+        shape = self._shape_of_images()
         given = tuple(getattr(X, "shape", ()))
         if len(given) == 4 and shape == (*given[2:], given[1]) != given[1:]:
             raise ValueError(
@@ -182,7 +196,7 @@ class NetworkEstimator(MinibatchEstimator):
 
     def _check_shapes(self, n_features: int) -> None:
         """Raise an error for impossible sizes of layers or images."""
-        sizes, shape = self.hidden_layer_sizes, self.image_shape
+        sizes, shape = self.hidden_layer_sizes, self._shape_of_images()
         if not all(_is_size(size) for size in sizes):
             raise ValueError(
                 f"hidden_layer_sizes must hold positive integers, but it is {sizes!r}."

@@ -75,7 +75,11 @@ class Dense(nn.Linear):
 
 def new(kind: type[nn.Module], *args: Any, **keywords: Any) -> nn.Module:
     """Return a layer with uninitialized values, so that no random numbers are drawn."""
-    return nn.utils.skip_init(kind, *args, **keywords, dtype=torch.float32)
+    # nn.utils.skip_init does the same, but loads hundreds of modules
+    layer = kind(*args, **keywords, dtype=torch.float32, device="meta")
+    for name, values in list(layer.named_parameters(recurse=False)):
+        setattr(layer, name, nn.Parameter(torch.empty(values.shape, dtype=torch.float32)))
+    return layer
 
 
 def fill_uniform(module: nn.Sequential, random: torch.Generator) -> nn.Sequential:

@@ -34,6 +34,18 @@ def is_array(X: Any) -> bool:
     return hasattr(type(X), "rechunk")
 
 
+def _check_columns(dtypes: Any) -> None:
+    """Refuse columns of a data frame that hold no numbers, before anything is computed."""
+    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+    for name, dtype in dtypes.items():
+        if not (is_numeric_dtype(dtype) or is_bool_dtype(dtype)):
+            raise ValueError(
+                f"column {name!r} of X has the type {dtype}, which cannot be converted to "
+                "numbers: encode it or leave it out."
+            )
+
+
 class Blocks(Rows):
     """Rows of a dask array or data frame, images flattened, in one task for each block.
 
@@ -135,6 +147,8 @@ class Blocks(Rows):
 
     def checked(self, checks: Checks, *, images: bool) -> "Blocks":
         check_dimensions(self.origin.shape, images=images)
+        if not is_array(self.origin) and self.origin.ndim > 1:
+            _check_columns(self.origin.dtypes)
         checks.outline(self.outline())
         check_numeric(self.dtype, type(self.array._meta))
         return Blocks(self.array, checks.part)
@@ -150,6 +164,9 @@ class Blocks(Rows):
         import dask.array as da
 
         chunks = (tuple(self.lengths),)
+        dtype = weight.dtype if hasattr(weight, "dtype") else np.asarray(weight).dtype
+        if getattr(dtype, "kind", "f") == "c":
+            raise ValueError("sample_weight must hold real numbers, but it is complex.")
         if is_dask(weight):
             weight = Blocks(weight).array.astype(float)
             if weight.ndim == 1 and np.isnan(weight.shape[0]):

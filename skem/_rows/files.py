@@ -11,6 +11,7 @@ import numpy as np
 
 from skem._rows.parts import Checks, Function, InMemory, LocalRows, Ones, Weights
 from skem._typing import AnyArray, Indices
+from skem._warn import warn
 
 # Bytes of a part of a file, and the number of parts kept for rows in random order.
 PART_SIZE, N_PARTS = 2**25, 8
@@ -69,6 +70,7 @@ class Stored(LocalRows):
         check_dimensions(self.origin.shape, images=images)
         checks.outline(self.outline())
         check_numeric(self.dtype, np.ndarray)
+        warn_of_missing_chunks(self.origin)
         if self.dtype.kind == "f":
             self.collect(lambda rows, weight: checks.part(rows))
         return self
@@ -216,6 +218,32 @@ def check_numeric(dtype: np.dtype, kind: type) -> None:
         raise ValueError(
             f"X must hold numbers in blocks of NumPy, but it has {dtype} in {kind.__name__}: "
             "convert it."
+        )
+
+
+def stored_chunks(array: Any) -> tuple[int, int] | None:
+    """Return how many chunks of an array are stored, and how many it has; None if unknown."""
+    try:
+        if hasattr(array, "nchunks_initialized"):  # zarr
+            return int(array.nchunks_initialized), int(array.nchunks)
+        if array.chunks is not None:  # h5py
+            sizes = zip(array.shape, array.chunks, strict=True)
+            return array.id.get_num_chunks(), math.prod(-(-n // size) for n, size in sizes)
+        return int(array.id.get_storage_size() > 0), 1
+    except (AttributeError, NotImplementedError, RuntimeError):  # other arrays do not tell
+        return None
+
+
+def warn_of_missing_chunks(array: Any) -> None:
+    """Say that chunks are not stored: parts that were lost are read as if they were empty."""
+    found = None if isinstance(array, np.ndarray) else stored_chunks(array)
+    if found is not None and found[0] < found[1]:
+        fill = getattr(array, "fill_value", getattr(array, "fillvalue", 0))
+        warn(
+            f"the file of X stores {found[0]} of its {found[1]} chunks, and the others are "
+            f"read as {fill!r}. If they were never written, ignore this; otherwise restore "
+            "the file.",
+            UserWarning,
         )
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_consistent_length, column_or_1d
 
+from skem.display._checks import check_has
 from skem.display._images import GAP, ImageGrid, as_colors, as_images, gray_style
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class LatentGridDisplay(ImageGrid):
             The display, drawn.
         """
         estimator = _best_of(estimator)
-        check_is_fitted(estimator)
+        check_has(cls.__name__, estimator, "inverse_transform", "an estimator that decodes")
         n_components = len(estimator.get_feature_names_out())
         _check_components(cls.__name__, components, n_components)
         _check_count("n_codes", n_codes, 2)
@@ -234,7 +235,7 @@ class ReconstructionDisplay(ImageGrid):
             The display, drawn.
         """
         estimator = _best_of(estimator)
-        check_is_fitted(estimator)
+        check_has(cls.__name__, estimator, "reconstruct", "an estimator with reconstruct")
         shape = _shape_of(estimator, image_shape)
         redrawn = np.asarray(estimator.reconstruct(X))
         original = np.asarray(X, dtype=float).reshape(redrawn.shape)
@@ -318,7 +319,7 @@ class EmbeddingDisplay:
         EmbeddingDisplay
             The display, drawn.
         """
-        check_is_fitted(estimator)
+        check_has(cls.__name__, estimator, "transform", "an estimator with transform")
         codes = np.asarray(estimator.transform(X))
         _check_components(cls.__name__, components, codes.shape[1])
         first, second = components
@@ -483,7 +484,7 @@ def morph(
     (30, 2)
     """
     estimator = _best_of(estimator)
-    check_is_fitted(estimator)
+    check_has("morph", estimator, "inverse_transform", "an estimator that decodes")
     _check_count("n_steps", n_steps, 1)
     stops = np.asarray(estimator.transform(X))
     if len(stops) < 2:

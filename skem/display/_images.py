@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted
+
+from skem.display._checks import check_has, reshaped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -175,7 +176,7 @@ class FiltersDisplay(ImageGrid):
         FiltersDisplay
             The display, drawn.
         """
-        check_is_fitted(estimator)
+        check_has(cls.__name__, estimator, "components_", "a BernoulliRBMCD")
         strength = (estimator.components_**2).sum(1)
         chosen = np.sort(np.argsort(-strength, kind="stable")[:n_filters])
         display = cls(estimator.components_[chosen], image_shape=image_shape)
@@ -265,7 +266,7 @@ class ChainsDisplay(ImageGrid):
         """
         from sklearn.utils import check_random_state
 
-        check_is_fitted(estimator)
+        check_has(cls.__name__, estimator, "gibbs", "a BernoulliRBMCD")
         if list(n_steps) != sorted(n_steps) or not len(n_steps) or n_steps[0] < 0:
             raise ValueError(
                 f"n_steps must hold increasing numbers of at least 0, but it is {n_steps!r}."
@@ -362,8 +363,9 @@ class ImputationDisplay(ImageGrid):
         ImputationDisplay
             The display, drawn.
         """
-        check_is_fitted(estimator)
+        kinds = "an estimator with impute, or an imputer"
+        check_has(cls.__name__, estimator, "transform", kinds)
         true = np.asarray(X, dtype=float)
-        seen = np.where(missing, np.nan, true)
+        seen = np.where(reshaped("missing", missing, true.shape), np.nan, true)
         fill = estimator.impute if hasattr(estimator, "impute") else estimator.transform
         return cls(seen, fill(seen), true, image_shape=image_shape).plot(ax=ax, **kwargs)

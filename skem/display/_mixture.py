@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted
+
+from skem.display._checks import check_has
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,7 +108,7 @@ class MixtureDisplay:
         MixtureDisplay
             The display, drawn.
         """
-        check_is_fitted(estimator)
+        check_has(cls.__name__, estimator, "means_", "a mixture such as BayesianGMM_MAP")
         K, D = estimator.means_.shape
         pair = list(features)
         if len(pair) != 2 or not all(0 <= j < D for j in pair):
@@ -228,7 +229,7 @@ class SegmentationDisplay:
         SegmentationDisplay
             The display, drawn.
         """
-        check_is_fitted(estimator)
+        check_has(cls.__name__, estimator, "predict", "a mixture such as BayesianGMM_MAP")
         image = np.asarray(image)
         if image.ndim not in (2, 3):
             raise ValueError(
@@ -236,6 +237,13 @@ class SegmentationDisplay:
                 f"its shape is {image.shape}."
             )
         height, width = image.shape[:2]
+        n_channels = image[0, 0].size
+        n_features = getattr(estimator, "n_features_in_", n_channels)
+        if n_features != n_channels:
+            raise ValueError(
+                f"the pixels of image have {n_channels} channels, but the mixture was fitted "
+                f"to rows of {n_features} features: fit it to image.reshape(-1, {n_channels})."
+            )
         segments = estimator.predict(image.reshape(height * width, -1))
         return cls(image, segments.reshape(height, width)).plot(**kwargs)
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted
+
+from skem.display._checks import check_has, reshaped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,10 +90,10 @@ class TemplateDisplay:
         TemplateDisplay
             The display, drawn.
         """
-        check_is_fitted(estimator)
+        check_has(cls.__name__, estimator, "template_", "a ShiftedTemplateEM")
         posterior, absent = None, 0.0
         if image is not None:
-            image = np.asarray(image).reshape(estimator.image_shape_)
+            image = reshaped("image", image, estimator.image_shape_)
             code = estimator.predict_proba(image.reshape(1, -1))[0]
             n_shifts = int(np.prod(estimator.shift_shape_))
             posterior = code[:n_shifts].reshape(estimator.shift_shape_)

@@ -31,6 +31,7 @@ from skem._network.training import choose_device
 from skem._rows.moments import Moments
 from skem._rows.parts import LocalRows
 from skem._typing import Array, Indices
+from skem._warn import is_scored_by_search
 from skem.gan._model import Design, Networks
 from skem.gan._training import (
     Training,
@@ -192,6 +193,7 @@ class GANEstimator(NetworkEstimator):
     """
 
     _allow_nan = False
+    _score_compares = False
 
     _auto_passes = AUTO_PASSES
     _parameter_constraints: dict[str, Any] = {
@@ -477,7 +479,18 @@ class GANEstimator(NetworkEstimator):
         -------
         float
             The (weighted) mean of ``score_samples(X)``, in nats per sample.
+
+        Warns
+        -----
+        UserWarning
+            If a search or a cross-validation of scikit-learn calls it.
         """
+        if is_scored_by_search():
+            warn(
+                "the score of GANEstimator does not compare generators: give the search a "
+                "scoring, for example a function that returns coverage_.",
+                UserWarning,
+            )
         return super().score(X, y, sample_weight)
 
     @rowwise

@@ -28,7 +28,7 @@ from sklearn.utils.metadata_routing import (
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import has_fit_parameter
 
-from skem._base.estimator import DocLinkMixin, check_is_fitted, keep_features
+from skem._base.estimator import DocLinkMixin, check_is_fitted, check_names, keep_features
 from skem._base.input import check_rows, check_weights
 from skem._base.streams import check_outline, rowwise
 from skem._rows import open_rows
@@ -211,6 +211,7 @@ class LatentImputer(
         """
         if self.estimator is not None:
             check_model(self.estimator)
+        check_names(X)
         as_codes = self.estimator is not None and takes_codes(self.estimator)
         table = table_of(X, self.categorical_features, self.missing_values, as_codes)
         rows, missing = self._encoded(X, table, reset=True)

@@ -50,7 +50,7 @@ from skem.mixture._prior import (
     given_prior,
     scale_of,
 )
-from skem.mixture._starts import Search, sample_of
+from skem.mixture._starts import Search, SearchInterruptedError, sample_of
 
 # The tolerance shrinks with the share of rows in which a feature is observed, down to this.
 MIN_SHARE = 0.01
@@ -427,7 +427,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         with one_blas_thread():
             if self.connectivity is None:
                 rows = merge_equal_pixels(rows).positive()
-            layout = Layout(self.covariance_type, self.n_components, rows.shape[1])
+            layout = Layout(self.covariance_type, int(self.n_components), rows.shape[1])
             sample = sample_of(rows, layout, rng)
             seen = moments(sample.rows)
             mixture = self._new_model(layout, rows, seen)
@@ -438,7 +438,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
                 Passes(mixture, rows, self.n_jobs),
                 sample,
                 self.init_params,
-                self.max_iter,
+                int(self.max_iter),
                 self.tol * share,
             )
             given = self._given(mixture, resume)
@@ -450,12 +450,17 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             try:
                 outcome = first_to_hold(
                     search,
-                    search.starts(given, rng, self.n_init, self.n_jobs),
-                    lambda params: self._run_em(model, passes, params, self.max_iter, **rule),
+                    search.starts(given, rng, int(self.n_init), self.n_jobs),
+                    lambda params: self._run_em(
+                        model, passes, params, int(self.max_iter), **rule
+                    ),
                     is_final=given.means is not None,
                 )
-            except KeyboardInterrupt:
-                *_, params = search.found(Given(), 0)
+            except KeyboardInterrupt as error:
+                if isinstance(error, SearchInterruptedError):
+                    params = error.best
+                else:
+                    *_, params = search.found(Given(), 0)
                 run = em(model, passes.total, params, max_iter=0)
                 return model, replace(run, interrupted=True)
         run = outcome.checked(is_given=not given.is_empty)
@@ -472,6 +477,12 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             raise ValueError(
                 f"n_components={self.n_components} needs at least {self.n_components} rows "
                 f"with positive weight, but X has n_samples = {rows.n_positive}."
+            )
+        if rows.n_positive < 2 * self.n_components and self.n_components > 1:
+            warn(
+                f"n_components={self.n_components} is more than half of the {rows.n_positive} "
+                "rows, so that components describe single rows: use fewer components.",
+                UserWarning,
             )
         if self.connectivity is not None and rows.is_weighted:
             raise ValueError(

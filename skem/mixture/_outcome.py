@@ -92,5 +92,9 @@ def first_to_hold(
                 break
     except CollapseError:
         pass  # this start itself is degenerate, and so are all others
+    except KeyboardInterrupt:
+        if not outcomes:
+            raise
+        outcomes = [replace(o, run=replace(o.run, interrupted=True)) for o in outcomes if o.run]
     nothing = Outcome(None, np.arange(0), n_replaced, before)
     return min(outcomes, key=Outcome.rank, default=nothing)

@@ -88,6 +88,14 @@ class Trial:
         return self.n_collapsed, -round(self.objective, DECIMALS)
 
 
+class SearchInterruptedError(KeyboardInterrupt):
+    """Ctrl-C came during the trials of starts; ``best`` is the best end so far."""
+
+    def __init__(self, best: Params) -> None:
+        super().__init__()
+        self.best = best
+
+
 @dataclass(frozen=True)
 class Sample:
     """Rows on which starts are compared."""
@@ -166,8 +174,16 @@ class Search:
 
     def _compared(self, given: Given, seeds: list[Any], n_jobs: int | None) -> Iterator[Params]:
         """Yield the starts of the trials on the sample, best first."""
-        parallel = Parallel(n_jobs=n_jobs, prefer="threads")
-        trials = parallel(delayed(self.tried)(given, seed) for seed in seeds)
+        parallel = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")
+        trials: list[Trial | None] = []
+        try:
+            for found in parallel(delayed(self.tried)(given, seed) for seed in seeds):
+                trials.append(found)
+        except KeyboardInterrupt as error:
+            best = min((t for t in trials if t), key=Trial.rank, default=None)
+            if best is None:
+                raise
+            raise SearchInterruptedError(best.end) from error
         ranked = sorted((t for t in trials if t), key=Trial.rank)
         logger.debug("starts: %s nats per row", [trial.objective for trial in ranked])
         if self.sample.is_whole:

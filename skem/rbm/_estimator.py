@@ -508,9 +508,8 @@ class BernoulliRBMCD(ReconstructMixin, Machine):
         their states takes at most about 0.02 seconds for a row. Otherwise it is the average
         probability of the missing units over Gibbs chains that keep observed values fixed. The
         chains start from independent units with the means of mean field, are annealed to the
-        machine in the first half of the steps, and are averaged over the second half. For
-        files and dask collections, the random numbers start again from the seed in each part or
-        block.
+        machine in the first half of the steps, and are averaged over the second half. Their
+        random numbers depend on the seed and on the values of the row, not on other rows.
 
         Parameters
         ----------
@@ -531,7 +530,7 @@ class BernoulliRBMCD(ReconstructMixin, Machine):
         check_is_fitted(self, WEIGHTS)
         check_count("n_chains", n_chains)
         check_count("n_steps", n_steps)
-        rng = _generator(random_state)
+        seed = new_seed(random_state)
         rows = self._check_rows(X, reset=False, clip=False).given
         dtype = working_dtype(rows)
         params = self._params().astype(dtype)
@@ -542,7 +541,7 @@ class BernoulliRBMCD(ReconstructMixin, Machine):
             index = incomplete[part]
             given = out[index]
             filled = impute(
-                params, np.clip(given, 0, 1), mean, rng, n_chains=n_chains, n_steps=n_steps
+                params, np.clip(given, 0, 1), mean, seed, n_chains=n_chains, n_steps=n_steps
             )
             out[index] = np.where(np.isnan(given), filled, given)
         return out

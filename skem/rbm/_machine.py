@@ -70,7 +70,7 @@ class Machine(MinibatchEstimator):
         n_chains = self._batch_size(len(chosen))
         if resume:
             state, dtype = self._resumed_state(n_chains), working_dtype(self.components_)
-            planned = plan(state.visible_mean, self.n_components)
+            planned = plan(state.visible_mean, int(self.n_components))
         else:
             # partial_fit keeps the full number of chains: later batches may have more rows
             if passes is not None:
@@ -80,11 +80,11 @@ class Machine(MinibatchEstimator):
             n_updates = (passes or 0) * -(-len(chosen) // size)
             planned = plan(
                 mean,
-                self.n_components,
+                int(self.n_components),
                 None if passes is None else rows,
                 n_updates if self.n_iter == "auto" else None,
             )
-            state = initial_state(mean, self.n_components, n_chains, seed, planned.scale)
+            state = initial_state(mean, int(self.n_components), n_chains, seed, planned.scale)
             dtype = rows.working_dtype
         decay = planned.decay if self.weight_decay == "auto" else float(self.weight_decay)
         step = planned.step if self.centered else planned.step * UNCENTERED_STEP
@@ -104,8 +104,10 @@ class Machine(MinibatchEstimator):
         self, state: State, rows: LocalRows, seed: int, passes: int, decay: float
     ) -> Callable[[int], Workspace]:
         """Return a function from batch size to workspace; large fits use compiled ones."""
-        options = Options(self.algorithm == "pcd", self.n_gibbs_steps, self.centered, decay)
-        n_products = 2 * self.n_gibbs_steps + 3
+        options = Options(
+            self.algorithm == "pcd", int(self.n_gibbs_steps), self.centered, decay
+        )
+        n_products = 2 * options.n_gibbs_steps + 3
         work = passes * rows.shape[0] * state.params.weights.size * n_products
         if work < MIN_FAST or not has_numba():
             return cache(lambda n_rows: Workspace(state, n_rows, options, seed))

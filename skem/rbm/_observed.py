@@ -15,13 +15,13 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import expit, logit, logsumexp
 
+from skem._base.draws import row_shifts
 from skem._typing import AnyArray, Array, Indices
 from skem.rbm._model import (
     MAX_EXACT,
     Params,
     ais_log_partition,
     binary_states,
-    draw,
     exact_log_partition,
     free_energy,
     hidden_probabilities,
@@ -112,7 +112,7 @@ def impute(
     params: Params,
     v: Array,
     mean: Array,
-    rng: np.random.Generator,
+    seed: int,
     *,
     n_chains: int,
     n_steps: int,
@@ -120,7 +120,7 @@ def impute(
     """Return the rows with missing values replaced by their expectation.
 
     Rows with the same missing units are enumerated together if that is cheap. The others are
-    filled by annealed chains.
+    filled by annealed chains, whose random numbers depend on the row and on the seed.
     """
     out, missing = v.copy(), np.isnan(v)
     n_missing, n_hidden = missing.sum(1), len(params.hidden)
@@ -130,7 +130,7 @@ def impute(
         out[np.ix_(index, holes)] = _expected(params, v[index], holes)
     rest = np.flatnonzero((n_missing > 0) & ~small)
     if len(rest):
-        out[rest] = _annealed(params, v[rest], mean, rng, n_chains, n_steps)
+        out[rest] = _annealed(params, v[rest], mean, seed, n_chains, n_steps)
     return out
 
 
@@ -191,7 +191,7 @@ def _annealed(
     params: Params,
     known: Array,
     mean: Array,
-    rng: np.random.Generator,
+    seed: int,
     n_chains: int,
     n_steps: int,
 ) -> Array:
@@ -199,21 +199,31 @@ def _annealed(
 
     Each chain starts at independent missing units and is annealed to the machine during the
     first half of the steps. The probabilities of the visible units are averaged over the rest.
+    All rows share uniform numbers, to which each row adds its own shifts modulo 1: the chains
+    of a row do not depend on the other rows, and errors still average out over rows.
     """
-    missing = np.isnan(known)
+    missing, n_visible = np.isnan(known), known.shape[1]
+    shifts = row_shifts(known, n_visible + len(params.hidden), seed).astype(np.float32)
+    rng = np.random.Generator(np.random.SFC64(seed))
+
+    def drawn(probabilities: Array, shifts: Array) -> Array:
+        uniform = rng.random(shifts.shape[1], dtype=np.float32) + shifts
+        uniform -= np.floor(uniform)  # modulo 1, in a quarter of the time
+        return (uniform < probabilities).astype(probabilities.dtype)
+
     start = _starting_mean(mean_field(params, known, mean, N_MEAN_FIELD))
     start = np.where(missing, start, 0.5)
     base: Array = logit(start)
     slope, n_warm = params.visible - base, n_steps // 2
     total = np.zeros_like(known)
     for _ in range(n_chains):
-        v = np.where(missing, draw(start, rng), known)
+        v = np.where(missing, drawn(start, shifts[:, :n_visible]), known)
         for step in range(n_steps):
             t = min(1, (step + 1) / (n_warm + 1))
-            h = draw(sigmoid(t * (v @ params.weights + params.hidden)), rng)
+            h = drawn(sigmoid(t * (v @ params.weights + params.hidden)), shifts[:, n_visible:])
             p = sigmoid(base + t * (slope + h @ params.weights.T))
             if step >= n_warm:
                 total += p
-            v = np.where(missing, draw(p, rng), known)
+            v = np.where(missing, drawn(p, shifts[:, :n_visible]), known)
     total /= n_chains * (n_steps - n_warm)
     return np.where(missing, total, known)

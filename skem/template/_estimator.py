@@ -372,6 +372,16 @@ class ShiftedTemplateEM(EMEstimator):
             )
             return self._training(model, resume).run(model, rows, span, rng, self._run_em)
 
+    def _keep(self, trained: Trained) -> None:
+        super()._keep(trained)
+        model = self._fitted_model()
+        if self.noise_std_**2 <= model.min_noise_var * (1 + 1e-9):
+            warn(
+                f"noise_std_ is at its lower limit, {self.noise_std_:.3g}, which follows from "
+                "the spread of all pixels: the images are without noise or too few, or a few "
+                "of their pixels are much larger than the others. Clip these."
+            )
+
     def _training(self, model: ShiftedTemplate, resume: bool) -> Training:
         """Return how the fit goes, with the given starting values and those of the last fit."""
         given = {
@@ -382,11 +392,11 @@ class ShiftedTemplateEM(EMEstimator):
         }
         return Training(
             init=self.init,
-            n_init=self.n_init,
-            init_size=self.init_size,
+            n_init=int(self.n_init),
+            init_size=int(self.init_size),
             shrinkage=self.shrinkage,
             schedule=self.subset_schedule or (),
-            max_iter=self.max_iter,
+            max_iter=int(self.max_iter),
             tol=self.tol,
             n_jobs=self.n_jobs,
             given={name: value for name, value in given.items() if value is not None},

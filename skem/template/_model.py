@@ -33,6 +33,8 @@ from skem.template._windows import Windows
 SEEN = 1e-8
 # Number of images transformed at a time: bounds the memory of the preparation.
 BLOCK = 16
+# Images with larger pixels are aligned after a multiplication by SMALLER.
+MAX_ALIGNED, SMALLER = 1e290, 2.0**-100
 
 
 @dataclass(frozen=True)
@@ -424,11 +426,24 @@ class ShiftedTemplate:
 
     def align(self, params: Params, rows: Rows) -> Array:
         """Return the posterior mean of each image's window, given a present template."""
-        n_shifts = self.windows.n_shifts
-        if not params.shift_prior[:n_shifts].any():  # then all shifts count the same
-            params = replace(params, shift_prior=np.full(n_shifts + 1, 1 / (n_shifts + 1)))
-        log_joint = self.log_joint(params, rows)[:, :n_shifts]
-        return self.aligned(params, rows, softmax(log_joint, axis=1))
+        present = params.shift_prior[: self.windows.n_shifts]
+        total = present.sum()
+        prior = present / total if total > 0 else np.full(len(present), 1 / len(present))
+        of_shifts = replace(self, absent=False)
+        log_joint = of_shifts.log_joint(replace(params, shift_prior=prior), rows)
+        posterior = softmax(log_joint, axis=1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            out = self.aligned(params, rows, posterior)
+        size = np.nanmax(np.abs(rows.pixels), axis=1, initial=0).astype(float)
+        far = np.flatnonzero(size > MAX_ALIGNED)
+        if len(far):  # the sums would be infinite: make all smaller, the result larger
+            small = replace(self, center=SMALLER * self.center)
+            near = small.rows(SMALLER * rows.pixels[far].astype(float), float)
+            own = replace(params, template=SMALLER * params.template)
+            largest = SMALLER * np.finfo(float).max
+            found = small.aligned(own, near, posterior[far]).clip(-largest, largest)
+            out[far] = found / SMALLER
+        return out
 
     def aligned(self, params: Params, rows: Rows, posterior: Array) -> Array:
         """Return the posterior mean of the window, (k, h*w*C), in the user's units.

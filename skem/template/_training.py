@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from skem._base.passes import Passes
-from skem._loop import Run, em
+from skem._loop import DivergenceError, Run, em
 from skem._rows.parts import Rows
 from skem._rows.sampling import representative_rows
 from skem.template._given import given_params
@@ -82,7 +82,7 @@ class Training:
                 )
                 for better in moves:  # kept one by one, so that Ctrl-C returns the last
                     run = better
-        except FloatingPointError as error:
+        except DivergenceError as error:
             raise ValueError(
                 f"{error}: the given starting values are too far from X, or the values of X "
                 "are too large. Change the starting values, or rescale X."

@@ -492,11 +492,14 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
 
     def _train(self, rows: LocalRows, resume: bool) -> Any:
         trained = super()._train(rows, resume)
-        training = trained[0]
+        training, _, run, _ = trained
         has_risen = training.has_risen() and not self._are_few(rows.n_positive)
         if training.design.based and not resume and not has_risen:
             rows = relative(rows)
-            begin_with_factors(training, rows, np.flatnonzero(rows.weight), np.arange(0))
+            try:
+                begin_with_factors(training, rows, np.flatnonzero(rows.weight), np.arange(0))
+            except KeyboardInterrupt:
+                run.interrupted = True
         return trained
 
     def _line(self, training: Training, patience: Patience | None) -> str:

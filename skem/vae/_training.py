@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 from sklearn.utils import gen_batches
 from torch import Tensor
 
+from skem._base.draws import row_shifts
 from skem._network.scaling import Scaling
 from skem._network.training import (
     Adam,
@@ -23,7 +24,7 @@ from skem._network.training import (
 from skem._rows.parts import LocalRows
 from skem._typing import AnyArray, Array, Indices
 from skem.vae._columns import log_odds
-from skem.vae._draws import row_shifts, sobol_points
+from skem.vae._draws import sobol_points
 from skem.vae._factors import Factors, best_factors, fit_factors, linear_encoder
 from skem.vae._model import (
     FEATURE_LIMIT,

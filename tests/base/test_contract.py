@@ -66,7 +66,9 @@ TABLE = {
     ),
 }
 MINIBATCHES = {"rbm", "vae", "gan"}
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::sklearn.exceptions.ConvergenceWarning", "ignore:the score of GANEstimator"
+)
 
 
 @pytest.fixture(name="X", scope="module")

@@ -245,3 +245,75 @@ def test_progress_bar(data, capsys):
 
 def test_html_repr_of_a_fitted_estimator(fitted):
     assert "template_" in fitted._repr_html_()
+
+
+# -- what cannot be a number ----------------------------------------------------------------
+
+
+def frame_with(column):
+    return pd.DataFrame({"a": np.arange(30.0), "b": column, "c": np.arange(30.0) ** 2})
+
+
+WORDS = ["red", "blue"] * 15
+HOLES = [1.5, "n/a", *range(28)]
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        (WORDS, "column 'b' of X holds 'red'.*OneHotEncoder or skrub's TableVectorizer"),
+        (pd.Categorical(WORDS), "column 'b' of X holds 'red'"),
+        (HOLES, "column 'b' of X holds 'n/a'.*replace it by NaN"),
+        (
+            pd.date_range("2020-01-01", periods=30),
+            "'b' of X holds dates.*2020-01-01.*days since",
+        ),
+        (pd.to_timedelta(np.arange(30), unit="D"), "column 'b' of X holds dates or times"),
+    ],
+)
+@pytest.mark.parametrize("model", [BayesianGMM_MAP(1), BernoulliRBMCD(2, n_iter=1)], ids=str)
+def test_columns_that_hold_no_numbers_are_named(model, column, message):
+    frame = frame_with(column)
+    for X in (frame, *([pl.from_pandas(frame)] if column is not HOLES else [])):
+        with pytest.raises(ValueError, match=message):
+            clone(model).fit(X)
+    fitted = clone(model).fit(frame_with(900 * np.linspace(0, 1, 30) ** 3) / 900)
+    with pytest.raises(ValueError, match=message):
+        fitted.transform(frame)
+
+
+def test_arrays_that_hold_no_numbers():
+    model = BayesianGMM_MAP(1)
+    with pytest.raises(ValueError, match="column 1 of X holds 'red'"):
+        model.fit(frame_with(WORDS).to_numpy())
+    with pytest.raises(ValueError, match="column 0 of X holds dates"):
+        model.fit(np.array([["2020-01-01"]] * 5, dtype="M8[D]"))
+    with pytest.raises(ValueError, match="column 0 of X holds dates"):
+        model.fit(pd.DataFrame({"day": pd.date_range("2020-01-01", periods=30)}).to_numpy())
+    model.fit([["1.5", "2"], ["3", "5"], ["4", "1"]])  # NumPy converts these
+
+
+def test_frames_of_dask_that_hold_no_numbers():
+    dd = pytest.importorskip("dask.dataframe")
+    X = dd.from_pandas(frame_with(WORDS), npartitions=2)
+    with pytest.raises(ValueError, match="column 'b' of X has the type"):
+        BayesianGMM_MAP(1).fit(X)
+
+
+def test_one_image_is_no_table():
+    model = ShiftedTemplateEM(2, image_shape=(4, 3), random_state=0)
+    model.fit(np.random.default_rng(0).random((20, 12)))
+    for verb in (model.predict, model.fit):
+        with pytest.raises(
+            ValueError, match=r"\(4, 3\) of a single image: pass X.reshape\(1, -1\)"
+        ):
+            verb(np.ones((4, 3)))
+
+
+def test_names_of_other_packages_are_explained():
+    X = np.random.default_rng(0).random((30, 4))
+    with pytest.raises(ValueError, match=r"the step size is learning_rate_init=0\.001"):
+        VAEEstimator(2, learning_rate=0.001).fit(X)
+    for model in (VAEEstimator(2, device="gpu"), GANEstimator(2, device="GPU")):
+        with pytest.raises(ValueError, match="Is 'cuda' meant"):
+            model.fit(X)

@@ -4,6 +4,7 @@ import copy
 import math
 import pickle
 import tracemalloc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,9 @@ from sklearn.preprocessing import MinMaxScaler
 import skem.gan._estimator
 from skem import GANEstimator
 from skem._network.layers import forward
-from skem._network.training import flatten
+from skem._network.scaling import scaling_of
+from skem._network.training import epoch_batches, flatten
+from skem._rows.moments import moments
 from skem._rows.parts import InMemory
 from skem.gan import _model as gan
 from skem.gan._training import coverage, rows_to_compare
@@ -219,6 +222,52 @@ def test_collapse_is_told(digits):
     assert model.coverage_ < 0.1
 
 
+def test_coverage_by_the_definition():
+    """A row counts if a draw is no farther than its fifth nearest other row."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(150, 2))
+    model = GANEstimator(2, hidden_layer_sizes=(8,), max_iter=3, random_state=0)
+    training = model._start(InMemory(X), np.arange(150), 0, False, 1)
+    found = []
+    for spread in (0.1, 0.5, 2.0):
+        own, drawn = training.compared.numpy(), []
+
+        def generated(networks, z, spread=spread, drawn=drawn):
+            drawn.append(spread * z)
+            return drawn[-1]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("skem.gan._training.generated", generated)
+            found.append(coverage(training))
+        fake, hits = drawn[0].numpy(), 0
+        for i, row in enumerate(own):
+            others = np.delete(own, i, axis=0)
+            reach = np.sort(np.linalg.norm(others - row, axis=1))[4]
+            hits += np.linalg.norm(fake - row, axis=1).min() <= reach
+        assert found[-1] == pytest.approx(hits / 150)
+    assert len(set(found)) == 3
+
+
+@early
+def test_weights_enter_the_loss():
+    rng = np.random.default_rng(0)
+    X, weight = rng.random((60, 3)), np.repeat([1.0, 1e-3], 30)
+    rows, share = InMemory(X).reweighted(weight), np.zeros(60)
+    scaling = scaling_of(moments(rows), weight.sum(), False)
+    trained = SimpleNamespace(scaling=scaling)
+    device, random = torch.device("cpu"), torch.Generator().manual_seed(0)
+    for batch in epoch_batches(trained, rows, np.arange(60), 16, random, device):
+        place = [int(np.flatnonzero(np.isclose(X, x, atol=1e-6).all(1))[0]) for x in batch.x]
+        share[place] = batch.share.numpy() * batch.n_rows
+        assert batch.total_share == pytest.approx(float(batch.share.sum()))
+    np.testing.assert_allclose(share, weight / weight.mean(), rtol=1e-5)
+    options = {"hidden_layer_sizes": (4,), "max_iter": 2, "random_state": 0}
+    model = GANEstimator(2, spectral_norm=False, **options)  # whose scale depends on weights
+    one, other = clone(model).fit(X), clone(model).fit(X, sample_weight=weight)
+    losses = one.discriminator_loss_curve_, other.discriminator_loss_curve_
+    assert abs(losses[0][0] - losses[1][0]) > 1e-5
+
+
 def test_coverage_is_that_of_neighbors():
     """Draws of a generator that gives one point cover the rows whose neighbors are far."""
     rng = np.random.default_rng(0)
@@ -388,7 +437,8 @@ def test_wrong_rows_are_refused(fitted, digits):
     for verb in (fitted.transform, clone(fitted).fit):
         with pytest.raises(ValueError, match="X contains NaN"):
             verb(holes)
-    assert math.isnan(GANEstimator(2, max_iter=1).fit(digits[:1]).coverage_)
+    with pytest.warns(UserWarning, match="a single row"):
+        assert math.isnan(GANEstimator(2, max_iter=1).fit(digits[:1]).coverage_)
 
 
 # -- what a review found -------------------------------------------------------------------

@@ -81,6 +81,27 @@ def test_weights_beyond_float32(X, unit):
     assert model.lower_bound_ == pytest.approx(expected.lower_bound_, rel=1e-6)
 
 
+# -- a few rows of extreme size --------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:n_components=2 is more than half")
+@pytest.mark.parametrize("size", [1e153, 1e200, 1e300])
+@pytest.mark.parametrize("kind", TYPES)
+def test_sums_are_finite_or_the_rows_refused(X, kind, size):
+    for rows in (np.full((2, 3), size), np.r_[X, np.full((2, 3), size)]):
+        for n_components in (1, 2):
+            model = BayesianGMM_MAP(n_components, covariance_type=kind, prior="empirical")
+            try:
+                model.fit(rows).partial_fit(rows)
+            except ValueError as error:
+                assert "rescale X" in str(error) or "Scale it" in str(error)  # noqa: PT017
+                continue
+            kept = [value for value in model._statistics.values() if value is not None]
+            assert all(np.isfinite(value).all() for value in kept)
+            assert np.isfinite(model.covariances_).all()
+            assert np.isfinite(model.lower_bound_)
+
+
 # -- attributes set by hand ----------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import BernoulliRBM
 from sklearn.pipeline import make_pipeline
 
-from skem import BernoulliRBMCD
+from skem import BernoulliRBMCD, History
 from skem._vector_math import philox
 from skem.rbm import _model as rbm
 from skem.rbm._kernel import KernelWorkspace, draw
@@ -390,6 +390,7 @@ def test_a_step_that_is_too_large_is_said(digits):
         BernoulliRBMCD(8, learning_rate=1e300, n_iter=3, random_state=0).fit(digits)
 
 
+@pytest.mark.filterwarnings("ignore:X has a single row")
 def test_wrong_codes_are_refused(digits):
     model = BernoulliRBMCD(8, n_iter=1, random_state=0).fit(digits)
     with pytest.raises(ValueError, match="8 hidden"):
@@ -429,6 +430,23 @@ def test_few_updates_are_not_lost(digits):
     np.testing.assert_allclose(
         model.components_.T, model._last["weights"], rtol=1e-6, atol=1e-8
     )
+
+
+def test_the_weights_of_the_best_score_are_kept(digits):
+    seen = []
+
+    def keep(model, X):
+        seen.append(model.components_.copy())
+        return 0.0
+
+    model = BernoulliRBMCD(
+        48, learning_rate=0.3, batch_size=10, n_iter=60, early_stopping=True, random_state=0
+    )
+    model.set_callbacks(History(scoring=keep)).fit(digits[:200])
+    best = int(np.argmax(model.validation_scores_))
+    assert best < model.n_iter_ - 1
+    np.testing.assert_array_equal(model.components_, seen[best])
+    assert not np.array_equal(model.components_, seen[-1])
 
 
 def test_early_stopping_returns_to_the_best_weights(digits):

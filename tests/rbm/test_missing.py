@@ -1,5 +1,7 @@
 """Rows with missing values, against enumeration of small machines."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
@@ -121,6 +123,16 @@ def test_annealed_chains_are_close_to_enumeration(monkeypatch):
 SLOW_CASES = [(0.6, 0.3), (0.95, 0.3), (0.6, 0.5), (0.8, 0.5), (0.95, 0.5)]
 
 
+def test_pseudo_log_likelihood_of_some_units_estimates_that_of_all():
+    """The mean over all single units, or over all pairs, is the sum over all units."""
+    params, v = machine(), states(V)[::5]
+    whole = rbm.pseudo_log_likelihood(params, v)
+    for size in (1, 2, V):
+        groups = list(combinations(range(V), size))
+        parts = [rbm.pseudo_log_likelihood(params, v, features) for features in groups]
+        np.testing.assert_allclose(np.mean(parts, axis=0), whole)
+
+
 def test_pseudo_log_likelihood_is_over_observed_units():
     params = machine()
     model = estimator(params)
@@ -180,3 +192,35 @@ def test_columns_without_observed_values_are_refused():
             ValueError, match="without any observed value, the first at index 20"
         ):
             BernoulliRBMCD(4).fit(one)
+
+
+def test_filled_rows_do_not_depend_on_other_rows():
+    params = machine(30, 25)
+    rng = np.random.default_rng(0)
+    rows = (rng.random((12, 30)) < 0.5).astype(float)
+    rows[:, 5:] = np.nan
+    rows[11] = rows[0]
+    model = estimator(params)
+    filled = model.impute(rows)
+    one_by_one = np.concatenate([model.impute(row[None]) for row in rows])
+    np.testing.assert_allclose(filled, one_by_one, rtol=1e-12)
+    np.testing.assert_allclose(model.impute(rows[::-1]), filled[::-1], rtol=1e-12)
+    assert (np.diff(filled[:2], axis=0)[0, 5:] != 0).all()
+    assert not np.array_equal(filled, model.impute(rows, random_state=1))
+
+
+def test_errors_of_filled_rows_average_out(monkeypatch):
+    """Rows that differ only in units without weights have different errors."""
+    monkeypatch.setattr(observed, "MAX_PRODUCTS", 0)
+    params = machine(8, 6)
+    wide = rbm.Params(
+        np.vstack([np.zeros((10, 6)), params.weights]), np.zeros(18), params.hidden
+    )
+    wide.visible[10:] = params.visible
+    bits = np.random.default_rng(0).permutation(states(10))[:400]
+    rows = np.hstack([bits, np.full((400, 8), np.nan)])
+    every = completions(np.full(8, np.nan))
+    log_p = log_joint(params, every)
+    expected = np.exp(log_p - logsumexp(log_p)) @ every
+    error = estimator(wide).impute(rows, n_chains=1, n_steps=10)[:, 10:] - expected
+    assert np.abs(error.mean(0)).max() < np.sqrt((error**2).mean()) / 2

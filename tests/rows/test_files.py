@@ -409,3 +409,38 @@ def test_a_file_that_shrinks_is_refused(tmp_path):
     for read in (model.score, model.predict, BayesianGMM_MAP(2).fit):
         with pytest.raises(ValueError, match="the file of X has shrunk to 1000 bytes"):
             read(X)
+
+
+def test_chunks_that_are_not_stored_are_told(tmp_path):
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    array = stored(X, "zarr", tmp_path)
+    BayesianGMM_MAP(1).fit(array)  # warnings are errors in these tests
+    lost = next(path for path in tmp_path.rglob("c/0/0"))
+    lost.unlink()
+    with pytest.warns(UserWarning, match=r"stores \d+ of its \d+ chunks.* read as .*0"):
+        BayesianGMM_MAP(1).fit(array)
+    with h5py.File(tmp_path / "part.h5", "w") as file:
+        some = file.create_dataset("X", shape=(60, 4), chunks=(20, 4), dtype=float)
+        some[:40] = X[:40]
+        with pytest.warns(UserWarning, match="stores 2 of its 3 chunks"):
+            BayesianGMM_MAP(1).fit(some)
+        none = file.create_dataset("Y", shape=(60, 4), dtype=float)
+        with pytest.warns(UserWarning, match="stores 0 of its 1 chunks"):
+            BayesianGMM_MAP(1, prior="empirical", reg_covar=1).fit(none)
+
+
+@pytest.mark.parametrize("kind", ["memmap", "zarr"])
+def test_a_selection_stays_clipped(kind, tmp_path):
+    X = np.random.default_rng(0).normal(size=(50, 3))
+    rows = Stored(stored(X, kind, tmp_path)).clip(-0.5, 1)
+    clipped, index = X.clip(-0.5, 1), np.array([3, 7, 8, 40])
+    weighted = rows.reweighted(np.arange(50) % 2 * 1.0)
+    np.testing.assert_array_equal(rows.select(index)[np.arange(4)], clipped[index])
+    np.testing.assert_array_equal(rows.head(9)[:], clipped[:9])
+    np.testing.assert_array_equal(
+        rows.select(index).select(np.array([1, 3]))[:], clipped[[7, 40]]
+    )
+    np.testing.assert_array_equal(weighted.positive()[:], clipped[1::2])
+    np.testing.assert_array_equal(rows.take(index), clipped[index])
+    parts = rows.select(index).collect(lambda part, weight: part)
+    np.testing.assert_array_equal(np.concatenate(parts), clipped[index])

@@ -129,6 +129,7 @@ def test_bytes_and_channels_are_told():
         model.fit(np.moveaxis(images, 1, -1))
 
 
+@pytest.mark.filterwarnings("ignore:X has a single row")
 def test_wide_rows_and_few_rows():
     rng = np.random.default_rng(0)
     for shape in ((1, 3), (2, 3), (7, 40), (30, 200)):
@@ -176,3 +177,14 @@ def test_few_rows_stay_a_factor_analysis(n):
     model = VAEEstimator(1, random_state=0).fit(X)
     factors = FactorAnalysis(1, tol=1e-6, max_iter=5000).fit(X)
     assert model.score(new) > factors.score(new) - 0.1
+
+
+@pytest.mark.parametrize(("offset", "scale"), [(1e6, 1), (0, 1e100), (1e12, 1e4)])
+def test_validation_scores_do_not_depend_on_the_units(offset, scale):
+    """Rows held out are standardized in float64, before they become float32."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 2)) @ rng.normal(size=(2, 5)) + 0.1 * rng.normal(size=(200, 5))
+    model = VAEEstimator(2, hidden_layer_sizes=(8,), max_iter=4, random_state=0)
+    scores = np.array(model.fit(X).validation_scores_)
+    other = np.array(model.fit(scale * X + offset).validation_scores_)
+    np.testing.assert_allclose(other + 5 * np.log(scale), scores, atol=1e-3)

@@ -652,3 +652,27 @@ def test_callbacks_follow_the_fit(digits):
     model.fit(digits[:300])
     assert model.n_iter_ == len(history) == 3
     assert history[-1] == pytest.approx(model.score(digits[:300]))
+
+
+@pytest.mark.parametrize(
+    ("share", "expected"),
+    [(0.3, [0.5, 1, 1.5, 2, 2, 2, 2, 2, 2, 2]), (0, [2] * 10), (1, np.arange(1, 11) / 5.5)],
+)
+def test_the_weight_of_the_divergence_rises_during_the_warmup(share, expected, monkeypatch):
+    """With 3 of 10 passes, it takes 3 steps of a quarter, and is whole from the fourth on."""
+    from skem.vae import _estimator as module
+
+    used, original = [], module.epoch
+
+    def epoch(*args):
+        used.append(args[-1])
+        original(*args)
+
+    monkeypatch.setattr(module, "epoch", epoch)
+    X = (np.random.default_rng(0).random((40, 6)) < 0.5) * 1.0
+    options = {"hidden_layer_sizes": (4,), "max_iter": 10, "early_stopping": False}
+    model = VAEEstimator(2, beta=2.0, kl_warmup=share, random_state=0, **options).fit(X)
+    assert model.likelihood_ == "bernoulli"
+    np.testing.assert_allclose(used, expected)
+    model.partial_fit(X)
+    assert used[-1] == 2

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from skem import VAEEstimator
+from skem.vae import _posterior as posterior
 
 
 def two_clusters(rng, n):
@@ -104,3 +105,22 @@ def test_fills_do_not_depend_on_other_rows():
     before = torch.random.get_rng_state()
     model.impute(holes)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_chains_start_in_proportion_to_the_weights_of_the_pool(monkeypatch):
+    """Each weight is a multiple of 1 / N_CHAINS, so that the strata give exact shares."""
+    rng = np.random.default_rng(0)
+    model = VAEEstimator(2, hidden_layer_sizes=(8,), max_iter=2, random_state=0)
+    X = torch.from_numpy(curve(rng, 5))
+    model.fit(X.numpy())
+    network = model._fitted(np.float64).network
+    k = posterior.N_CHAINS
+    pool = posterior.pool_of(network, torch.from_numpy(rng.normal(size=(4, 2)) % 1))
+    shares = torch.tensor([0.5, 0, 0.25, 0.25]).double()
+    moves = torch.full((2, k, len(X), 3), 0.5).double()
+    moves[1, ..., -1] = torch.inf  # no move is accepted
+    monkeypatch.setattr(posterior, "N_BURN", 0)
+    pooled = shares.log().expand(len(X), -1)
+    z, _ = posterior._chains(network, pool, pooled, X, torch.ones_like(X), moves)
+    expected = pool.z[[0] * (k // 2) + [2] * (k // 4) + [3] * (k // 4)]
+    torch.testing.assert_close(z, expected[:, None].expand(-1, len(X), -1))
