@@ -329,7 +329,10 @@ def test_rows_of_a_vanishing_share_are_left_out(name, X):
     def fitted(small):
         weight = np.ones(N)
         weight[::5] = small
-        return clone(MODELS[name]).fit(X, sample_weight=weight).transform(X)
+        model = clone(MODELS[name])
+        if name == "vae":  # it would stay at its start
+            model.set_params(early_stopping=False)
+        return model.fit(X, sample_weight=weight).transform(X)
 
     np.testing.assert_allclose(fitted(0.9e-30), fitted(0), atol=1e-12)
     assert not np.allclose(fitted(1.1e-30), fitted(0))  # they take part in minibatches
