@@ -7,6 +7,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 import matplotlib as mpl
 import pytest
+from hypothesis import HealthCheck, settings
+
+# "long" is for a campaign by hand: pytest tests/base --hypothesis-profile=long
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+settings.register_profile(
+    "short", max_examples=40, deadline=None, derandomize=True, suppress_health_check=SLOW
+)
+settings.register_profile("long", parent=settings.get_profile("short"), max_examples=5000)
+settings.load_profile("short")
 
 
 @pytest.fixture(autouse=True)

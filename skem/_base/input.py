@@ -18,6 +18,7 @@ from skem._typing import AnyArray, Array, Indices
 
 # If all weights are below this, their squares and products with residuals underflow.
 MIN_WEIGHT = 1e-100
+MAX_SUMMED_WEIGHT = 1e100  # EM multiplies weights with squares of values
 MAX_COUNT = 10**15  # no memory holds more rows
 
 
@@ -30,6 +31,7 @@ def check_rows(
     min_rows: int = 1,
     image_shape: Callable[[tuple[int, ...]], tuple[int, ...] | None] | None = None,
     random_order: bool = False,
+    max_weight: float = np.inf,
     **options: Any,
 ) -> Rows:
     """Return X as checked rows with weights; NaN is allowed, infinity is not.
@@ -51,6 +53,8 @@ def check_rows(
         X of more than two dimensions.
     random_order : bool, default=False
         Whether rows are needed in random order, which a cluster does not have.
+    max_weight : float, default=inf
+        The largest value that a weight may have.
     **options : dict
         Passed to ``sklearn.utils.check_array`` for X in memory.
 
@@ -90,7 +94,22 @@ def check_rows(
         raise ValueError(
             f"X has shape {rows.shape}, but at least {min_rows} rows and a column are needed."
         )
-    return check_weights(sample_weight, rows)
+    return check_weights(sample_weight, rows, max_weight)
+
+
+def check_codes(X: Any, n_columns: int, unit: str) -> Array:
+    """Return codes (n, n_columns), from which a model makes rows.
+
+    ``unit`` is the name of what a column stands for.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # the check sums values of any size
+        codes: Array = check_array(X, dtype=[np.float64, np.float32], input_name="X")
+    if codes.shape[1] != n_columns:
+        raise ValueError(
+            f"X has {codes.shape[1]} columns, but {n_columns} are needed: pass one column for "
+            f"each {unit}."
+        )
+    return codes
 
 
 def _columns_of(X: Any) -> Iterator[tuple[Any, AnyArray]]:
@@ -161,7 +180,7 @@ def _check_one_image(shape: tuple[int, ...], image_shape: tuple[int, ...] | None
         )
 
 
-def check_weights(sample_weight: Any, rows: Rows) -> Rows:
+def check_weights(sample_weight: Any, rows: Rows, largest: float = np.inf) -> Rows:
     """Return the rows with weights, which are float64, not negative and not all zero."""
     if sample_weight is None:
         return rows
@@ -184,6 +203,11 @@ def check_weights(sample_weight: Any, rows: Rows) -> Rows:
     if high.max() < MIN_WEIGHT:
         raise ValueError(
             f"sample_weight must have values above {MIN_WEIGHT:g}, but its largest is "
+            f"{high.max():g}: rescale it."
+        )
+    if high.max() > largest:
+        raise ValueError(
+            f"sample_weight must have values below {largest:g}, but its largest is "
             f"{high.max():g}: rescale it."
         )
     return weighted

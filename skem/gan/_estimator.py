@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import check_array, check_random_state, gen_batches
+from sklearn.utils import check_random_state, gen_batches
 
 from skem._base.estimator import (
     Interval,
@@ -21,7 +21,7 @@ from skem._base.estimator import (
     warn,
     with_callbacks,
 )
-from skem._base.input import check_count, in_unit_interval
+from skem._base.input import check_codes, check_count, in_unit_interval
 from skem._base.streams import blockwise, rowwise
 from skem._loop import Patience
 from skem._network.estimator import NetworkEstimator
@@ -510,12 +510,7 @@ class GANEstimator(NetworkEstimator):
             The generated rows G(z), in the units of the data.
         """
         check_is_fitted(self)
-        z = check_array(X, dtype=[np.float64, np.float32])
-        if z.shape[1] != self._design["n_components"]:
-            raise ValueError(
-                f"X has {z.shape[1]} columns, but the generator takes "
-                f"{self._design['n_components']}: pass one column for each noise component."
-            )
+        z = check_codes(X, self._design["n_components"], "noise component")
         networks, scaling = self._fitted(z.dtype), Scaling(**self._scaling)
         return np.concatenate(
             [rows_of(networks, scaling, z[part]) for part in gen_batches(len(z), ROWS)]

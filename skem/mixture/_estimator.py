@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_random_state
 
 from skem._base.em import EMEstimator, Trained
 from skem._base.estimator import (
@@ -25,7 +25,7 @@ from skem._base.estimator import (
     warn,
     with_callbacks,
 )
-from skem._base.input import check_count, check_rows
+from skem._base.input import MAX_SUMMED_WEIGHT, check_codes, check_count, check_rows
 from skem._base.passes import Passes
 from skem._base.streams import rowwise, weighted_mean
 from skem._compiled import has_numba
@@ -551,7 +551,14 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         dtype = None if is_bytes else [np.float64, np.float32]
         minimum = 2 if reset else 1
         return check_rows(
-            self, X, sample_weight, reset=reset, min_rows=minimum, dtype=dtype, order="C"
+            self,
+            X,
+            sample_weight,
+            reset=reset,
+            min_rows=minimum,
+            dtype=dtype,
+            order="C",
+            max_weight=MAX_SUMMED_WEIGHT,
         )
 
     def _attributes(self, model: Mixture, params: Params, stats: Stats) -> dict[str, Any]:
@@ -660,12 +667,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             ``X @ means_``.
         """
         check_is_fitted(self)
-        code = check_array(X, dtype=[np.float64, np.float32], input_name="X")
-        if code.shape[1] != len(self.weights_):
-            raise ValueError(
-                f"X has {code.shape[1]} columns, but the model has {len(self.weights_)} "
-                "components: pass one column for each component."
-            )
+        code = check_codes(X, len(self.weights_), "component")
         return (code @ self.means_).astype(code.dtype, copy=False)
 
     @rowwise

@@ -18,6 +18,7 @@ from skem.mixture._params import Params, Prior, check_covariances
 MIN_RELATIVE_SPREAD = 1e-15
 # Below this, squares of the scale and products of two squares are finite in float64.
 MAX_SCALE = 1e70
+MIN_SCALE = 1e-150  # features of a smaller spread, whose square underflows, count as constant
 MEAN_PRECISION = 0.01  # in the empirical prior, the mean counts as 1% of a row
 # Share of the variance of a feature from which reg_covar shapes the fit.
 MAX_REG_SHARE = 0.1
@@ -30,6 +31,7 @@ def scale_of(seen: Moments) -> Array:
     seen.check_observed()
     scale = np.sqrt(seen.square / np.maximum(seen.weight, np.finfo(float).tiny))
     scale[scale <= MIN_RELATIVE_SPREAD * np.abs(seen.mean)] = 0
+    scale[scale < MIN_SCALE] = 0
     if not (scale < MAX_SCALE).all():
         raise ValueError(
             f"X has values as large as {max(seen.high, -seen.low):.3g}, too large for sums of "

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import check_array, gen_batches
+from sklearn.utils import gen_batches
 
 from skem._base.estimator import (
     Interval,
@@ -20,7 +20,7 @@ from skem._base.estimator import (
     check_is_fitted,
     with_callbacks,
 )
-from skem._base.input import check_count
+from skem._base.input import check_codes, check_count
 from skem._base.minibatch import new_seed
 from skem._base.streams import blockwise, rowwise
 from skem._rows.parts import working_dtype
@@ -314,12 +314,7 @@ class BernoulliRBMCD(ReconstructMixin, Machine):
             The probabilities P(v = 1 | h).
         """
         params = self._params()
-        h = check_array(X, dtype=[np.float64, np.float32])
-        if h.shape[1] != len(params.hidden):
-            raise ValueError(
-                f"X has shape {h.shape}, but the model has {len(params.hidden)} hidden "
-                "units: pass one column for each hidden unit."
-            )
+        h = check_codes(X, len(params.hidden), "hidden unit")
         return visible_probabilities(params.astype(h.dtype), h)
 
     @rowwise

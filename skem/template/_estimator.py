@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import Tags, check_array, check_random_state
+from sklearn.utils import Tags, check_random_state
 
 from skem._base.em import EMEstimator, Trained
 from skem._base.estimator import (
@@ -22,7 +22,7 @@ from skem._base.estimator import (
     warn,
     with_callbacks,
 )
-from skem._base.input import check_count, check_rows
+from skem._base.input import MAX_SUMMED_WEIGHT, check_codes, check_count, check_rows
 from skem._base.streams import rowwise
 from skem._rows.parts import Rows as AllRows
 from skem._rows.parts import chunks
@@ -442,7 +442,13 @@ class ShiftedTemplateEM(EMEstimator):
             self._check_sample_axis(getattr(X, "shape", ()))
         image_shape = self._image_shape_of if reset else lambda row_shape: self.image_shape_
         return check_rows(
-            self, X, sample_weight, reset=reset, image_shape=image_shape, order="C"
+            self,
+            X,
+            sample_weight,
+            reset=reset,
+            image_shape=image_shape,
+            order="C",
+            max_weight=MAX_SUMMED_WEIGHT,
         )
 
     def _check_sample_axis(self, shape: tuple[int, ...]) -> None:
@@ -570,12 +576,7 @@ class ShiftedTemplateEM(EMEstimator):
             The images sum_d X[:, d] M_d.
         """
         check_is_fitted(self)
-        code = check_array(X, dtype=[np.float64, np.float32], input_name="X")
-        if code.shape[1] != len(self.shift_prior_):
-            raise ValueError(
-                f"X has {code.shape[1]} columns, but the model has "
-                f"{len(self.shift_prior_)} categories of shifts: pass one column for each."
-            )
+        code = check_codes(X, len(self.shift_prior_), "category of shifts")
         model = self._fitted_model()
         params = self._params(model)
         images = [

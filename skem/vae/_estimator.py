@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import qmc
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_array, check_random_state, gen_batches
+from sklearn.utils import check_random_state, gen_batches
 
 from skem._base.estimator import (
     Interval,
@@ -25,7 +25,7 @@ from skem._base.estimator import (
     keep_features,
     with_callbacks,
 )
-from skem._base.input import check_count
+from skem._base.input import check_codes, check_count
 from skem._base.minibatch import relative
 from skem._base.streams import blockwise, rowwise
 from skem._loop import Patience
@@ -622,12 +622,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
             of categories hold the most probable code.
         """
         check_is_fitted(self)
-        z = check_array(X, dtype=[np.float64, np.float32])
-        if z.shape[1] != self._n_features_out:
-            raise ValueError(
-                f"X has {z.shape[1]} columns, but a code has {self._n_features_out}: pass one "
-                "column for each component of the code."
-            )
+        z = check_codes(X, self._n_features_out, "component")
         model = self._fitted(z.dtype)
         return np.concatenate([decoded(model, z[part]) for part in gen_batches(len(z), BLOCK)])
 

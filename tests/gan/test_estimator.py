@@ -431,7 +431,7 @@ def test_wrong_parameters_are_named(options, message):
 
 
 def test_wrong_rows_are_refused(fitted, digits):
-    with pytest.raises(ValueError, match="generator takes 20"):
+    with pytest.raises(ValueError, match="but 20 are needed: pass one column for each noise"):
         fitted.inverse_transform(np.ones((2, 5)))
     holes = np.where(np.arange(64) == 3, np.nan, digits[:5])
     for verb in (fitted.transform, clone(fitted).fit):

@@ -81,6 +81,23 @@ def test_weights_beyond_float32(X, unit):
     assert model.lower_bound_ == pytest.approx(expected.lower_bound_, rel=1e-6)
 
 
+def test_weights_too_large_to_be_summed(X):
+    weight = np.full(len(X), 2e100)
+    for verb in (BayesianGMM_MAP(2).fit, BayesianGMM_MAP(2).partial_fit):
+        with pytest.raises(ValueError, match=r"values below 1e\+100.*rescale it"):
+            verb(X, sample_weight=weight)
+    expected = BayesianGMM_MAP(2, random_state=0).fit(X)
+    model = BayesianGMM_MAP(2, random_state=0).fit(X, sample_weight=weight / 2)
+    np.testing.assert_allclose(model.means_, expected.means_, rtol=1e-5)
+
+
+def test_a_spread_whose_square_underflows_counts_as_none():
+    X = np.random.default_rng(0).normal(size=(50, 2)) * [1, 1e-160]
+    model = BayesianGMM_MAP(2, random_state=0).fit(X)
+    assert np.isfinite(model.score(X))
+    np.testing.assert_allclose(model.covariances_[:, 1, 1], 1e-6)
+
+
 # -- a few rows of extreme size --------------------------------------------------------------
 
 
