@@ -16,7 +16,7 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "benchmarks/[!i]*.md"]  # tables that pages include
 suppress_warnings = ["config.cache"]
 nitpicky = False
 
