@@ -567,3 +567,9 @@ def test_the_inverse_of_frames(holes):
     pd.testing.assert_frame_equal(back, frame, check_dtype=False)
     back = imputer.inverse_transform(imputer.fit_transform(pl.from_pandas(frame)))
     assert back.equals(pl.from_pandas(frame))
+
+
+def test_a_table_with_hardly_a_value():
+    X = np.full((7, 2), np.nan)
+    X[-1] = [0.9, 0.1]
+    np.testing.assert_allclose(LatentImputer().fit(X).transform(X), np.tile(X[-1], (7, 1)))

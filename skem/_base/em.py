@@ -279,28 +279,32 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
 
 
 def with_limits(
-    log_joint: Array, values: Callable[[], Array], log_joint_of: Callable[[Array], Array]
+    log_joint: Array,
+    values: Callable[[], Array],
+    log_joint_of: Callable[[Array], Array],
+    center: Array | float = 0.0,
 ) -> Array:
     """Return log p(x, k), (n, K), also for rows so far away that rounding hides differences.
 
     Such a row gets its density, or ``FARTHEST`` if that underflows, for the nearest category
     and -inf for the others. The nearest category is that of the same row brought near, to
     where distances differ by more than rounding. ``values`` returns the rows X (n, D), and
-    ``log_joint_of`` maps other rows to their log p(x, k).
+    ``log_joint_of`` maps other rows to their log p(x, k). Rows are brought near to ``center``
+    (D,), a point among the categories.
     """
     top = log_joint.max(1)
     far = np.flatnonzero(~(top > -FAR))
     if not len(far):
         return log_joint
-    X = values()[far].astype(float)
+    X = values()[far].astype(float) / 2 - np.divide(center, 2)  # no difference overflows
     X /= np.nanmax(np.abs(X), axis=1, keepdims=True)
     out, left = log_joint.copy(), np.arange(len(X))
     for exponent in range(150, -301, -25):
-        distance = -log_joint_of(10.0**exponent * X[left]).max(1)
+        distance = -log_joint_of(center + 10.0**exponent * X[left]).max(1)
         done = np.isfinite(distance)
         scale = 10.0**exponent * np.sqrt(NEAR / np.maximum(distance[done], NEAR))
-        near = log_joint_of(scale[:, None] * X[left[done]])
-        nearest = near > near.max(1, keepdims=True) - SURE
+        near = log_joint_of(center + scale[:, None] * X[left[done]])
+        nearest = near >= near.max(1, keepdims=True) - SURE
         place = far[left[done]]
         limit = np.where(np.isfinite(top[place]), top[place], FARTHEST)
         out[place] = np.where(nearest, limit[:, None], -np.inf)

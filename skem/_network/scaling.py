@@ -19,6 +19,8 @@ OUTSIDE = 0.1
 # Largest factor by which scaled rows are multiplied. A larger factor would amplify rounding
 # errors until they look like data.
 MAX_GAIN = 100.0
+# Values farther away, in standard deviations, are moved here: networks compute in float32.
+FARTHEST = 1e18
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,10 @@ class Scaling:
         """
         missing = np.isnan(rows)
         if self.standardized:  # in float64: values far from 0 would lose digits in float32
-            values = ((rows - self.offset) / self.scale).astype(dtype)
+            values = (rows - self.offset) / self.scale
+            if dtype == np.float32:
+                np.clip(values, -FARTHEST, FARTHEST, out=values)
+            values = values.astype(dtype)
         else:
             values = np.array(rows, dtype)
         seen = None

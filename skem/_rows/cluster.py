@@ -403,7 +403,9 @@ _large_parameters = Counted(_no_warning)
 
 
 def _call(function: Callable[..., Any], *parts: Any) -> Any:
-    with one_blas_thread():  # a worker runs several tasks at a time
+    # A worker runs several tasks at a time, and its threads do not know the caller's settings
+    # of NumPy. The results are checked.
+    with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         return function(*parts)
 
 
@@ -412,7 +414,8 @@ def _on_array(function: Callable[..., Any], block: Any, *others: Any) -> Any:
 
 
 def _sum(results: list[Any]) -> Any:
-    return reduce(add, results)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return reduce(add, results)
 
 
 def _joined(parts: list[Any]) -> AnyArray:

@@ -102,6 +102,8 @@ def _tried(
     trial = Trial(n_components, strength, [], [])
     for split in splits:
         own, test = _seen(values, split)
+        if not own.shape[1]:
+            return None
         model = _mixture(own, n_components, strength, tol=1e-2, max_iter=50)
         try:
             with warnings.catch_warnings():

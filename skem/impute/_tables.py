@@ -122,12 +122,13 @@ class Table:
         index = np.flatnonzero(self.is_numeric)
         if not len(index):
             return np.empty((len(X), 0))
-        values = check_array(
-            columns_of(X, index),
-            dtype=[np.float64, np.float32],
-            ensure_all_finite="allow-nan",
-            input_name="X",
-        )
+        with np.errstate(over="ignore", invalid="ignore"):  # the check sums values of any size
+            values = check_array(
+                columns_of(X, index),
+                dtype=[np.float64, np.float32],
+                ensure_all_finite="allow-nan",
+                input_name="X",
+            )
         if not is_nan(self.missing_values):
             values = np.where(values == self.missing_values, np.nan, values)
         found: Array = values

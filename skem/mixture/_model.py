@@ -176,6 +176,7 @@ class Mixture:
                 out,
                 lambda: values_of(groups, len(out), self.layout.n_features),
                 lambda X: self._log_joint(params, self.rows(X, float)),
+                params.whitening.center,
             )
 
     def _log_joint(self, params: Params, groups: Groups) -> Array:

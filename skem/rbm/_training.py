@@ -341,6 +341,9 @@ def epoch(
         gradient_step(state, batch, weights, rate(state.n_updates) * share, space)
         if not np.abs(state.params.hidden).max() < MAX_BIAS:
             raise FloatingPointError(f"the biases have grown beyond {MAX_BIAS:g}")
+    largest = max(float(np.abs(value).max()) for value in vars(state.params).values())
+    if not largest < MAX_BIAS:
+        raise FloatingPointError(f"the weights have grown beyond {MAX_BIAS:g}")
     _average(state)
     training.n_passes += 1
 

@@ -36,6 +36,8 @@ BLOCK = 16
 # Images with larger pixels are aligned after a multiplication by SMALLER.
 MAX_ALIGNED, SMALLER = 1e290, 2.0**-100
 
+MIN_NOISE_VAR = 1e-300  # its inverse is finite in float64
+
 
 @dataclass(frozen=True)
 class Params:
@@ -119,7 +121,7 @@ class ShiftedTemplate:
 
     @property
     def min_noise_var(self) -> float:
-        return 1e-10 * (self.variance or self.mean_square or 1.0)
+        return max(1e-10 * (self.variance or self.mean_square or 1.0), MIN_NOISE_VAR)
 
     def dtype_for(self, params: Params, dtype: DTypeLike) -> np.dtype:
         """Return the dtype to compute in.

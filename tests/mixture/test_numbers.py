@@ -151,3 +151,25 @@ def test_partial_fit_does_not_mix_what_was_set_with_earlier_sums(X):
     with pytest.raises(ValueError, match="means_ were set after the last fit"):
         model.partial_fit(X)
     model.set_params(warm_start=True).fit(X).partial_fit(X)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e9, 1e30])
+def test_far_rows_beside_components_far_from_0(offset):
+    """The nearest component is certain, and the score is the distance, wherever 0 is."""
+    X = np.array([[-1.0], [1.0]]) * max(1.0, 1e-10 * offset) + offset
+    means = X.copy()
+    model = BayesianGMM_MAP(2, covariance_type="spherical", means_init=means, max_iter=0)
+    model.fit(np.repeat(X, 20, axis=0))
+    for row, nearest in ((1e100, 1), (-1e100, 0)):
+        posterior = model.predict_proba([[row]])
+        np.testing.assert_array_equal(posterior, np.eye(2)[[nearest]])
+        distance = (row - model.means_[nearest, 0]) ** 2 / model.covariances_[nearest]
+        assert model.score_samples([[row]])[0] == pytest.approx(-distance / 2)
+    assert not np.isnan(model.predict_proba([[0.0]])).any()
+
+
+def test_one_component_far_away():
+    model = BayesianGMM_MAP(1, prior="empirical").fit([[1e30], [1e30]])
+    assert model.predict_proba([[1.0]])[0, 0] == 1
+    distance = 1e60 / model.covariances_[0, 0, 0]
+    assert model.score_samples([[1.0]])[0] == pytest.approx(-distance / 2)

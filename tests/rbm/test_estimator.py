@@ -505,3 +505,12 @@ def test_complete_rows_are_returned(digits):
     np.testing.assert_array_equal(model.impute(digits[:5]), digits[:5])
     with pytest.raises(NotFittedError):
         BernoulliRBMCD().score(digits)
+
+
+@pytest.mark.parametrize("centered", [True, False])
+def test_weights_that_grow_without_end_are_told(centered):
+    model = BernoulliRBMCD(
+        2, n_iter=2, learning_rate=1e30, centered=centered, weight_decay=0, random_state=0
+    )
+    with pytest.raises(ValueError, match="learning_rate"):
+        model.fit(np.ones((3, 3)))

@@ -67,3 +67,10 @@ def test_a_noise_at_its_limit_is_told(data):
     one = ShiftedTemplateEM(6, random_state=0)
     with pytest.warns(ConvergenceWarning, match="too few"):
         one.fit(data.X[:1])
+
+
+@pytest.mark.filterwarnings("ignore:noise_std_ is at its lower limit")
+def test_noise_whose_square_underflows():
+    model = ShiftedTemplateEM(max_iter=3, random_state=0)
+    model.fit(np.array([[0.0], [1.0]]), sample_weight=[1e-320, 1])
+    assert np.isfinite(model.predict_proba([[0.0], [1.0]])).all()

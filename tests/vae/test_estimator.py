@@ -676,3 +676,13 @@ def test_the_weight_of_the_divergence_rises_during_the_warmup(share, expected, m
     np.testing.assert_allclose(used, expected)
     model.partial_fit(X)
     assert used[-1] == 2
+
+
+def test_rows_beyond_float32_have_codes():
+    rng = np.random.default_rng(0)
+    model = VAEEstimator(2, hidden_layer_sizes=(4,), max_iter=2, random_state=0)
+    model.fit(rng.normal(size=(50, 3)))
+    for dtype, size in ((np.float32, 3e38), (float, 1e300)):
+        far = size * np.ones((2, 3), dtype)
+        assert np.isfinite(model.transform(far)).all()
+        assert (model.score_samples(far) < -1e30).all()
