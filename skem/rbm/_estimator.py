@@ -18,6 +18,7 @@ from skem._base.estimator import (
     ReconstructMixin,
     StrOptions,
     check_is_fitted,
+    warn,
     with_callbacks,
 )
 from skem._base.input import check_codes, check_count
@@ -41,7 +42,18 @@ from skem.rbm._observed import impute, mean_field, observed_free_energy
 from skem.rbm._rows import dense
 
 MAX_REVERSE = 400  # largest number of rows to anneal from
+MAX_ERROR = 0.5  # standard error of log Z from which its estimate is in doubt
 N_BURN = 10  # Gibbs steps from given rows to samples of the model
+
+
+def _warn_of_bad_mixing(found: LogPartition) -> None:
+    if found.standard_error > MAX_ERROR:
+        warn(
+            f"log Z is {found.value:.4g} with a standard error of at least "
+            f"{found.standard_error:.2g} nats: the chains that estimate it do not mix, and "
+            "likelihoods are probably too high. Compare log_partition(X), which errs on the "
+            "other side."
+        )
 
 
 class BernoulliRBMCD(ReconstructMixin, Machine):
@@ -386,6 +398,7 @@ class BernoulliRBMCD(ReconstructMixin, Machine):
             if key not in kept:
                 kept.clear()
                 kept[key] = log_partition(params, base, rng)
+                _warn_of_bad_mixing(kept[key])
         return kept[key]
 
     @rowwise

@@ -15,6 +15,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.neural_network import BernoulliRBM
 from sklearn.pipeline import make_pipeline
 
+import skem.rbm._estimator
 from skem import BernoulliRBMCD, History
 from skem._vector_math import philox
 from skem.rbm import _model as rbm
@@ -393,7 +394,7 @@ def test_a_step_that_is_too_large_is_said(digits):
 @pytest.mark.filterwarnings("ignore:X has a single row")
 def test_wrong_codes_are_refused(digits):
     model = BernoulliRBMCD(8, n_iter=1, random_state=0).fit(digits)
-    with pytest.raises(ValueError, match="8 hidden"):
+    with pytest.raises(ValueError, match="8 are needed"):
         model.inverse_transform(np.ones((2, 5)))
     with pytest.raises(ValueError, match="n_samples must be"):
         model.sample(0)
@@ -514,3 +515,11 @@ def test_weights_that_grow_without_end_are_told(centered):
     )
     with pytest.raises(ValueError, match="learning_rate"):
         model.fit(np.ones((3, 3)))
+
+
+def test_a_doubtful_partition_function_is_told(monkeypatch):
+    model = BernoulliRBMCD(2, n_iter=1, random_state=0).fit(np.eye(4))
+    doubtful = rbm.LogPartition(3.0, 0.9, "ais")
+    monkeypatch.setattr(skem.rbm._estimator, "log_partition", lambda *given: doubtful)
+    with pytest.warns(ConvergenceWarning, match=r"standard error of at least 0.9.*not mix"):
+        model.log_partition()
