@@ -17,12 +17,12 @@ from sklearn.base import (
     DensityMixin,
     TransformerMixin,
 )
-from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skem._base.compat import CallbackSupportMixin, with_callbacks
 from skem._base.streams import weighted_mean
 from skem._loop import Run
 from skem._rows import open_rows

@@ -118,6 +118,8 @@ def check_weights(sample_weight: Any, rows: Rows) -> Rows:
             "sample_weight must hold finite weights of at least 0, but its values are "
             f"between {low.min():g} and {high.max():g}."
         )
+    if not high.any():
+        raise ValueError("sample_weight must have values above 0, but all of them are zero.")
     if high.max() < MIN_WEIGHT:
         raise ValueError(
             f"sample_weight must have values above {MIN_WEIGHT:g}, but its largest is "

@@ -20,6 +20,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from torch import nn
+from versions import needs_callbacks
 
 from skem import VAEEstimator
 from skem._network.layers import DoubleToGray
@@ -635,6 +636,7 @@ def test_more_wrong_parameters_are_named(options, message, digits):
         VAEEstimator(**options).fit(digits)
 
 
+@needs_callbacks
 def test_callbacks_follow_the_fit(digits):
     history = []
 
