@@ -88,7 +88,7 @@ def fitting_of(estimator: Any, X: Any, rows: Rows, resume: bool) -> Fitting:
 def documentation() -> str:
     """Return the address of the documentation, or nothing if the package has none."""
     try:
-        urls = metadata("skem").get_all("Project-URL") or []
+        urls = metadata("scikit-em").get_all("Project-URL") or []
     except PackageNotFoundError:
         urls = []
     named = [url.split(", ", 1) for url in urls]

@@ -3,8 +3,6 @@
 import copy
 import math
 import pickle
-import subprocess
-import sys
 import tracemalloc
 
 import numpy as np
@@ -480,26 +478,6 @@ def test_wrong_codes_are_refused(fitted):
         fitted.inverse_transform(np.ones((2, 5)))
     with pytest.raises(ValueError, match="n_samples must be"):
         fitted.sample(0)
-
-
-def test_torch_is_asked_for():
-    code = """
-import sys
-class WithoutTorch:
-    def find_spec(self, name, path=None, target=None):
-        if name == "torch":
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, WithoutTorch())
-import skem
-skem.BayesianGMM_MAP, skem.LatentImputer
-try:
-    skem.VAEEstimator
-except ImportError as error:
-    print(error)
-"""
-    command = [sys.executable, "-c", code]
-    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "pip install 'skem[torch]'" in out
 
 
 # -- what a review found -------------------------------------------------------------------
