@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_array, check_random_state
 
 from skem._base.em import EMEstimator, Trained
@@ -25,6 +26,7 @@ from skem._base.estimator import (
     warn,
     with_callbacks,
 )
+from skem._base.export import as_fitted
 from skem._base.input import check_count, check_rows
 from skem._base.passes import Passes
 from skem._base.streams import rowwise, weighted_mean
@@ -583,6 +585,51 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     @property
     def _n_features_out(self) -> int:
         return len(self.weights_)
+
+    def to_sklearn(self) -> GaussianMixture:
+        """Return scikit-learn's fitted ``GaussianMixture`` with the same parameters.
+
+        It is for tools that know scikit-learn's class only, such as converters to ONNX. It has
+        the same predictions for complete rows. It refuses missing values, and a further fit of
+        it knows neither the prior nor sample weights.
+
+        Returns
+        -------
+        sklearn.mixture.GaussianMixture
+            The fitted estimator; later changes of one do not change the other.
+
+        Raises
+        ------
+        ValueError
+            If the mixture has a graph, ``connectivity``, which ``GaussianMixture`` lacks.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from skem import BayesianGMM_MAP
+        >>> X = load_iris().data
+        >>> model = BayesianGMM_MAP(3, prior="empirical", random_state=0).fit(X)
+        >>> theirs = model.to_sklearn()
+        >>> type(theirs).__name__, bool((theirs.predict(X) == model.predict(X)).all())
+        ('GaussianMixture', True)
+        """
+        check_is_fitted(self)
+        if self.connectivity is not None:
+            raise ValueError(
+                "to_sklearn cannot keep connectivity, since GaussianMixture predicts each row "
+                "alone: set connectivity=None to export the mixture without the graph."
+            )
+        model = self._fitted_model()
+        parameters = {
+            "n_components": model.layout.n_components,
+            "covariance_type": model.layout.covariance_type,
+            "reg_covar": model.reg_covar,
+        }
+        values = public_values(self._params(model), single=False)
+        values = {name: np.array(value) for name, value in values.items()}
+        others = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_")
+        own = {**values, "n_features_in_": model.layout.n_features}
+        return as_fitted(GaussianMixture, self, parameters, own, others)
 
     # -- verbs --------------------------------------------------------------------------
 
