@@ -26,12 +26,10 @@ def test_mixture_predicts_the_same(kind, dtype):
     np.testing.assert_array_equal(theirs.predict(data), model.predict(data))
     # in single precision, scikit-learn rounds within its sums and ours in its results only
     exact = data.astype(float)
-    close = (
-        {"rtol": 1e-9, "atol": 1e-9} if dtype == np.float64 else {"rtol": 1e-6, "atol": 1e-6}
-    )
+    tol = 1e-9 if dtype == np.float64 else 1e-6
     for name in ("predict_proba", "score_samples"):
         found = getattr(theirs, name)(exact)
-        np.testing.assert_allclose(found, getattr(model, name)(data), **close)
+        np.testing.assert_allclose(found, getattr(model, name)(data), rtol=tol, atol=tol)
     loose = theirs.predict_proba(data)
     np.testing.assert_allclose(loose, model.predict_proba(data), rtol=0, atol=1e-4)
     assert theirs.bic(X) == pytest.approx(model.bic(X), rel=1e-6)
