@@ -33,6 +33,7 @@ from skem._base.streams import rowwise, weighted_mean
 from skem._compiled import has_numba
 from skem._loop import em
 from skem._rows import open_rows
+from skem._rows.arrays import in_numpy
 from skem._rows.moments import Moments, moments
 from skem._rows.parts import Rows
 from skem._threads import one_blas_thread
@@ -537,6 +538,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     def _check_rows(self, X: Any, sample_weight: Any = None, *, reset: bool) -> Rows:
         if self.connectivity is not None:
             X = open_rows(X).in_memory("connectivity").given
+        X = in_numpy(X)
         # bytes are not converted: equal pixels are then found faster
         is_bytes = getattr(X, "dtype", None) == np.uint8
         dtype = None if is_bytes else [np.float64, np.float32]
