@@ -85,6 +85,8 @@ def check_rows(
 
 
 def _check_part(name: str, rows: AnyArray) -> int:
+    if not rows.dtype.isnative:  # of which scikit-learn 1.6 checks nothing
+        rows = rows.astype(rows.dtype.newbyteorder("="))
     assert_all_finite(rows, allow_nan=True, estimator_name=name, input_name="X")
     return len(rows)
 
