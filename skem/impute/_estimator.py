@@ -323,7 +323,7 @@ class LatentImputer(
 
         Returns
         -------
-        ndarray of shape (n_samples, n_features_in_), or data frame
+        ndarray of shape (n_samples, n_features), or data frame
             The rows; ``missing_values`` marks what was missing. A data frame becomes a data
             frame with the columns of ``fit``.
 
