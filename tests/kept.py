@@ -34,12 +34,14 @@ MODELS = {
 def write(folder):
     """Fit all models and keep them as pickle, joblib and skops, with what they return."""
     for name, (model, X) in MODELS.items():
-        model.set_callbacks(skem.History()) if hasattr(model, "set_callbacks") else None
+        has_callbacks = hasattr(model, "set_callbacks")
+        if has_callbacks:
+            model.set_callbacks(skem.History())
         model.fit(X)
         np.save(folder / f"{name}.npy", model.transform(X))
         (folder / f"{name}.pickle").write_bytes(pickle.dumps(model))
         joblib.dump(model, folder / f"{name}.joblib")
-        if hasattr(model, "set_callbacks"):
+        if has_callbacks:  # skops keeps no callbacks
             model.set_callbacks()
         skops.io.dump(model, folder / f"{name}.skops")
 
