@@ -41,7 +41,7 @@ def write(folder):
         np.save(folder / f"{name}.npy", model.transform(X))
         (folder / f"{name}.pickle").write_bytes(pickle.dumps(model))
         joblib.dump(model, folder / f"{name}.joblib")
-        if has_callbacks:  # skops keeps no callbacks
+        if has_callbacks:  # so that skops need not trust their types
             model.set_callbacks()
         skops.io.dump(model, folder / f"{name}.skops")
 
