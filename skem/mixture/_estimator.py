@@ -26,7 +26,6 @@ from skem._base.estimator import (
     warn,
     with_callbacks,
 )
-from skem._base.export import as_fitted
 from skem._base.input import check_count, check_rows
 from skem._base.passes import Passes
 from skem._base.streams import rowwise, weighted_mean
@@ -39,6 +38,7 @@ from skem._rows.parts import Rows
 from skem._threads import one_blas_thread
 from skem._typing import Array, Indices
 from skem.mixture._covariances import Layout
+from skem.mixture._export import gaussian_mixture
 from skem.mixture._given import Given, given_of
 from skem.mixture._missing import Groups
 from skem.mixture._model import Mixture, Stats, fast_pays
@@ -616,22 +616,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         ('GaussianMixture', True)
         """
         check_is_fitted(self)
-        if self.connectivity is not None:
-            raise ValueError(
-                "to_sklearn cannot keep connectivity, since GaussianMixture predicts each row "
-                "alone: set connectivity=None to export the mixture without the graph."
-            )
         model = self._fitted_model()
-        parameters = {
-            "n_components": model.layout.n_components,
-            "covariance_type": model.layout.covariance_type,
-            "reg_covar": model.reg_covar,
-        }
-        values = public_values(self._params(model), single=False)
-        values = {name: np.array(value) for name, value in values.items()}
-        others = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_")
-        own = {**values, "n_features_in_": model.layout.n_features}
-        return as_fitted(GaussianMixture, self, parameters, own, others)
+        return gaussian_mixture(self, self._params(model), model.reg_covar)
 
     # -- verbs --------------------------------------------------------------------------
 
