@@ -5,6 +5,8 @@ import nox
 nox.options.sessions = ["lint", "types", "tests"]
 CONSTRAINTS = ("-c", "constraints.txt")
 FAST = "not slow and not mnist"
+OLDEST = "hypothesis", "pandas", "polars", "pytest", "pytest-xdist", "skops"
+OLDEST_TESTS = "tests/base", "tests/mixture/test_estimator.py", "tests/template/test_model.py"
 
 
 @nox.session
@@ -37,14 +39,11 @@ def coverage(session):
     session.run("pytest", "-n", "auto", "-m", FAST, "--cov", "--cov-report=term-missing")
 
 
-@nox.session
-def minimum(session):
-    """The lower bounds of the dependencies, without the extras."""
-    lowest = "numpy==2.0.*", "scipy==1.13.*", "joblib==1.4.*", "threadpoolctl==3.5.*"
-    session.install("-e", ".", *lowest, "scikit-learn==1.9.*")
-    session.install("pytest", "pandas", "polars", "matplotlib", "hypothesis")
-    files = "tests/mixture/test_estimator.py", "tests/template", "tests/test_loop.py"
-    session.run("pytest", *files, "-m", FAST)
+@nox.session(python=["3.11", "3.12"])
+def oldest(session):
+    """The oldest versions that are supported."""
+    session.install("-c", "constraints-oldest.txt", "-e", ".[fast,plot,torch]", *OLDEST)
+    session.run("pytest", "-n", "auto", "-m", FAST, *OLDEST_TESTS)
 
 
 @nox.session

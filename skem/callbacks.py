@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import ArrayLike
 from sklearn.metrics import get_scorer
 
+from skem._base.compat import OwnCallback
 from skem._base.input import check_count
 from skem._loop import Patience
 from skem._warn import warn
@@ -63,7 +64,7 @@ class _Fit:
     patience: Patience | None = None
 
 
-class History:
+class History(OwnCallback):
     """Record the score of an estimator after each iteration of its fit.
 
     Parameters

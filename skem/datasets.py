@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -189,6 +190,11 @@ def load_hidden_face(
     sklearn.utils.Bunch
         The same fields as from :func:`make_shifted_templates`.
 
+    Raises
+    ------
+    ImportError
+        If matplotlib or pillow is not installed.
+
     Examples
     --------
     >>> from skem.datasets import load_hidden_face
@@ -196,6 +202,12 @@ def load_hidden_face(
     >>> data.X.shape, data.template.shape, data.background.shape
     ((10, 20000), (100, 73), (100, 200))
     """
+    for package, name in (("matplotlib", "matplotlib"), ("PIL", "pillow")):
+        if find_spec(package) is None:
+            raise ImportError(
+                f"load_hidden_face needs {name}, which is not installed: run pip install "
+                f"{name}."
+            )
     from matplotlib.cbook import get_sample_data
     from PIL import Image
     from sklearn.datasets import load_sample_image

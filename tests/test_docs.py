@@ -1,6 +1,7 @@
 """Docstrings of everything public are complete."""
 
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,13 @@ def test_docstring(name):
 @pytest.mark.parametrize("name", [n for n in public_objects() if n.count(".") == 1])
 def test_classes_have_an_example(name):
     assert ">>>" in inspect.getdoc(getattr(skem, name.split(".")[1]))
+
+
+def test_versions_agree():
+    root = GUIDE.parent.parent
+    heading = re.search(r"^## (\S+?),? ", (root / "CHANGELOG.md").read_text(), re.M)
+    citation = re.search(r"^version: (\S+)$", (root / "CITATION.cff").read_text(), re.M)
+    assert heading[1] == citation[1] == skem.__version__
 
 
 def recipes():

@@ -346,7 +346,7 @@ def test_wrong_categories_are_named():
     for wrong in ("auto", ["nothing"], [17], [0.5]):
         with pytest.raises(ValueError, match="categorical_features"):
             LatentImputer(categorical_features=wrong).fit(holes)
-    empty = holes.assign(text=pd.array([None] * 400, dtype="str"))
+    empty = holes.assign(text=pd.array([None] * 400, dtype="string"))
     with pytest.raises(ValueError, match="column 1 of X has no observed category"):
         LatentImputer(categorical_features=["text"]).fit(empty)
     kept = LatentImputer(BayesianGMM_MAP(1)).fit(empty)

@@ -15,11 +15,11 @@ from sklearn.base import (
     DensityMixin,
     TransformerMixin,
 )
-from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import Tags
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from skem._base.compat import CallbackSupportMixin, with_callbacks
 from skem._base.streams import weighted_mean
 from skem._loop import Run
 from skem._rows import open_rows
@@ -78,7 +78,7 @@ def fitting_of(estimator: Any, X: Any, rows: Rows, resume: bool) -> Fitting:
 def documentation() -> str:
     """Return the address of the documentation, or nothing if the package has none."""
     try:
-        urls = metadata("skem").get_all("Project-URL") or []
+        urls = metadata("scikit-em").get_all("Project-URL") or []
     except PackageNotFoundError:
         urls = []
     named = [url.split(", ", 1) for url in urls]

@@ -158,6 +158,8 @@ def _is_number(text: str) -> bool:
 
 
 def _check_part(name: str, rows: AnyArray) -> int:
+    if not rows.dtype.isnative:  # of which scikit-learn 1.6 checks nothing
+        rows = rows.astype(rows.dtype.newbyteorder("="))
     assert_all_finite(rows, allow_nan=True, estimator_name=name, input_name="X")
     return len(rows)
 
@@ -200,6 +202,8 @@ def check_weights(sample_weight: Any, rows: Rows, largest: float = np.inf) -> Ro
             "sample_weight must hold finite weights of at least 0, but its values are "
             f"between {low.min():g} and {high.max():g}."
         )
+    if not high.any():
+        raise ValueError("sample_weight must have values above 0, but all of them are zero.")
     if high.max() < MIN_WEIGHT:
         raise ValueError(
             f"sample_weight must have values above {MIN_WEIGHT:g}, but its largest is "

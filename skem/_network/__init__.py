@@ -5,5 +5,5 @@ try:
 except ImportError as error:
     raise ImportError(
         "VAEEstimator and GANEstimator need torch, which is not installed: run "
-        "pip install 'skem[torch]'."
+        "pip install torch."
     ) from error

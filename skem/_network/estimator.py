@@ -14,6 +14,7 @@ from skem._base.minibatch import MinibatchEstimator
 from skem._compiled import has_numba
 from skem._network.layers import Design
 from skem._network.training import Purpose, choose_device, one_cycle
+from skem._rows.arrays import in_numpy
 from skem._rows.moments import moments
 from skem._rows.parts import LocalRows, Weights
 from skem._typing import AnyArray, Indices
@@ -170,6 +171,7 @@ class NetworkEstimator(MinibatchEstimator):
 
     def _check_rows(self, X: Any, sample_weight: Any = None, *, reset: bool) -> LocalRows:
         shape = self._shape_of_images()
+        X = in_numpy(X)
         given = tuple(getattr(X, "shape", ()))
         if len(given) == 4 and shape == (*given[2:], given[1]) != given[1:]:
             raise ValueError(

@@ -19,8 +19,9 @@ OUTSIDE = 0.1
 # Largest factor by which scaled rows are multiplied. A larger factor would amplify rounding
 # errors until they look like data.
 MAX_GAIN = 100.0
-# Values farther away, in standard deviations, are moved here: networks compute in float32.
-FARTHEST = 1e18
+# Values farther away, in standard deviations, are moved here, where
+# float32 still holds their squares, divided by the smallest noise.
+FARTHEST = 1e13
 
 
 @dataclass(frozen=True)

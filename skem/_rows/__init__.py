@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from skem._rows.arrays import in_numpy
 from skem._rows.cluster import Blocks, evaluated, is_dask
 from skem._rows.files import Stored, is_on_disk
 from skem._rows.parts import InMemory, Rows
@@ -18,9 +19,9 @@ def open_rows(X: Any) -> Rows:
     if isinstance(X, np.ma.MaskedArray):
         dtype = np.float32 if X.dtype == np.float32 else float
         return InMemory(np.ma.filled(X.astype(dtype), np.nan))  # masked values are missing
-    return InMemory(np.asarray(X) if isinstance(X, list | tuple) else X)
+    return InMemory(np.asarray(X) if isinstance(X, list | tuple) else in_numpy(X))
 
 
 def to_memory(values: Any) -> Any:
-    """Return the values, computed if they are dask's."""
-    return evaluated(values)[0] if is_dask(values) else values
+    """Return the values, computed if they are dask's, in NumPy if another library's."""
+    return evaluated(values)[0] if is_dask(values) else in_numpy(values)

@@ -1,5 +1,6 @@
 """Pictures of fitted estimators."""
 
+import skem.display._required  # noqa: F401
 from skem.display._codes import (
     EmbeddingDisplay,
     LatentGridDisplay,

@@ -32,6 +32,7 @@ from skem._base.estimator import DocLinkMixin, check_is_fitted, check_names, kee
 from skem._base.input import check_rows, check_weights
 from skem._base.streams import check_outline, rowwise
 from skem._rows import open_rows
+from skem._rows.arrays import in_numpy
 from skem._rows.parts import Rows, working_dtype
 from skem._typing import AnyArray, Array, Mask
 from skem.impute._default import choose_mixture
@@ -209,6 +210,7 @@ class LatentImputer(
         LatentImputer
             The fitted imputer.
         """
+        X = in_numpy(X)
         if self.estimator is not None:
             check_model(self.estimator)
         check_names(X)
@@ -322,7 +324,7 @@ class LatentImputer(
 
         Returns
         -------
-        ndarray of shape (n_samples, n_features_in_), or data frame
+        ndarray of shape (n_samples, n_features), or data frame
             The rows; ``missing_values`` marks what was missing. A data frame becomes a data
             frame with the columns of ``fit``.
 
@@ -337,7 +339,7 @@ class LatentImputer(
                 "inverse_transform needs add_indicator=True: only the indicator tells which "
                 "values were missing."
             )
-        kept = np.arange(self.n_features_in_)
+        X, kept = in_numpy(X), np.arange(self.n_features_in_)
         if not self.keep_empty_features:
             kept = kept[~self._empty_features()]
         flagged = self.indicator_.features_
@@ -401,7 +403,7 @@ class LatentImputer(
             The mean log-likelihood of the observed values, or its bound, in nats per row.
         """
         check_is_fitted(self)
-        rows, missing = self._encoded(X, self._table, reset=False)
+        rows, missing = self._encoded(in_numpy(X), self._table, reset=False)
         values = rows.given
         if missing is not None:
             values = values[:, ~self._empty]

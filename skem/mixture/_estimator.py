@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
 
 from skem._base.em import EMEstimator, Trained
@@ -31,11 +32,13 @@ from skem._base.streams import rowwise, weighted_mean
 from skem._compiled import has_numba
 from skem._loop import em
 from skem._rows import open_rows
+from skem._rows.arrays import in_numpy
 from skem._rows.moments import Moments, moments
 from skem._rows.parts import Rows
 from skem._threads import one_blas_thread
 from skem._typing import Array, Indices
 from skem.mixture._covariances import Layout
+from skem.mixture._export import gaussian_mixture
 from skem.mixture._given import Given, given_of
 from skem.mixture._missing import Groups
 from skem.mixture._model import Mixture, Stats, fast_pays
@@ -546,6 +549,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     def _check_rows(self, X: Any, sample_weight: Any = None, *, reset: bool) -> Rows:
         if self.connectivity is not None:
             X = open_rows(X).in_memory("connectivity").given
+        X = in_numpy(X)
         # bytes are not converted: equal pixels are then found faster
         is_bytes = getattr(X, "dtype", None) == np.uint8
         dtype = None if is_bytes else [np.float64, np.float32]
@@ -601,6 +605,37 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     @property
     def _n_features_out(self) -> int:
         return len(self.weights_)
+
+    def to_sklearn(self) -> GaussianMixture:
+        """Return scikit-learn's fitted ``GaussianMixture`` with the same parameters.
+
+        It is for tools that know scikit-learn's class only, such as converters to ONNX. It has
+        the same predictions for complete rows. It refuses missing values, and a further fit of
+        it knows neither the prior nor sample weights.
+
+        Returns
+        -------
+        sklearn.mixture.GaussianMixture
+            The fitted estimator; later changes of one do not change the other.
+
+        Raises
+        ------
+        ValueError
+            If the mixture has a graph, ``connectivity``, which ``GaussianMixture`` lacks.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from skem import BayesianGMM_MAP
+        >>> X = load_iris().data
+        >>> model = BayesianGMM_MAP(3, prior="empirical", random_state=0).fit(X)
+        >>> theirs = model.to_sklearn()
+        >>> type(theirs).__name__, bool((theirs.predict(X) == model.predict(X)).all())
+        ('GaussianMixture', True)
+        """
+        check_is_fitted(self)
+        model = self._fitted_model()
+        return gaussian_mixture(self, self._params(model), model.reg_covar)
 
     # -- verbs --------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.neural_network import BernoulliRBM
 from sklearn.utils import gen_batches
 
 from skem._base.estimator import (
@@ -21,6 +22,7 @@ from skem._base.estimator import (
     warn,
     with_callbacks,
 )
+from skem._base.export import as_fitted
 from skem._base.input import check_codes, check_count
 from skem._base.minibatch import new_seed
 from skem._base.streams import blockwise, rowwise
@@ -290,6 +292,39 @@ class BernoulliRBMCD(ReconstructMixin, Machine):
         with one_blas_thread():
             self._partial_fit(X, sample_weight)
         return self
+
+    def to_sklearn(self) -> BernoulliRBM:
+        """Return scikit-learn's fitted ``BernoulliRBM`` with the same weights.
+
+        It is for tools that know scikit-learn's class only, such as converters to ONNX. Its
+        ``transform`` returns the same probabilities for complete rows. It refuses missing
+        values, and its ``score_samples`` is a pseudo-likelihood.
+
+        Returns
+        -------
+        sklearn.neural_network.BernoulliRBM
+            The fitted estimator; later changes of one do not change the other.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklearn.datasets import load_digits
+        >>> from skem import BernoulliRBMCD
+        >>> X = (load_digits().data > 7).astype(float)
+        >>> model = BernoulliRBMCD(n_components=8, n_iter=5, random_state=0).fit(X)
+        >>> np.allclose(model.to_sklearn().transform(X), model.transform(X))
+        True
+        """
+        params = self._params()
+        n_features, n_components = params.weights.shape
+        values = {
+            "components_": params.weights.T.copy(),
+            "intercept_hidden_": params.hidden.copy(),
+            "intercept_visible_": params.visible.copy(),
+            "n_features_in_": n_features,
+        }
+        parameters = {"n_components": n_components}
+        return as_fitted(BernoulliRBM, self, parameters, values, ["h_samples_"])
 
     # -- verbs ----------------------------------------------------------------------------
 

@@ -42,6 +42,9 @@ Start = tuple[float, Params, str]  # objective, parameters, and kind of a start
 logger = logging.getLogger("skem")
 
 
+MAX_PIXEL = 1e140  # transforms multiply squares of pixels
+
+
 def model_of(
     windows: Windows, rows: AllRows, **options: Any
 ) -> tuple[ShiftedTemplate, tuple[float, float]]:
@@ -60,7 +63,8 @@ def model_of(
     counts, mean, square = (v.reshape(len(v), -1) for v in (counts, mean, square))
     dtype = rows.working_dtype
     largest = max(-found.low, found.high)
-    if not largest < np.sqrt(np.finfo(dtype).max / 100 / rows.size):
+    limit = np.sqrt(np.finfo(dtype).max / 100 / rows.size)
+    if not largest < min(limit, MAX_PIXEL):
         raise ValueError(
             f"X has values up to {largest:g}, too large to be squared in {dtype}: rescale X."
         )

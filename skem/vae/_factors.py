@@ -11,6 +11,7 @@ have missing values, which are NaN.
 from typing import NamedTuple
 
 import numpy as np
+from sklearn import config_context
 from sklearn.utils.extmath import randomized_svd
 
 from skem._typing import Array
@@ -137,7 +138,9 @@ def _principal(
     before = -np.inf
     for _ in range(n_steps):
         root = np.sqrt(noise)
-        _, values, axes = randomized_svd(x / root, d, random_state=seed)
+        # with dispatch, scikit-learn takes another factorization, with other rounding
+        with config_context(array_api_dispatch=False):
+            _, values, axes = randomized_svd(x / root, d, random_state=seed)
         scale = np.sqrt(np.maximum(values**2 - 1, 0))
         loadings[:, :d] = root[:, None] * axes.T * scale
         top = np.maximum(values**2, 1)

@@ -9,7 +9,6 @@ import polars as pl
 import pytest
 import skops.io
 from sklearn.base import clone
-from sklearn.callback import ProgressBar
 from sklearn.datasets import load_iris
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
@@ -17,6 +16,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from versions import has, needs_callbacks
 
 from skem import (
     BayesianGMM_MAP,
@@ -39,9 +39,12 @@ def expected_failures(estimator):
     kinds = minibatches.get(type(estimator), ())
     reason = "repeated rows make other minibatches"
     expected = {f"check_sample_weight_equivalence_on_{kind}_data": reason for kind in kinds}
-    if isinstance(estimator, GANEstimator):  # a check that runs with SCIPY_ARRAY_API=1 only
+    # a check that runs with SCIPY_ARRAY_API=1 only
+    if isinstance(estimator, GANEstimator):
         reason = "inverse_transform takes noise, and transform returns features of rows"
         expected["check_array_api_input"] = reason
+    if isinstance(estimator, LatentImputer):
+        expected["check_array_api_input"] = "inverse_transform needs the indicator"
     return expected
 
 
@@ -67,7 +70,7 @@ def expected_failures(estimator):
         LatentImputer(VAEEstimator(max_iter=2, hidden_layer_sizes=(8,))),
     ],
     expected_failed_checks=expected_failures,
-    xfail_strict=True,
+    **({"xfail_strict": True} if has("1.8") else {}),
 )
 def test_sklearn_check(estimator, check):
     with warnings.catch_warnings():
@@ -145,7 +148,7 @@ def test_mixture_pickles_and_skops_keep_every_digit(data, mixture):
         X = data.X[:, :6]
         np.testing.assert_array_equal(copy.score_samples(X), mixture.score_samples(X))
         copy.partial_fit(X[:20])
-    assert "means_" in mixture._repr_html_()
+    assert ("means_" if has("1.9") else "BayesianGMM_MAP") in mixture._repr_html_()
 
 
 def test_mixture_in_a_search_and_a_pipeline():
@@ -164,7 +167,10 @@ def test_mixture_in_a_search_and_a_pipeline():
     assert names[0] == "bayesiangmm_map0"
 
 
+@needs_callbacks
 def test_mixture_callbacks(data, capsys):
+    from sklearn.callback import ProgressBar
+
     recorder = Recorder()
     model = BayesianGMM_MAP(2, tol=0, random_state=0).set_callbacks(recorder)
     model.fit(data.X[:, :4])
@@ -225,6 +231,7 @@ class Recorder:
         return len(self.scores) == 3
 
 
+@needs_callbacks
 def test_callbacks_follow_the_fit_and_stop_it(data):
     recorder = Recorder()
     # without a prior, the objective is the score
@@ -237,14 +244,17 @@ def test_callbacks_follow_the_fit_and_stop_it(data):
     np.testing.assert_allclose(recorder.scores, estimator.lower_bounds_, rtol=1e-9)
 
 
+@needs_callbacks
 def test_progress_bar(data, capsys):
+    from sklearn.callback import ProgressBar
+
     estimator = ShiftedTemplateEM(8, image_shape=(6, 24), init="mean")
     estimator.set_callbacks(ProgressBar()).fit(data.X)
     assert "ShiftedTemplateEM" in capsys.readouterr().out
 
 
 def test_html_repr_of_a_fitted_estimator(fitted):
-    assert "template_" in fitted._repr_html_()
+    assert ("template_" if has("1.9") else "ShiftedTemplateEM") in fitted._repr_html_()
 
 
 # -- what cannot be a number ----------------------------------------------------------------

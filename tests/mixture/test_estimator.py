@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.feature_extraction.image import grid_to_graph
 from sklearn.metrics import adjusted_rand_score
 from sklearn.mixture import GaussianMixture
+from versions import has
 
 from skem import BayesianGMM_MAP
 from skem._rows.parts import InMemory
@@ -81,7 +82,8 @@ def test_same_numbers_as_scikit_learn_from_the_same_start(kind, reg_covar):
     for name in ("score", "bic", "aic"):
         np.testing.assert_allclose(getattr(ours, name)(X), getattr(theirs, name)(X), atol=1e-8)
     # theirs are those of the parameters before each M step, ours after it
-    np.testing.assert_allclose(ours.lower_bounds_[:-1], theirs.lower_bounds_[1:], atol=1e-8)
+    if has("1.7"):  # which keeps them
+        np.testing.assert_allclose(ours.lower_bounds_[:-1], theirs.lower_bounds_[1:], atol=1e-8)
     assert ours._n_parameters() == theirs._n_parameters()
 
 

@@ -21,6 +21,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from versions import needs_callbacks
 
 from skem import (
     BayesianGMM_MAP,
@@ -292,6 +293,7 @@ class Killer:
         os.kill(pid, signal.SIGKILL)
 
 
+@needs_callbacks
 @pytest.mark.parametrize("kept", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_worker_may_die(client, kept):
     X, weight = three_clusters(120_000), weights_of(120_000)

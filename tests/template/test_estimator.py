@@ -9,6 +9,7 @@ from joblib import parallel_config
 from scipy.special import logsumexp, softmax
 from scipy.stats import beta, dirichlet
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from versions import needs_callbacks
 
 from skem import ShiftedTemplateEM
 from skem.datasets import load_hidden_face, make_shifted_templates
@@ -845,6 +846,7 @@ def test_objective_is_that_of_the_parameters_that_are_kept(max_iter):
         assert len(model.lower_bounds_) == model.n_iter_ <= max_iter
 
 
+@needs_callbacks
 def test_a_callback_that_stops_is_obeyed():
     class Stop:
         def setup(self, estimator, context):
