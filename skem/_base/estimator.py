@@ -156,7 +156,7 @@ class LatentEstimator(
         return bool(self.warm_start) and self._is_fitted()
 
     def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()
+        state: dict[str, Any] = {**super().__getstate__()}  # it may be our own __dict__
         if self._is_fitted() and "_skl_callbacks" in state:  # held-out rows can be large
             state["_skl_callbacks"] = [
                 c.without_rows() if hasattr(c, "without_rows") else c

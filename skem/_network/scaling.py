@@ -19,9 +19,6 @@ OUTSIDE = 0.1
 # Largest factor by which scaled rows are multiplied. A larger factor would amplify rounding
 # errors until they look like data.
 MAX_GAIN = 100.0
-# Values farther away, in standard deviations, are moved here, where
-# float32 still holds their squares, divided by the smallest noise.
-FARTHEST = 1e13
 
 
 @dataclass(frozen=True)
@@ -42,8 +39,8 @@ class Scaling:
         missing = np.isnan(rows)
         if self.standardized:  # in float64: values far from 0 would lose digits in float32
             values = (rows - self.offset) / self.scale
-            if dtype == np.float32:
-                np.clip(values, -FARTHEST, FARTHEST, out=values)
+            far = float(np.finfo(dtype).max) ** (1 / 3)  # its square, many times, is finite
+            np.clip(values, -far, far, out=values)
             values = values.astype(dtype)
         else:
             values = np.array(rows, dtype)

@@ -63,7 +63,7 @@ def model_of(
     counts, mean, square = (v.reshape(len(v), -1) for v in (counts, mean, square))
     dtype = rows.working_dtype
     largest = max(-found.low, found.high)
-    limit = np.sqrt(np.finfo(dtype).max / 100 / rows.size)
+    limit = float(np.sqrt(np.finfo(dtype).max / 100 / rows.size))
     if not largest < min(limit, MAX_PIXEL):
         raise ValueError(
             f"X has values up to {largest:g}, too large to be squared in {dtype}: rescale X."

@@ -37,6 +37,7 @@ N_CHAINS, N_BURN, N_KEPT = 8, 12, 12  # chains, their first steps, and the steps
 N_OWN, N_MOMENTS = 8, 64  # draws of each encoder proposal, and of the Gaussian of the chains
 WIDTHS = (1.0, 2.0)  # standard deviations of proposals, in those of the encoder, by turns
 WIDEN = 1.5  # the variance of the Gaussian of the chains, in theirs
+RIDGE = 1e-5  # share of the variance of all codes
 N_POINTS = (1 + N_BURN + N_KEPT) * N_CHAINS + N_CHAINS * N_OWN + N_MOMENTS
 
 
@@ -215,11 +216,13 @@ def _chains(
 def _moments(kept: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Return the mean (n, d) of codes and a factor of their widened covariance, (n, d, d).
 
-    The variance of the encoder's proposals is added: chains that did not move have none.
+    The variance of the encoder's proposals is added: chains that did not move have none. A
+    small share of the total variance is added as well, so that rounding leaves it positive.
     """
     center = kept.mean(0)
     gap = (kept - center).transpose(0, 1)  # (n, k, d)
-    covariance = gap.mT @ gap / len(kept) + torch.diag_embed((scale**2).mean(0))
+    own = (scale**2).mean(0) + RIDGE * (gap**2).mean(1).sum(-1, keepdim=True)
+    covariance = gap.mT @ gap / len(kept) + torch.diag_embed(own)
     return center, torch.linalg.cholesky(WIDEN * covariance)
 
 

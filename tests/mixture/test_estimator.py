@@ -938,7 +938,7 @@ def test_reconstruct_is_the_expected_mean(data):
     X, _ = data
     model = BayesianGMM_MAP(3, random_state=0).fit(X)
     np.testing.assert_allclose(model.reconstruct(X), model.predict_proba(X) @ model.means_)
-    with pytest.raises(ValueError, match="components"):
+    with pytest.raises(ValueError, match="but 3 are needed"):
         model.inverse_transform(np.ones((2, 5)))
 
 

@@ -474,7 +474,7 @@ def test_wrong_parameters_are_named(options, message):
 
 
 def test_wrong_codes_are_refused(fitted):
-    with pytest.raises(ValueError, match="a code has 3"):
+    with pytest.raises(ValueError, match="but 3 are needed"):
         fitted.inverse_transform(np.ones((2, 5)))
     with pytest.raises(ValueError, match="n_samples must be"):
         fitted.sample(0)
