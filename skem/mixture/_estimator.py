@@ -4,7 +4,8 @@ A fit takes these steps: ``_starts`` draws a sample and finds starts on it (``_c
 ``_moves``) or takes those that the user gave (``_given``). ``skem._loop`` repeats the E and M
 steps of ``_model``, whose inner loop is ``_sums`` (NumPy) or ``_kernel`` (numba). ``_missing``
 handles missing values, ``_prior`` the priors, ``_potts`` the spatial prior, and ``_pixels``
-equal rows of images.
+equal rows of images. ``_verbs`` has the verbs about missing values, and ``_conditionals`` the
+maths behind them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
 
-from skem._base.em import EMEstimator, Trained
+from skem._base.em import Trained
 from skem._base.estimator import (
     Interval,
     StrOptions,
@@ -51,12 +52,13 @@ from skem.mixture._prior import (
     scale_of,
 )
 from skem.mixture._starts import Search, SearchInterruptedError, sample_of
+from skem.mixture._verbs import ConditionalVerbs
 
 # The tolerance shrinks with the share of rows in which a feature is observed, down to this.
 MIN_SHARE = 0.01
 
 
-class BayesianGMM_MAP(EMEstimator):  # noqa: N801
+class BayesianGMM_MAP(ConditionalVerbs):  # noqa: N801
     """A Gaussian mixture at the mode of its posterior, fitted by EM.
 
     A drop-in for scikit-learn's ``GaussianMixture`` with conjugate priors, sample
@@ -669,23 +671,6 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         check_is_fitted(self)
         code = check_codes(X, len(self.weights_), "component")
         return (code @ self.means_).astype(code.dtype, copy=False)
-
-    @rowwise
-    def impute(self, X: ArrayLike) -> Array:
-        """Return X with missing values replaced by their conditional expectation.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows; NaN marks a missing value.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            The complete rows: sum_k P(k | x_o) E[x | x_o, k], where x_o are the observed
-            values of a row.
-        """
-        return self._map_rows(X, Mixture.impute)
 
     def icl(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the integrated completed likelihood criterion on X; lower is better.

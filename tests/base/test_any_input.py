@@ -134,6 +134,7 @@ MODELS = {
 VERBS = (
     "transform", "score_samples", "score", "predict", "predict_proba", "reconstruct", "impute",
     "inverse_transform", "partial_fit", "fit", "sample", "log_joint", "bic", "icl", "align",
+    "sample_conditional", "condition",
     "pickle",
 )  # fmt: skip
 

@@ -1,0 +1,127 @@
+"""The verbs of the mixture about missing values: fill them, draw them, say what is known."""
+
+from typing import Literal, overload
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils import check_random_state
+
+from skem._base.em import EMEstimator
+from skem._base.estimator import check_is_fitted
+from skem._base.input import check_count
+from skem._base.streams import rowwise
+from skem._rows import open_rows
+from skem._typing import Array
+from skem.mixture._conditionals import Conditional, conditional, deviations, draw
+from skem.mixture._model import Mixture
+
+
+class ConditionalVerbs(EMEstimator):
+    """What a fitted mixture says of missing values, given the observed ones."""
+
+    @overload
+    def impute(self, X: ArrayLike, return_std: Literal[False] = ...) -> Array: ...
+
+    @overload
+    def impute(self, X: ArrayLike, return_std: Literal[True]) -> tuple[Array, Array]: ...
+
+    def impute(self, X: ArrayLike, return_std: bool = False) -> Array | tuple[Array, Array]:
+        """Return X with missing values replaced by their conditional expectation.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+        return_std : bool, default=False
+            Whether to return the standard deviations too.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The complete rows: sum_k P(k | x_o) E[x | x_o, k], where x_o are the observed
+            values of a row.
+        std : ndarray of shape (n_samples, n_features)
+            The standard deviation of each missing value given the observed ones, in the
+            units of X; 0 for observed values. Only with ``return_std=True``.
+        """
+        if return_std:
+            return self._filled(X), self._deviations(X)
+        return self._filled(X)
+
+    @rowwise
+    def _filled(self, X: ArrayLike) -> Array:
+        return self._map_rows(X, Mixture.impute)
+
+    @rowwise
+    def _deviations(self, X: ArrayLike) -> Array:
+        return self._map_rows(X, deviations)
+
+    def condition(self, X: ArrayLike) -> Conditional:
+        """Return the mixture of the missing features, given the observed ones.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows that all miss the same features, which NaN marks.
+
+        Returns
+        -------
+        Conditional
+            For each row a Gaussian mixture of the missing features: ``features`` (n_missing,),
+            ``weights`` (n_samples, n_components), ``means`` (n_samples, n_components,
+            n_missing) and ``covariances`` (n_components, n_missing, n_missing).
+
+        Raises
+        ------
+        ValueError
+            If the rows do not miss the same features, or miss none.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skem import BayesianGMM_MAP
+        >>> x = np.linspace(-1, 1, 50)
+        >>> model = BayesianGMM_MAP().fit(np.column_stack([x, 2 * x + 1]))
+        >>> found = model.condition([[0.5, np.nan]])
+        >>> found.features, found.means.round(3)
+        (array([1]), array([[[2.]]]))
+        """
+        values = self._values(X, "condition")
+        model = self._fitted_model()
+        return conditional(model, self._params(model), values)
+
+    def sample_conditional(
+        self,
+        X: ArrayLike,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Array:
+        """Draw the missing values of rows, given the observed ones.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+            The rows; NaN marks a missing value.
+        n_samples : int, default=1
+            The number of draws for each row.
+        random_state : int, RandomState or None, default=None
+            Seed of this call; None means that of the estimator.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_rows, n_features)
+            ``n_samples`` completed tables. A draw takes a component of the row, then its
+            missing values together. Observed values are unchanged.
+        """
+        check_count("n_samples", n_samples)
+        values = self._values(X, "sample_conditional")
+        rng = check_random_state(self._seed_of(random_state))
+        model = self._fitted_model()
+        found = draw(model, self._params(model), values.astype(float), int(n_samples), rng)
+        return found.astype(np.float32 if values.dtype == np.float32 else float, copy=False)
+
+    def _values(self, X: ArrayLike, name: str) -> Array:
+        """Return checked rows in memory; a dask collection is refused by name."""
+        check_is_fitted(self)
+        values: Array = self._in_memory(open_rows(X).in_memory(name).given)
+        return values
