@@ -36,9 +36,10 @@ from skem._rows.moments import Moments, moments
 from skem._rows.parts import Rows
 from skem._threads import one_blas_thread
 from skem._typing import Array, Indices
+from skem.mixture._aside import of_positive
 from skem.mixture._covariances import Layout
+from skem.mixture._evidence import evidence_of, known_passes, known_starts
 from skem.mixture._given import Given, given_of
-from skem.mixture._missing import Groups
 from skem.mixture._model import Mixture, Stats, fast_pays
 from skem.mixture._outcome import first_to_hold
 from skem.mixture._params import Params, Prior, digests_of, params_of, public_values
@@ -52,13 +53,13 @@ from skem.mixture._prior import (
     scale_of,
 )
 from skem.mixture._starts import Search, SearchInterruptedError, sample_of
-from skem.mixture._verbs import ConditionalVerbs
+from skem.mixture._verbs import MixtureVerbs
 
 # The tolerance shrinks with the share of rows in which a feature is observed, down to this.
 MIN_SHARE = 0.01
 
 
-class BayesianGMM_MAP(ConditionalVerbs):  # noqa: N801
+class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
     """A Gaussian mixture at the mode of its posterior, fitted by EM.
 
     A drop-in for scikit-learn's ``GaussianMixture`` with conjugate priors, sample
@@ -336,7 +337,11 @@ class BayesianGMM_MAP(ConditionalVerbs):  # noqa: N801
 
     @with_callbacks
     def fit(
-        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+        self,
+        X: ArrayLike,
+        y: object = None,
+        sample_weight: ArrayLike | None = None,
+        resp_prior: ArrayLike | None = None,
     ) -> Self:
         """Fit the weights, means and covariances of the components.
 
@@ -348,13 +353,18 @@ class BayesianGMM_MAP(ConditionalVerbs):  # noqa: N801
             Ignored.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows; a row of weight 2 counts like two equal rows.
+        resp_prior : array-like of shape (n_samples, n_components), default=None
+            What is known of the component of each row: the probability of component k is
+            proportional to ``weights_[k] * resp_prior[n, k]`` before the row is seen. A row
+            of 0 with a single 1 is a label. Equal values say nothing. Components keep the
+            order of the columns.
 
         Returns
         -------
         BayesianGMM_MAP
             The fitted estimator.
         """
-        self._fit(X, sample_weight)
+        self._fit(X, sample_weight, resp_prior=resp_prior)
         return self
 
     def fit_predict(
@@ -420,31 +430,23 @@ class BayesianGMM_MAP(ConditionalVerbs):  # noqa: N801
             )
         return self._partial_fit(X, sample_weight)
 
-    def _train(self, rows: Rows, resume: bool) -> Trained:
+    def _train(self, rows: Rows, resume: bool, resp_prior: Any = None) -> Trained:
         self._check_size(rows)
         if resume:
             self._check_same_model(rows.shape[1])
         rng = check_random_state(self.random_state)
+        evidence = self._evidence(rows, resp_prior)
         rows = rows.positive()
         with one_blas_thread():
-            if self.connectivity is None:
+            if self.connectivity is None and evidence is None:
                 rows = merge_equal_pixels(rows).positive()
-            layout = Layout(self.covariance_type, int(self.n_components), rows.shape[1])
-            sample = sample_of(rows, layout, rng)
-            seen = moments(sample.rows)
-            mixture = self._new_model(layout, rows, seen)
-            # what a row tells of a feature that is rarely observed changes the objective little
-            share = max(MIN_SHARE, float((seen.weight / np.sum(sample.rows.weight)).min()))
-            search = Search(
-                mixture,
-                Passes(mixture, rows, self.n_jobs),
-                sample,
-                self.init_params,
-                int(self.max_iter),
-                self.tol * share,
-            )
-            given = self._given(mixture, resume)
-            model, passes = self._passes(search)
+            search = self._search(rows, rng)
+            given = self._given(search.model, resume)
+            starts = search.starts(given, rng, int(self.n_init), self.n_jobs)
+            if evidence is not None and given.means is None:
+                known = known_passes(search, evidence, self.n_jobs)
+                starts = known_starts(search, known, starts)
+            model, passes = self._passes(search, evidence)
             # scikit-learn notices convergence one step later: from the same start, do the same
             rule: dict[str, Any] = {"patient": True, "tol": search.tol}
             if given.is_complete:
@@ -452,7 +454,7 @@ class BayesianGMM_MAP(ConditionalVerbs):  # noqa: N801
             try:
                 outcome = first_to_hold(
                     search,
-                    search.starts(given, rng, int(self.n_init), self.n_jobs),
+                    starts,
                     lambda params: self._run_em(
                         model, passes, params, int(self.max_iter), **rule
                     ),
@@ -468,6 +470,23 @@ class BayesianGMM_MAP(ConditionalVerbs):  # noqa: N801
         run = outcome.checked(is_given=not given.is_empty)
         self._responsibilities = getattr(passes, "responsibilities", None)
         return model, run
+
+    def _search(self, rows: Rows, rng: np.random.RandomState) -> Search:
+        """Draw a sample, set the prior, and return where starts are looked for."""
+        layout = Layout(self.covariance_type, int(self.n_components), rows.shape[1])
+        sample = sample_of(rows, layout, rng)
+        seen = moments(sample.rows)
+        mixture = self._new_model(layout, rows, seen)
+        # what a row tells of a feature that is rarely observed changes the objective little
+        share = max(MIN_SHARE, float((seen.weight / np.sum(sample.rows.weight)).min()))
+        return Search(
+            mixture,
+            Passes(mixture, rows, self.n_jobs),
+            sample,
+            self.init_params,
+            int(self.max_iter),
+            self.tol * share,
+        )
 
     def _check_size(self, rows: Rows) -> None:
         if self.connectivity is None and self.coupling != 1:
@@ -492,14 +511,30 @@ class BayesianGMM_MAP(ConditionalVerbs):  # noqa: N801
                 "cannot be repeated: omit one of them."
             )
 
-    def _passes(self, search: Search) -> tuple[Mixture, Any]:
+    def _evidence(self, rows: Rows, resp_prior: Any) -> Array | None:
+        """Return what is known of the components of the rows with a weight above 0."""
+        if resp_prior is None:
+            return None
+        alpha = self.weight_concentration_prior
+        if alpha is not None and alpha < 1:
+            raise ValueError(
+                "resp_prior cannot be combined with weight_concentration_prior below 1, which "
+                "switches off components that labels may need: omit one of them."
+            )
+        evidence = evidence_of(resp_prior, len(rows), int(self.n_components))
+        return of_positive(rows, evidence)
+
+    def _passes(self, search: Search, evidence: Array | None) -> tuple[Mixture, Any]:
         """Return the model to fit, and its passes over the rows."""
-        if self.connectivity is None:
+        if self.connectivity is None and evidence is None:
             return search.model, search.passes
+        if self.connectivity is None:
+            passes = known_passes(search, evidence, self.n_jobs)
+            return passes.model, passes
         X = search.passes.rows.given
         graph = neighbors(self.connectivity, len(X))
-        passes = PottsPasses(search.model, X, graph, self.coupling)
-        return PottsMixture(**vars(search.model)), passes
+        field = PottsPasses(search.model, X, graph, self.coupling, evidence)
+        return PottsMixture(**vars(search.model)), field
 
     def _given(self, model: Mixture, resume: bool) -> Given:
         """Return the starting values that are given, or those of the last fit."""
@@ -606,54 +641,6 @@ class BayesianGMM_MAP(ConditionalVerbs):  # noqa: N801
 
     # -- verbs --------------------------------------------------------------------------
 
-    def predict(self, X: ArrayLike) -> Indices:
-        """Return the most probable component of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows; NaN marks a missing value.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            The index of the most probable component.
-        """
-        if self.connectivity is not None:
-            return self.predict_proba(X).argmax(1)
-        return self._components(X)
-
-    @rowwise
-    def _components(self, X: ArrayLike) -> Indices:
-        return self._map_rows(X, _most_probable, np.intp)
-
-    def predict_proba(self, X: ArrayLike) -> Array:
-        """Return the responsibilities: the posterior probabilities of the components.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows; NaN marks a missing value. With ``connectivity``, X must hold the rows
-            of the graph in the same order.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_components)
-            Probabilities; each row sums to 1.
-        """
-        if self.connectivity is None:
-            return super().predict_proba(X)
-        check_is_fitted(self)
-        rows = self._check_rows(X, reset=False)
-        model = self._fitted_model()
-        graph = neighbors(self.connectivity, len(rows))
-        passes = PottsPasses(model, rows.given, graph, self.coupling)
-        with one_blas_thread():
-            posterior = passes.posterior(
-                self._params(model), getattr(self, "_responsibilities", None)
-            )
-        return posterior.astype(rows.working_dtype, copy=False)
-
     @rowwise
     def inverse_transform(self, X: ArrayLike) -> Array:
         """Return the expected rows given the probabilities of the components.
@@ -730,7 +717,3 @@ class BayesianGMM_MAP(ConditionalVerbs):  # noqa: N801
         params = self._params(model)
         X, components = model.sample(params, n_samples, rng)
         return X.astype(np.float32 if model.single else np.float64, copy=False), components
-
-
-def _most_probable(model: Mixture, params: Params, groups: Groups) -> Indices:
-    return model.log_joint(params, groups).argmax(1)

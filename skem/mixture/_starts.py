@@ -210,7 +210,7 @@ class Search:
                 break
         return kept
 
-    def em(self, passes: Passes, params: Params) -> Run:
+    def em(self, passes: Any, params: Params) -> Run:
         """Run EM to its end."""
         options = {"max_iter": self.max_iter, "tol": self.tol, "patient": True}
         return em(self.model, passes.total, params, **options)

@@ -1,4 +1,4 @@
-"""The verbs of the mixture about missing values: fill them, draw them, say what is known."""
+"""The verbs of the mixture about hidden things: components, and missing values."""
 
 from typing import Literal, overload
 
@@ -11,13 +11,77 @@ from skem._base.estimator import check_is_fitted
 from skem._base.input import check_count
 from skem._base.streams import rowwise
 from skem._rows import open_rows
-from skem._typing import Array
+from skem._threads import one_blas_thread
+from skem._typing import Array, Indices
 from skem.mixture._conditionals import Conditional, conditional, deviations, draw
+from skem.mixture._evidence import evidence_of, known_posterior
+from skem.mixture._missing import Groups
 from skem.mixture._model import Mixture
+from skem.mixture._params import Params
+from skem.mixture._potts import PottsPasses, neighbors
 
 
-class ConditionalVerbs(EMEstimator):
-    """What a fitted mixture says of missing values, given the observed ones."""
+class MixtureVerbs(EMEstimator):
+    """What a fitted mixture says of the components and of missing values."""
+
+    def predict(self, X: ArrayLike) -> Indices:
+        """Return the most probable component of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            The index of the most probable component.
+        """
+        if self.connectivity is not None:
+            return self.predict_proba(X).argmax(1)
+        return self._components(X)
+
+    @rowwise
+    def _components(self, X: ArrayLike) -> Indices:
+        return self._map_rows(X, _most_probable, np.intp)
+
+    def predict_proba(self, X: ArrayLike, resp_prior: ArrayLike | None = None) -> Array:
+        """Return the responsibilities: the posterior probabilities of the components.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value. With ``connectivity``, X must hold the rows
+            of the graph in the same order.
+        resp_prior : array-like of shape (n_samples, n_components), default=None
+            What is known of the component of each row, as in ``fit``. X must then be in
+            memory or in a file.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+            Probabilities; each row sums to 1.
+        """
+        if self.connectivity is None and resp_prior is None:
+            return super().predict_proba(X)
+        check_is_fitted(self)
+        given = X if resp_prior is None else open_rows(X).in_memory("resp_prior").given
+        rows = self._check_rows(given, reset=False)
+        evidence = None
+        if resp_prior is not None:
+            evidence = evidence_of(resp_prior, len(rows), len(self.weights_))
+        if self.connectivity is None and evidence is not None:
+            log_joint = self._map_rows(rows.given, Mixture.log_joint, np.float64)
+            posterior = known_posterior(log_joint, evidence)[1]
+            return posterior.astype(rows.working_dtype, copy=False)
+        model = self._fitted_model()
+        graph = neighbors(self.connectivity, len(rows))
+        passes = PottsPasses(model, rows.given, graph, self.coupling, evidence)
+        with one_blas_thread():
+            posterior = passes.posterior(
+                self._params(model), getattr(self, "_responsibilities", None)
+            )
+        return posterior.astype(rows.working_dtype, copy=False)
 
     @overload
     def impute(self, X: ArrayLike, return_std: Literal[False] = ...) -> Array: ...
@@ -125,3 +189,7 @@ class ConditionalVerbs(EMEstimator):
         check_is_fitted(self)
         values: Array = self._in_memory(open_rows(X).in_memory(name).given)
         return values
+
+
+def _most_probable(model: Mixture, params: Params, groups: Groups) -> Indices:
+    return model.log_joint(params, groups).argmax(1)
