@@ -10,6 +10,7 @@ maths behind them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self
@@ -36,13 +37,13 @@ from skem._rows.moments import Moments, moments
 from skem._rows.parts import Rows
 from skem._threads import one_blas_thread
 from skem._typing import Array, Indices
-from skem.mixture._aside import of_positive
 from skem.mixture._covariances import Layout
-from skem.mixture._evidence import evidence_of, known_passes, known_starts
+from skem.mixture._evidence import evidence_of_fit, known_passes, known_starts
+from skem.mixture._fixed import fixed_of, n_free
 from skem.mixture._given import Given, given_of
 from skem.mixture._model import Mixture, Stats, fast_pays
 from skem.mixture._outcome import first_to_hold
-from skem.mixture._params import Params, Prior, digests_of, params_of, public_values
+from skem.mixture._params import Fixed, Params, Prior, digests_of, params_of, public_values
 from skem.mixture._pixels import merge_equal_pixels
 from skem.mixture._potts import PottsMixture, PottsPasses, neighbors
 from skem.mixture._prior import (
@@ -142,9 +143,11 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         more. EM does not find the smallest number of components that way; compare ``bic``.
     mean_precision_prior : float, default=None
         The precision kappa_0: the number of rows that the prior mean counts as.
-    mean_prior : array-like of shape (n_features,) or float, default=None
+    mean_prior : array-like of shape (n_features,) or (n_components, n_features), or float, \
+            default=None
         The prior mean mu_0; a single number is used for every feature. None means the mean
-        of X if kappa_0 > 0.
+        of X if kappa_0 > 0. With a row for each component, EM starts there, unless
+        ``means_init`` is given.
     degrees_of_freedom_prior : float, default=None
         The degrees of freedom nu_0. The prior is proper if Sigma_0 is given and nu_0 is
         above D - 1, or above 0 with diagonal and spherical covariances.
@@ -152,6 +155,11 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         The scale matrix Sigma_0. Its shape is (n_features, n_features) with full and tied
         covariances and (n_features,) with diagonal ones; it is a number with spherical ones.
         The mode of the prior is Sigma_0 / (nu_0 + D + 2) with full covariances.
+    fixed : list of str or dict, default=None
+        Names of parameters that stay as given: "weights", "means" and "covariances". Their
+        values are ``weights_init``, ``means_init`` and ``precisions_init``, or those of the
+        last fit with ``warm_start``. A dict maps a name to booleans of shape (n_components,)
+        that say for which components. With some fixed weights, the others share the rest.
     n_jobs : int, default=None
         Number of threads for the passes over the rows and for the starts. On dask, the
         threads serve the passes over each block. The results do not depend on it.
@@ -271,6 +279,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         "mean_prior": ["array-like", Real, None],
         "degrees_of_freedom_prior": [Real, None],
         "covariance_prior": ["array-like", Interval(Real, 0, None, closed="neither"), None],
+        "fixed": ["array-like", dict, None],
         "n_jobs": [Integral, None],
         "connectivity": ["array-like", "sparse matrix", None],
         "coupling": [Interval(Real, 0, None, closed="left")],
@@ -301,6 +310,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         mean_prior: ArrayLike | None = None,
         degrees_of_freedom_prior: float | None = None,
         covariance_prior: ArrayLike | None = None,
+        fixed: Sequence[str] | Mapping[str, Any] | None = None,
         n_jobs: int | None = None,
         connectivity: Any = None,
         coupling: float = 1.0,
@@ -327,6 +337,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         self.mean_prior = mean_prior
         self.degrees_of_freedom_prior = degrees_of_freedom_prior
         self.covariance_prior = covariance_prior
+        self.fixed = fixed
         self.n_jobs = n_jobs
         self.connectivity = connectivity
         self.coupling = coupling
@@ -435,17 +446,16 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         if resume:
             self._check_same_model(rows.shape[1])
         rng = check_random_state(self.random_state)
-        evidence = self._evidence(rows, resp_prior)
+        evidence = evidence_of_fit(resp_prior, rows, self)
         rows = rows.positive()
         with one_blas_thread():
             if self.connectivity is None and evidence is None:
                 rows = merge_equal_pixels(rows).positive()
-            search = self._search(rows, rng)
-            given = self._given(search.model, resume)
+            search, given = self._search(rows, rng, resume)
             starts = search.starts(given, rng, int(self.n_init), self.n_jobs)
             if evidence is not None and given.means is None:
                 known = known_passes(search, evidence, self.n_jobs)
-                starts = known_starts(search, known, starts)
+                starts = known_starts(search, known, given, starts)
             model, passes = self._passes(search, evidence)
             # scikit-learn notices convergence one step later: from the same start, do the same
             rule: dict[str, Any] = {"patient": True, "tol": search.tol}
@@ -464,29 +474,31 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
                 if isinstance(error, SearchInterruptedError):
                     params = error.best
                 else:
-                    *_, params = search.found(Given(), 0)
+                    *_, params = search.found(given, 0)
                 run = em(model, passes.total, params, max_iter=0)
                 return model, replace(run, interrupted=True)
         run = outcome.checked(is_given=not given.is_empty)
         self._responsibilities = getattr(passes, "responsibilities", None)
         return model, run
 
-    def _search(self, rows: Rows, rng: np.random.RandomState) -> Search:
+    def _search(
+        self, rows: Rows, rng: np.random.RandomState, resume: bool
+    ) -> tuple[Search, Given]:
         """Draw a sample, set the prior, and return where starts are looked for."""
         layout = Layout(self.covariance_type, int(self.n_components), rows.shape[1])
         sample = sample_of(rows, layout, rng)
         seen = moments(sample.rows)
         mixture = self._new_model(layout, rows, seen)
+        given = self._given(mixture, resume)
+        mixture = replace(mixture, fixed=fixed_of(self.fixed, layout, given))
+        if self.connectivity is not None and mixture.fixed and mixture.fixed.weights.any():
+            raise ValueError(
+                "fixed cannot have the weights with connectivity, whose prior replaces them."
+            )
         # what a row tells of a feature that is rarely observed changes the objective little
         share = max(MIN_SHARE, float((seen.weight / np.sum(sample.rows.weight)).min()))
-        return Search(
-            mixture,
-            Passes(mixture, rows, self.n_jobs),
-            sample,
-            self.init_params,
-            int(self.max_iter),
-            self.tol * share,
-        )
+        passes, tol = Passes(mixture, rows, self.n_jobs), self.tol * share
+        return Search(mixture, passes, sample, self.init_params, int(self.max_iter), tol), given
 
     def _check_size(self, rows: Rows) -> None:
         if self.connectivity is None and self.coupling != 1:
@@ -494,12 +506,14 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
                 "coupling has no effect without connectivity, the graph of the rows.",
                 UserWarning,
             )
-        if rows.n_positive < self.n_components:
+        # few rows only adapt components that have a prior mean each
+        adapts = np.ndim(self.mean_prior) == 2 and bool(self.mean_precision_prior)
+        if rows.n_positive < self.n_components and not adapts:
             raise ValueError(
                 f"n_components={self.n_components} needs at least {self.n_components} rows "
                 f"with positive weight, but X has n_samples = {rows.n_positive}."
             )
-        if rows.n_positive < 2 * self.n_components and self.n_components > 1:
+        if rows.n_positive < 2 * self.n_components and self.n_components > 1 and not adapts:
             warn(
                 f"n_components={self.n_components} is more than half of the {rows.n_positive} "
                 "rows, so that components describe single rows: use fewer components.",
@@ -510,19 +524,6 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
                 "sample_weight cannot be combined with connectivity, because a row of a graph "
                 "cannot be repeated: omit one of them."
             )
-
-    def _evidence(self, rows: Rows, resp_prior: Any) -> Array | None:
-        """Return what is known of the components of the rows with a weight above 0."""
-        if resp_prior is None:
-            return None
-        alpha = self.weight_concentration_prior
-        if alpha is not None and alpha < 1:
-            raise ValueError(
-                "resp_prior cannot be combined with weight_concentration_prior below 1, which "
-                "switches off components that labels may need: omit one of them."
-            )
-        evidence = evidence_of(resp_prior, len(rows), int(self.n_components))
-        return of_positive(rows, evidence)
 
     def _passes(self, search: Search, evidence: Array | None) -> tuple[Mixture, Any]:
         """Return the model to fit, and its passes over the rows."""
@@ -538,7 +539,10 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
 
     def _given(self, model: Mixture, resume: bool) -> Given:
         """Return the starting values that are given, or those of the last fit."""
-        given = given_of(model.layout, self.weights_init, self.means_init, self.precisions_init)
+        means = self.means_init
+        if means is None and model.prior.mean_precision > 0 and model.prior.mean.ndim == 2:
+            means = model.prior.mean
+        given = given_of(model.layout, self.weights_init, means, self.precisions_init)
         return Given.all_of(self._params(model)) if resume else given
 
     def _new_model(self, layout: Layout, rows: Rows, seen: Moments) -> Mixture:
@@ -606,6 +610,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
             "_prior": vars(model.prior),
             "_scale": model.scale,
             "_reg_covar": model.reg_covar,
+            "_fixed": vars(model.fixed) if model.fixed else None,
             "_digests": digests_of(values),
         }
 
@@ -616,7 +621,9 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         layout, single = Layout(kind, *means.shape), means.dtype == np.float32
         if not hasattr(self, "_prior"):
             return Mixture(layout, flat_prior(layout), np.ones(means.shape[1]), single=single)
-        return Mixture(layout, Prior(**self._prior), self._scale, self._reg_covar, single)
+        prior, masks = Prior(**self._prior), getattr(self, "_fixed", None)
+        fixed = Fixed(**masks) if masks else None
+        return Mixture(layout, prior, self._scale, self._reg_covar, single, fixed=fixed)
 
     def _params(self, model: Mixture) -> Params:
         """Return the parameters that the fitted attributes describe."""
@@ -629,11 +636,8 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         return {name for name, digest in digests.items() if found[name] != digest}
 
     def _n_parameters(self) -> int:
-        layout = self._fitted_model().layout
-        K, D = layout.n_components, layout.n_features
-        active = int(np.count_nonzero(self.weights_))
-        of_covariances = layout.n_parameters * (active if layout.n_groups > 1 else K) // K
-        return of_covariances + active * D + active - 1
+        model = self._fitted_model()
+        return n_free(model.layout, model.fixed, np.asarray(self.weights_) > 0)
 
     @property
     def _n_features_out(self) -> int:

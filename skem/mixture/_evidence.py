@@ -18,10 +18,12 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.special import entr, softmax
 
+from skem._rows.parts import Rows
 from skem._typing import Array
-from skem.mixture._aside import AsidePasses, checked_aside
+from skem.mixture._aside import AsidePasses, checked_aside, of_positive
 from skem.mixture._candidates import MIN_SHARE, params_of_moments, steadied
 from skem.mixture._covariances import Layout
+from skem.mixture._given import Given
 from skem.mixture._missing import Groups
 from skem.mixture._model import Mixture, Stats
 from skem.mixture._params import Params
@@ -31,6 +33,20 @@ from skem.mixture._starts import Search, SearchInterruptedError
 MIN_INFORMATION = 1e-9
 # A component with a smaller share of what is known starts from the rows instead.
 MIN_KNOWN = 1e-3
+
+
+def evidence_of_fit(resp_prior: Any, rows: Rows, estimator: Any) -> Array | None:
+    """Return what is known of the components of the rows with a weight above 0."""
+    if resp_prior is None:
+        return None
+    alpha = estimator.weight_concentration_prior
+    if alpha is not None and alpha < 1:
+        raise ValueError(
+            "resp_prior cannot be combined with weight_concentration_prior below 1, which "
+            "switches off components that labels may need: omit one of them."
+        )
+    evidence = evidence_of(resp_prior, len(rows), int(estimator.n_components))
+    return of_positive(rows, evidence)
 
 
 def evidence_of(resp_prior: Any, n_rows: int, n_components: int) -> Array:
@@ -91,24 +107,25 @@ def known_passes(search: Search, evidence: Array | None, n_jobs: int | None) -> 
 
 
 def known_starts(
-    search: Search, passes: AsidePasses, starts: Iterator[Params]
+    search: Search, passes: AsidePasses, given: Given, starts: Iterator[Params]
 ) -> Iterator[Params]:
     """Yield starts whose components are in the order of the evidence, best first.
 
-    One starts from the rows of which something is known, the other from the components that
-    the rows alone suggest. EM runs from both, and the better end comes first.
+    What is given stays with its component.
+    One start comes from the rows of which something is known, the other from the
+    components that the rows alone suggest. EM runs from both, and the better end comes first.
     """
     matched = _matched(search.model, passes, next(starts))
     ends = []
     for start in (_from_evidence(search.model, passes, matched), matched):
         with suppress(FloatingPointError):
-            run = search.em(passes, start)
+            run = search.em(passes, given.on(start))
             ends.append((run.objectives[-1], run.state[0]))
             if run.interrupted:
                 raise SearchInterruptedError(run.state[0])
     ends.sort(key=lambda end: -end[0])
     yield from (params for _, params in ends)
-    yield from (_matched(search.model, passes, params) for params in starts)
+    yield from (given.on(_matched(search.model, passes, params)) for params in starts)
 
 
 def _information(evidence: Array) -> Array:
