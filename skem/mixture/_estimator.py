@@ -23,13 +23,11 @@ from skem._base.em import Trained
 from skem._base.estimator import (
     Interval,
     StrOptions,
-    check_is_fitted,
-    warn,
     with_callbacks,
 )
-from skem._base.input import MAX_SUMMED_WEIGHT, check_codes, check_count, check_rows
+from skem._base.input import MAX_SUMMED_WEIGHT, check_rows
 from skem._base.passes import Passes
-from skem._base.streams import rowwise, weighted_mean
+from skem._base.streams import weighted_mean
 from skem._compiled import has_numba
 from skem._loop import em
 from skem._rows import open_rows
@@ -37,6 +35,15 @@ from skem._rows.moments import Moments, moments
 from skem._rows.parts import Rows
 from skem._threads import one_blas_thread
 from skem._typing import Array, Indices
+from skem.mixture._background import (
+    BackgroundMixture,
+    core_of,
+    refuse_others,
+    shown_background,
+    trimmed_starts,
+    with_background,
+)
+from skem.mixture._checks import check_size
 from skem.mixture._covariances import Layout
 from skem.mixture._evidence import evidence_of_fit, known_passes, known_starts
 from skem.mixture._fixed import fixed_of, n_free
@@ -160,6 +167,11 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         values are ``weights_init``, ``means_init`` and ``precisions_init``, or those of the
         last fit with ``warm_start``. A dict maps a name to booleans of shape (n_components,)
         that say for which components. With some fixed weights, the others share the rest.
+    background : "uniform" or array-like of shape (2, n_features), default=None
+        A uniform background for outliers, beside the components: "uniform" takes the
+        bounding box of X, an array the lower and the upper limits. ``predict`` returns -1 for
+        rows of the background, and ``predict_proba`` and ``transform`` have one more column.
+        Rows outside of the box count as in the background too.
     n_jobs : int, default=None
         Number of threads for the passes over the rows and for the starts. On dask, the
         threads serve the passes over each block. The results do not depend on it.
@@ -193,6 +205,9 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         The inverses of the covariances.
     precisions_cholesky_ : ndarray, of the shape of ``covariances_``
         Upper triangular factors U of the precisions U U^T.
+    background_weight_ : float
+        The share of the background, which ``weights_`` leaves out; None without
+        ``background``.
     lower_bound_ : float
         The objective at the fitted parameters, in nats per row: log-likelihood plus log
         prior density. With ``connectivity`` it is the mean-field bound. After
@@ -280,6 +295,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         "degrees_of_freedom_prior": [Real, None],
         "covariance_prior": ["array-like", Interval(Real, 0, None, closed="neither"), None],
         "fixed": ["array-like", dict, None],
+        "background": [StrOptions({"uniform"}), "array-like", None],
         "n_jobs": [Integral, None],
         "connectivity": ["array-like", "sparse matrix", None],
         "coupling": [Interval(Real, 0, None, closed="left")],
@@ -311,6 +327,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         degrees_of_freedom_prior: float | None = None,
         covariance_prior: ArrayLike | None = None,
         fixed: Sequence[str] | Mapping[str, Any] | None = None,
+        background: Literal["uniform"] | ArrayLike | None = None,
         n_jobs: int | None = None,
         connectivity: Any = None,
         coupling: float = 1.0,
@@ -338,6 +355,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         self.degrees_of_freedom_prior = degrees_of_freedom_prior
         self.covariance_prior = covariance_prior
         self.fixed = fixed
+        self.background = background
         self.n_jobs = n_jobs
         self.connectivity = connectivity
         self.coupling = coupling
@@ -428,6 +446,11 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         .. [1] O. Cappé and E. Moulines, "On-line expectation-maximization algorithm for
            latent data models", Journal of the Royal Statistical Society B 71, 2009.
         """
+        if self.background is not None:
+            raise ValueError(
+                "partial_fit cannot be combined with background, whose box holds all rows: set "
+                "background=None, or use fit."
+            )
         if self.connectivity is not None:
             raise ValueError(
                 "partial_fit cannot be combined with connectivity, which is a graph of all "
@@ -442,10 +465,11 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         return self._partial_fit(X, sample_weight)
 
     def _train(self, rows: Rows, resume: bool, resp_prior: Any = None) -> Trained:
-        self._check_size(rows)
+        check_size(self, rows)
         if resume:
             self._check_same_model(rows.shape[1])
         rng = check_random_state(self.random_state)
+        refuse_others(self, resp_prior)
         evidence = evidence_of_fit(resp_prior, rows, self)
         rows = rows.positive()
         with one_blas_thread():
@@ -456,6 +480,8 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
             if evidence is not None and given.means is None:
                 known = known_passes(search, evidence, self.n_jobs)
                 starts = known_starts(search, known, given, starts)
+            if self.background is not None and given.means is None:
+                starts = trimmed_starts(search, given, rng, int(self.n_init))
             model, passes = self._passes(search, evidence)
             # scikit-learn notices convergence one step later: from the same start, do the same
             rule: dict[str, Any] = {"patient": True, "tol": search.tol}
@@ -488,42 +514,19 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         layout = Layout(self.covariance_type, int(self.n_components), rows.shape[1])
         sample = sample_of(rows, layout, rng)
         seen = moments(sample.rows)
-        mixture = self._new_model(layout, rows, seen)
+        core = rows if self.background is None else core_of(sample.rows)
+        mixture = self._new_model(layout, core, moments(sample.rows if core is rows else core))
         given = self._given(mixture, resume)
         mixture = replace(mixture, fixed=fixed_of(self.fixed, layout, given))
         if self.connectivity is not None and mixture.fixed and mixture.fixed.weights.any():
             raise ValueError(
                 "fixed cannot have the weights with connectivity, whose prior replaces them."
             )
+        mixture = with_background(mixture, rows, self.background)
         # what a row tells of a feature that is rarely observed changes the objective little
         share = max(MIN_SHARE, float((seen.weight / np.sum(sample.rows.weight)).min()))
         passes, tol = Passes(mixture, rows, self.n_jobs), self.tol * share
         return Search(mixture, passes, sample, self.init_params, int(self.max_iter), tol), given
-
-    def _check_size(self, rows: Rows) -> None:
-        if self.connectivity is None and self.coupling != 1:
-            warn(
-                "coupling has no effect without connectivity, the graph of the rows.",
-                UserWarning,
-            )
-        # few rows only adapt components that have a prior mean each
-        adapts = np.ndim(self.mean_prior) == 2 and bool(self.mean_precision_prior)
-        if rows.n_positive < self.n_components and not adapts:
-            raise ValueError(
-                f"n_components={self.n_components} needs at least {self.n_components} rows "
-                f"with positive weight, but X has n_samples = {rows.n_positive}."
-            )
-        if rows.n_positive < 2 * self.n_components and self.n_components > 1 and not adapts:
-            warn(
-                f"n_components={self.n_components} is more than half of the {rows.n_positive} "
-                "rows, so that components describe single rows: use fewer components.",
-                UserWarning,
-            )
-        if self.connectivity is not None and rows.is_weighted:
-            raise ValueError(
-                "sample_weight cannot be combined with connectivity, because a row of a graph "
-                "cannot be repeated: omit one of them."
-            )
 
     def _passes(self, search: Search, evidence: Array | None) -> tuple[Mixture, Any]:
         """Return the model to fit, and its passes over the rows."""
@@ -611,6 +614,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
             "_scale": model.scale,
             "_reg_covar": model.reg_covar,
             "_fixed": vars(model.fixed) if model.fixed else None,
+            **shown_background(model, params),
             "_digests": digests_of(values),
         }
 
@@ -623,7 +627,9 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
             return Mixture(layout, flat_prior(layout), np.ones(means.shape[1]), single=single)
         prior, masks = Prior(**self._prior), getattr(self, "_fixed", None)
         fixed = Fixed(**masks) if masks else None
-        return Mixture(layout, prior, self._scale, self._reg_covar, single, fixed=fixed)
+        model = Mixture(layout, prior, self._scale, self._reg_covar, single, fixed=fixed)
+        box = getattr(self, "_box", None)
+        return model if box is None else BackgroundMixture(**vars(model), box=box)
 
     def _params(self, model: Mixture) -> Params:
         """Return the parameters that the fitted attributes describe."""
@@ -637,31 +643,14 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
 
     def _n_parameters(self) -> int:
         model = self._fitted_model()
-        return n_free(model.layout, model.fixed, np.asarray(self.weights_) > 0)
+        own = int(isinstance(model, BackgroundMixture))
+        return own + n_free(model.layout, model.fixed, np.asarray(self.weights_) > 0)
 
     @property
     def _n_features_out(self) -> int:
-        return len(self.weights_)
+        return len(self.weights_) + (getattr(self, "_box", None) is not None)
 
     # -- verbs --------------------------------------------------------------------------
-
-    @rowwise
-    def inverse_transform(self, X: ArrayLike) -> Array:
-        """Return the expected rows given the probabilities of the components.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_components)
-            Probabilities, as ``transform`` returns them.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            ``X @ means_``.
-        """
-        check_is_fitted(self)
-        code = check_codes(X, len(self.weights_), "component")
-        return (code @ self.means_).astype(code.dtype, copy=False)
 
     def icl(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the integrated completed likelihood criterion on X; lower is better.
@@ -692,32 +681,3 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
     def _log_certainties(self, X: ArrayLike) -> Array:
         """Return the log-probability of the most probable component of each row."""
         return self._map_rows(X, Mixture.log_certainty, np.float64)
-
-    def sample(
-        self,
-        n_samples: int = 1,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> tuple[Array, Indices]:
-        """Draw rows from the fitted model.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            The number of rows to draw.
-        random_state : int, RandomState or None, default=None
-            Seed of this call; None means that of the estimator.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features)
-            The rows.
-        components : ndarray of shape (n_samples,)
-            The component of each row.
-        """
-        check_is_fitted(self)
-        check_count("n_samples", n_samples)
-        rng = check_random_state(self._seed_of(random_state))
-        model = self._fitted_model()
-        params = self._params(model)
-        X, components = model.sample(params, n_samples, rng)
-        return X.astype(np.float32 if model.single else np.float64, copy=False), components

@@ -46,6 +46,7 @@ class Params:
     weights: Array  # (K,)
     means: Array  # (K, D)
     covariances: Array  # (G, B, d, d)
+    background: float | None = None  # share of a uniform background, see ``_background``
 
     @cached_property
     def cholesky(self) -> Array:
@@ -124,6 +125,7 @@ def params_of(layout: Layout, attributes: Mapping[str, Any], changed: set[str]) 
     """
     shares: Array = np.asarray(attributes["weights_"], dtype=float)
     shares, places = shares / shares.sum(), np.asarray(attributes["means_"], dtype=float)
+    share = attributes.get("background_weight_")
     factors = attributes.get("precisions_cholesky_")
     if "precisions_cholesky_" not in changed and changed & {"covariances_", "precisions_"}:
         factors = None
@@ -131,10 +133,11 @@ def params_of(layout: Layout, attributes: Mapping[str, Any], changed: set[str]) 
         is_inverse = "precisions_" in changed and "covariances_" not in changed
         name = "precisions_" if is_inverse else "covariances_"
         blocks = _checked_blocks(layout, name, attributes[name])
-        return Params(layout, shares, places, np.linalg.inv(blocks) if is_inverse else blocks)
+        covariances = np.linalg.inv(blocks) if is_inverse else blocks
+        return Params(layout, shares, places, covariances, share)
     lower = np.ascontiguousarray(layout.to_blocks(factors).swapaxes(2, 3))
     cholesky = inverse_cholesky(lower)
-    params = Params(layout, shares, places, cholesky @ cholesky.swapaxes(2, 3))
+    params = Params(layout, shares, places, cholesky @ cholesky.swapaxes(2, 3), share)
     # to factor the product again would lose digits if it is ill-conditioned
     vars(params).update(cholesky=cholesky, factors=layout.of_groups(lower))
     return params

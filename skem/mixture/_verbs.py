@@ -8,11 +8,12 @@ from sklearn.utils import check_random_state
 
 from skem._base.em import EMEstimator
 from skem._base.estimator import check_is_fitted
-from skem._base.input import check_count
+from skem._base.input import check_codes, check_count
 from skem._base.streams import rowwise
 from skem._rows import open_rows
 from skem._threads import one_blas_thread
 from skem._typing import Array, Indices
+from skem.mixture._background import BackgroundMixture
 from skem.mixture._conditionals import Conditional, conditional, deviations, draw
 from skem.mixture._evidence import evidence_of, known_posterior
 from skem.mixture._missing import Groups
@@ -35,7 +36,7 @@ class MixtureVerbs(EMEstimator):
         Returns
         -------
         ndarray of shape (n_samples,)
-            The index of the most probable component.
+            The index of the most probable component; -1 for the background.
         """
         if self.connectivity is not None:
             return self.predict_proba(X).argmax(1)
@@ -44,6 +45,25 @@ class MixtureVerbs(EMEstimator):
     @rowwise
     def _components(self, X: ArrayLike) -> Indices:
         return self._map_rows(X, _most_probable, np.intp)
+
+    @rowwise
+    def score_samples(self, X: ArrayLike) -> Array:
+        """Return the log-likelihood of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            The log-density log p(x) of the observed values, in nats.
+        """
+        check_is_fitted(self)
+        if getattr(self, "_box", None) is None:
+            return super().score_samples(X)
+        return self._map_rows(X, _log_density)
 
     def predict_proba(self, X: ArrayLike, resp_prior: ArrayLike | None = None) -> Array:
         """Return the responsibilities: the posterior probabilities of the components.
@@ -60,7 +80,8 @@ class MixtureVerbs(EMEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_components)
-            Probabilities; each row sums to 1.
+            Probabilities; each row sums to 1. With ``background`` it has one more column, the
+            last.
         """
         if self.connectivity is None and resp_prior is None:
             return super().predict_proba(X)
@@ -69,6 +90,7 @@ class MixtureVerbs(EMEstimator):
         rows = self._check_rows(given, reset=False)
         evidence = None
         if resp_prior is not None:
+            self._refuse_background("resp_prior")
             evidence = evidence_of(resp_prior, len(rows), len(self.weights_))
         if self.connectivity is None and evidence is not None:
             log_joint = self._map_rows(rows.given, Mixture.log_joint, np.float64)
@@ -82,6 +104,28 @@ class MixtureVerbs(EMEstimator):
                 self._params(model), getattr(self, "_responsibilities", None)
             )
         return posterior.astype(rows.working_dtype, copy=False)
+
+    @rowwise
+    def inverse_transform(self, X: ArrayLike) -> Array:
+        """Return the expected rows given the probabilities of the components.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components)
+            Probabilities, as ``transform`` returns them; with ``background`` it has one more
+            column, and the center of the box is the mean of the background.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            ``X @ means_``.
+        """
+        check_is_fitted(self)
+        means = self.means_
+        if getattr(self, "_box", None) is not None:
+            means = np.vstack([means, self._box.mean(axis=0)])
+        code = check_codes(X, len(means), "component")
+        return (code @ means).astype(code.dtype, copy=False)
 
     @overload
     def impute(self, X: ArrayLike, return_std: Literal[False] = ...) -> Array: ...
@@ -109,12 +153,13 @@ class MixtureVerbs(EMEstimator):
             units of X; 0 for observed values. Only with ``return_std=True``.
         """
         if return_std:
+            self._refuse_background("return_std=True")
             return self._filled(X), self._deviations(X)
         return self._filled(X)
 
     @rowwise
     def _filled(self, X: ArrayLike) -> Array:
-        return self._map_rows(X, Mixture.impute)
+        return self._map_rows(X, _imputed)
 
     @rowwise
     def _deviations(self, X: ArrayLike) -> Array:
@@ -151,6 +196,7 @@ class MixtureVerbs(EMEstimator):
         (array([1]), array([[[2.]]]))
         """
         values = self._values(X, "condition")
+        self._refuse_background("condition")
         model = self._fitted_model()
         return conditional(model, self._params(model), values)
 
@@ -179,10 +225,48 @@ class MixtureVerbs(EMEstimator):
         """
         check_count("n_samples", n_samples)
         values = self._values(X, "sample_conditional")
+        self._refuse_background("sample_conditional")
         rng = check_random_state(self._seed_of(random_state))
         model = self._fitted_model()
         found = draw(model, self._params(model), values.astype(float), int(n_samples), rng)
         return found.astype(np.float32 if values.dtype == np.float32 else float, copy=False)
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> tuple[Array, Indices]:
+        """Draw rows from the fitted model.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            The number of rows to draw.
+        random_state : int, RandomState or None, default=None
+            Seed of this call; None means that of the estimator.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The rows.
+        components : ndarray of shape (n_samples,)
+            The component of each row; -1 for the background.
+        """
+        check_is_fitted(self)
+        check_count("n_samples", n_samples)
+        rng = check_random_state(self._seed_of(random_state))
+        model = self._fitted_model()
+        params = self._params(model)
+        X, components = model.sample(params, n_samples, rng)
+        return X.astype(np.float32 if model.single else np.float64, copy=False), components
+
+    def _refuse_background(self, name: str) -> None:
+        check_is_fitted(self)
+        if getattr(self, "_box", None) is not None:
+            raise ValueError(
+                f"{name} needs Gaussian components only, but the model has a background: fit "
+                "with background=None."
+            )
 
     def _values(self, X: ArrayLike, name: str) -> Array:
         """Return checked rows in memory; a dask collection is refused by name."""
@@ -192,4 +276,13 @@ class MixtureVerbs(EMEstimator):
 
 
 def _most_probable(model: Mixture, params: Params, groups: Groups) -> Indices:
-    return model.log_joint(params, groups).argmax(1)
+    found: Indices = model.log_joint(params, groups).argmax(1)
+    return np.where(found == len(params.weights), -1, found)
+
+
+def _imputed(model: Mixture, params: Params, groups: Groups) -> Array:
+    return model.impute(params, groups)
+
+
+def _log_density(model: BackgroundMixture, params: Params, groups: Groups) -> Array:
+    return model.log_density(params, groups)

@@ -73,6 +73,7 @@ MODELS = {
             "prior": st.sampled_from(["none", "empirical", "mml", "flat"]),
             "fixed": st.sampled_from([None, ["weights"], {"means": [True, False]}, "means"]),
             "means_init": st.sampled_from([None, [[0.0], [1.0]], [[0.0, 1], [1, 0]]]),
+            "background": st.sampled_from([None, None, "uniform", [[0], [1]]]),
             "weights_init": st.sampled_from([None, [0.5, 0.5], [1, 0]]),
             "max_iter": COUNTS,
             "n_init": st.sampled_from([1, 2, 0]),
