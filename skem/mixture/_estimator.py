@@ -49,6 +49,7 @@ from skem.mixture._evidence import evidence_of_fit, known_passes, known_starts
 from skem.mixture._fixed import fixed_of, n_free
 from skem.mixture._given import Given, given_of
 from skem.mixture._model import Mixture, Stats, fast_pays
+from skem.mixture._noisy import noise_of_fit, noisy_passes
 from skem.mixture._outcome import first_to_hold
 from skem.mixture._params import Fixed, Params, Prior, digests_of, params_of, public_values
 from skem.mixture._pixels import merge_equal_pixels
@@ -371,6 +372,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         y: object = None,
         sample_weight: ArrayLike | None = None,
         resp_prior: ArrayLike | None = None,
+        measurement_covariance: ArrayLike | None = None,
     ) -> Self:
         """Fit the weights, means and covariances of the components.
 
@@ -387,13 +389,29 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
             proportional to ``weights_[k] * resp_prior[n, k]`` before the row is seen. A row
             of 0 with a single 1 is a label. Equal values say nothing. Components keep the
             order of the columns.
+        measurement_covariance : array-like of shape (n_samples, n_features) or \
+                (n_samples, n_features, n_features), default=None
+            Variances or covariances of the measurement errors of each row, in squared units
+            of X. The fit describes the rows without their errors: extreme deconvolution [1]_.
+            0 means no error, and infinity a value that says nothing.
 
         Returns
         -------
         BayesianGMM_MAP
             The fitted estimator.
+
+        References
+        ----------
+        .. [1] J. Bovy, D. W. Hogg and S. T. Roweis, "Extreme deconvolution: inferring
+           complete distribution functions from noisy, heterogeneous and incomplete
+           observations", Annals of Applied Statistics 5, 2011.
         """
-        self._fit(X, sample_weight, resp_prior=resp_prior)
+        self._fit(
+            X,
+            sample_weight,
+            resp_prior=resp_prior,
+            measurement_covariance=measurement_covariance,
+        )
         return self
 
     def fit_predict(
@@ -464,16 +482,23 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
             )
         return self._partial_fit(X, sample_weight)
 
-    def _train(self, rows: Rows, resume: bool, resp_prior: Any = None) -> Trained:
+    def _train(
+        self,
+        rows: Rows,
+        resume: bool,
+        resp_prior: Any = None,
+        measurement_covariance: Any = None,
+    ) -> Trained:
         check_size(self, rows)
         if resume:
             self._check_same_model(rows.shape[1])
         rng = check_random_state(self.random_state)
         refuse_others(self, resp_prior)
         evidence = evidence_of_fit(resp_prior, rows, self)
+        rows, noise = noise_of_fit(measurement_covariance, rows, self, resp_prior)
         rows = rows.positive()
         with one_blas_thread():
-            if self.connectivity is None and evidence is None:
+            if self.connectivity is None and evidence is None and noise is None:
                 rows = merge_equal_pixels(rows).positive()
             search, given = self._search(rows, rng, resume)
             starts = search.starts(given, rng, int(self.n_init), self.n_jobs)
@@ -482,7 +507,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
                 starts = known_starts(search, known, given, starts)
             if self.background is not None and given.means is None:
                 starts = trimmed_starts(search, given, rng, int(self.n_init))
-            model, passes = self._passes(search, evidence)
+            model, passes = self._passes(search, evidence, noise)
             # scikit-learn notices convergence one step later: from the same start, do the same
             rule: dict[str, Any] = {"patient": True, "tol": search.tol}
             if given.is_complete:
@@ -528,8 +553,13 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         passes, tol = Passes(mixture, rows, self.n_jobs), self.tol * share
         return Search(mixture, passes, sample, self.init_params, int(self.max_iter), tol), given
 
-    def _passes(self, search: Search, evidence: Array | None) -> tuple[Mixture, Any]:
+    def _passes(
+        self, search: Search, evidence: Array | None, noise: Array | None
+    ) -> tuple[Mixture, Any]:
         """Return the model to fit, and its passes over the rows."""
+        if noise is not None:
+            passes = noisy_passes(search, noise, self.n_jobs)
+            return passes.model, passes
         if self.connectivity is None and evidence is None:
             return search.model, search.passes
         if self.connectivity is None:

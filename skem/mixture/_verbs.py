@@ -4,6 +4,7 @@ from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import logsumexp, softmax
 from sklearn.utils import check_random_state
 
 from skem._base.em import EMEstimator
@@ -18,6 +19,7 @@ from skem.mixture._conditionals import Conditional, conditional, deviations, dra
 from skem.mixture._evidence import evidence_of, known_posterior
 from skem.mixture._missing import Groups
 from skem.mixture._model import Mixture
+from skem.mixture._noisy import NoisyMixture, noise_of
 from skem.mixture._params import Params
 from skem.mixture._potts import PottsPasses, neighbors
 
@@ -46,26 +48,54 @@ class MixtureVerbs(EMEstimator):
     def _components(self, X: ArrayLike) -> Indices:
         return self._map_rows(X, _most_probable, np.intp)
 
-    @rowwise
-    def score_samples(self, X: ArrayLike) -> Array:
+    def score_samples(
+        self, X: ArrayLike, measurement_covariance: ArrayLike | None = None
+    ) -> Array:
         """Return the log-likelihood of each row.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
             The rows; NaN marks a missing value.
+        measurement_covariance : array-like of shape (n_samples, n_features) or \
+                (n_samples, n_features, n_features), default=None
+            The measurement errors of the rows, as in ``fit``. X must then be in memory or in
+            a file.
 
         Returns
         -------
         ndarray of shape (n_samples,)
             The log-density log p(x) of the observed values, in nats.
         """
+        if measurement_covariance is not None:
+            return logsumexp(self._noisy_log_joint(X, measurement_covariance), axis=1)
         check_is_fitted(self)
         if getattr(self, "_box", None) is None:
             return super().score_samples(X)
+        return self._log_densities(X)
+
+    @rowwise
+    def _log_densities(self, X: ArrayLike) -> Array:
         return self._map_rows(X, _log_density)
 
-    def predict_proba(self, X: ArrayLike, resp_prior: ArrayLike | None = None) -> Array:
+    def _noisy_log_joint(self, X: ArrayLike, measurement_covariance: ArrayLike) -> Array:
+        self._refuse_background("measurement_covariance")
+        if self.connectivity is not None:
+            raise ValueError(
+                "measurement_covariance cannot be combined with connectivity: omit one."
+            )
+        values = self._values(X, "measurement_covariance").astype(float)
+        noise = noise_of(measurement_covariance, *values.shape)
+        plain = self._fitted_model()
+        model = NoisyMixture(**vars(plain))
+        return model.log_joint_of(self._params(plain), values, noise)
+
+    def predict_proba(
+        self,
+        X: ArrayLike,
+        resp_prior: ArrayLike | None = None,
+        measurement_covariance: ArrayLike | None = None,
+    ) -> Array:
         """Return the responsibilities: the posterior probabilities of the components.
 
         Parameters
@@ -76,6 +106,10 @@ class MixtureVerbs(EMEstimator):
         resp_prior : array-like of shape (n_samples, n_components), default=None
             What is known of the component of each row, as in ``fit``. X must then be in
             memory or in a file.
+        measurement_covariance : array-like of shape (n_samples, n_features) or \
+                (n_samples, n_features, n_features), default=None
+            The measurement errors of the rows, as in ``fit``. X must then be in memory or in
+            a file.
 
         Returns
         -------
@@ -83,6 +117,12 @@ class MixtureVerbs(EMEstimator):
             Probabilities; each row sums to 1. With ``background`` it has one more column, the
             last.
         """
+        if measurement_covariance is not None:
+            if resp_prior is not None:
+                raise ValueError(
+                    "measurement_covariance cannot be combined with resp_prior: omit one."
+                )
+            return softmax(self._noisy_log_joint(X, measurement_covariance), axis=1)
         if self.connectivity is None and resp_prior is None:
             return super().predict_proba(X)
         check_is_fitted(self)
