@@ -125,11 +125,11 @@ def with_background(mixture: Mixture, rows: Rows, background: Any) -> Mixture:
     """Return the mixture with the background that the user asks for."""
     if background is None:
         return mixture
-    seen, D = rows.fold(_limits), mixture.layout.n_features
-    low, high = seen.low.astype(float), seen.high.astype(float)
+    D = mixture.layout.n_features
     if isinstance(background, str):
-        box = np.stack([low, high])
-        constant = np.flatnonzero(~(low < high))
+        seen = rows.fold(_limits)
+        box = np.stack([seen.low, seen.high]).astype(float)
+        constant = np.flatnonzero(~(box[0] < box[1]))
         if len(constant):
             raise ValueError(
                 f"background='uniform' needs features that vary, but feature {constant[0]} is "
@@ -145,14 +145,20 @@ def with_background(mixture: Mixture, rows: Rows, background: Any) -> Mixture:
             "background must be 'uniform', or hold finite lower limits and higher upper limits "
             f"in the shape {(2, D)}, but it is {background!r}."
         )
-    outside = np.flatnonzero((low < box[0]) | (high > box[1]))
+    check_box(box, rows)
+    return BackgroundMixture(**vars(mixture), box=box)
+
+
+def check_box(box: Array, rows: Rows) -> None:
+    """Refuse rows outside of the box."""
+    seen = rows.fold(_limits)
+    outside = np.flatnonzero((seen.low < box[0]) | (seen.high > box[1]))
     if len(outside):
         j = int(outside[0])
         raise ValueError(
             f"background has the limits {box[0, j]:g} and {box[1, j]:g} for feature {j}, but X "
-            f"has values from {low[j]:g} to {high[j]:g} there: widen the limits."
+            f"has values from {seen.low[j]:g} to {seen.high[j]:g} there: widen the limits."
         )
-    return BackgroundMixture(**vars(mixture), box=box)
 
 
 def shown_background(mixture: Mixture, params: Params) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import softmax
+from scipy.special import ndtr, softmax
 
 from skem._typing import Array, Indices, Mask
+from skem.mixture._background import BackgroundMixture
 from skem.mixture._missing import Groups, same_patterns, values_of
 from skem.mixture._model import Mixture
 from skem.mixture._params import Params
@@ -107,11 +108,17 @@ def deviations(model: Mixture, params: Params, groups: Groups) -> Array:
     out = np.zeros_like(X)
     for place, regression in _regressions(params, X):
         p = posterior[place][:, :, None]
+        means, m = regression.all_means(X[place]), regression.missing
+        variances = np.broadcast_to((regression.roots**2).sum(2), means.shape[1:])
+        if isinstance(model, BackgroundMixture):  # uniform, whatever is observed
+            center, square = model.box.mean(0)[m], np.ptp(model.box, axis=0)[m] ** 2 / 12
+            means = np.concatenate([means, np.tile(center, (len(means), 1, 1))], axis=1)
+            variances = np.vstack([variances, square])
         # the mean of a row far away may overflow, but only one component then counts
-        means = np.where(p > 0, regression.all_means(X[place]), 0)
+        means = np.where(p > 0, means, 0)
         gaps = means - (p * means).sum(1, keepdims=True)
         between = (p * np.where((p > 0) & (p < 1), gaps, 0) ** 2).sum(1)
-        within = (p * (regression.roots**2).sum(2)).sum(1)
+        within = (p * variances).sum(1)
         out[np.ix_(place, regression.missing)] = np.sqrt(within + between)
     return out
 
@@ -146,9 +153,13 @@ def draw(
     components = (uniform > edges).sum(2)
     noise = rng.standard_normal((n_draws, *X.shape))
     out = np.tile(X, (n_draws, 1, 1))
+    if isinstance(model, BackgroundMixture):
+        low, high = model.box
+        outlying = (components == len(params.means))[:, :, None] & np.isnan(X)
+        out = np.where(outlying, low + (high - low) * ndtr(noise), out)
     for place, regression in _regressions(params, X):
         features, own = np.flatnonzero(regression.missing), components[:, place]
-        for k in np.unique(own).tolist():
+        for k in range(len(params.means)):
             draws, rows = np.nonzero(own == k)
             index = draws[:, None], place[rows][:, None], features
             root = regression.roots[regression.group(k)]

@@ -464,10 +464,10 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         .. [1] O. Cappé and E. Moulines, "On-line expectation-maximization algorithm for
            latent data models", Journal of the Royal Statistical Society B 71, 2009.
         """
-        if self.background is not None:
+        if isinstance(self.background, str):
             raise ValueError(
-                "partial_fit cannot be combined with background, whose box holds all rows: set "
-                "background=None, or use fit."
+                "partial_fit cannot be combined with background='uniform', whose box holds all "
+                "rows: give the limits of the features, or use fit."
             )
         if self.connectivity is not None:
             raise ValueError(

@@ -139,7 +139,8 @@ def noise_of_fit(
             raise ValueError(
                 f"measurement_covariance cannot be combined with {name}: omit one of them."
             )
-    noise = noise_of(measurement_covariance, *rows.shape)
+    X = rows.values if isinstance(rows, InMemory) else None
+    noise = noise_of(measurement_covariance, rows.shape, X)
     infinite = np.isposinf(noise if noise.ndim == 2 else np.einsum("nii->ni", noise))
     if infinite.any():
         if not isinstance(rows, InMemory):
@@ -152,11 +153,16 @@ def noise_of_fit(
     return rows, of_positive(rows, noise)
 
 
-def noise_of(measurement_covariance: Any, n_rows: int, n_features: int) -> Array:
-    """Return checked variances (n, D) or covariances (n, D, D)."""
-    name, shape = "measurement_covariance", (n_rows, n_features, n_features)
-    is_full = np.ndim(measurement_covariance) == 3
-    noise = checked_aside(name, measurement_covariance, shape if is_full else shape[:2])
+def noise_of(measurement_covariance: Any, shape: tuple[int, ...], X: Array | None) -> Array:
+    """Return checked variances (n, D) or covariances (n, D, D) of rows of this shape.
+
+    Those of values that are missing in X, if it is in memory, may be NaN.
+    """
+    name, is_full = "measurement_covariance", np.ndim(measurement_covariance) == 3
+    noise = checked_aside(name, measurement_covariance, shape + shape[1:] * is_full)
+    if X is not None and np.isnan(noise).any():
+        lost = np.isnan(X)
+        noise = np.where(lost if not is_full else lost[:, :, None] | lost[:, None], 0, noise)
     variances = noise if noise.ndim == 2 else np.einsum("nii->ni", noise)
     if not (variances >= 0).all():
         raise ValueError(

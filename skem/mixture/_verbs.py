@@ -12,9 +12,10 @@ from skem._base.estimator import check_is_fitted
 from skem._base.input import check_codes, check_count
 from skem._base.streams import rowwise
 from skem._rows import open_rows
+from skem._rows.parts import Rows
 from skem._threads import one_blas_thread
 from skem._typing import Array, Indices
-from skem.mixture._background import BackgroundMixture
+from skem.mixture._background import BackgroundMixture, check_box
 from skem.mixture._conditionals import Conditional, conditional, deviations, draw
 from skem.mixture._evidence import evidence_of, known_posterior
 from skem.mixture._missing import Groups
@@ -85,7 +86,7 @@ class MixtureVerbs(EMEstimator):
                 "measurement_covariance cannot be combined with connectivity: omit one."
             )
         values = self._values(X, "measurement_covariance").astype(float)
-        noise = noise_of(measurement_covariance, *values.shape)
+        noise = noise_of(measurement_covariance, values.shape, values)
         plain = self._fitted_model()
         model = NoisyMixture(**vars(plain))
         return model.log_joint_of(self._params(plain), values, noise)
@@ -193,7 +194,6 @@ class MixtureVerbs(EMEstimator):
             units of X; 0 for observed values. Only with ``return_std=True``.
         """
         if return_std:
-            self._refuse_background("return_std=True")
             return self._filled(X), self._deviations(X)
         return self._filled(X)
 
@@ -265,7 +265,6 @@ class MixtureVerbs(EMEstimator):
         """
         check_count("n_samples", n_samples)
         values = self._values(X, "sample_conditional")
-        self._refuse_background("sample_conditional")
         rng = check_random_state(self._seed_of(random_state))
         model = self._fitted_model()
         found = draw(model, self._params(model), values.astype(float), int(n_samples), rng)
@@ -299,6 +298,11 @@ class MixtureVerbs(EMEstimator):
         params = self._params(model)
         X, components = model.sample(params, n_samples, rng)
         return X.astype(np.float32 if model.single else np.float64, copy=False), components
+
+    def _update(self, model: Mixture, rows: Rows) -> None:
+        if isinstance(model, BackgroundMixture):
+            check_box(model.box, rows)
+        super()._update(model, rows)
 
     def _refuse_background(self, name: str) -> None:
         check_is_fitted(self)

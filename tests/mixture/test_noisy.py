@@ -139,6 +139,7 @@ def test_no_error_is_none_and_infinity_is_missing(kind, full):
         (missing, np.zeros_like(X)),
         (X, np.where(holes, np.inf, 0)),
         (missing, np.where(holes, np.inf, 0)),
+        (missing, np.where(holes, np.nan, 0)),  # of what is missing, nothing is known
     ):
         own = variances
         if full:
