@@ -1,6 +1,6 @@
 """The verbs of the mixture about hidden things: components, and missing values."""
 
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -299,7 +299,7 @@ class MixtureVerbs(EMEstimator):
         X, components = model.sample(params, n_samples, rng)
         return X.astype(np.float32 if model.single else np.float64, copy=False), components
 
-    def _update(self, model: Mixture, rows: Rows) -> None:
+    def _update(self, model: Any, rows: Rows) -> None:
         if isinstance(model, BackgroundMixture):
             check_box(model.box, rows)
         super()._update(model, rows)
