@@ -171,8 +171,11 @@ class LatentEstimator(
     def _check_parameters(self) -> None:
         self._validate_params()
 
-    def _fit(self, X: Any, sample_weight: Any) -> Any:
-        """Validate, train, keep; return what was trained."""
+    def _fit(self, X: Any, sample_weight: Any, **beside: Any) -> Any:
+        """Validate, train, keep; return what was trained.
+
+        ``beside`` are arguments of ``_train``, such as values that each row has beside X.
+        """
         self._check_parameters()
         resume = self._resumes()
         rows = self._check_rows(X, sample_weight, reset=not resume)
@@ -181,7 +184,7 @@ class LatentEstimator(
         try:
             task = self._init_callback_context(max_subtasks=self._n_subtasks_of(rows))
             task.call_on_fit_task_begin(estimator=self, X=seen)
-            trained = self._train(rows, resume)
+            trained = self._train(rows, resume, **beside)
             try:
                 self._finish(trained, X, resume)
             except KeyboardInterrupt:  # what was trained is kept all the same

@@ -73,9 +73,8 @@ def impute(model: Any, rows: Array) -> Array:
 
 
 def can_draw(model: Any) -> bool:
-    """Return whether a fitted model is a Gaussian mixture, whose conditionals are known."""
-    names = "means_", "covariances_", "covariance_type", "predict_proba"
-    return all(hasattr(core_of(model)[1], name) for name in names)
+    """Return whether a model draws missing values given the observed ones."""
+    return hasattr(core_of(model)[1], "sample_conditional")
 
 
 def draw(model: Any, rows: Array, rng: np.random.RandomState) -> Array:
@@ -83,45 +82,8 @@ def draw(model: Any, rows: Array, rng: np.random.RandomState) -> Array:
     steps, core = core_of(model)
     for step in steps:
         rows = step.transform(rows)
-    filled = draw_from_mixture(core, np.asarray(rows, float), rng)
+    filled = core.sample_conditional(rows, random_state=rng)[0]
     for step in reversed(steps):
         filled = step.inverse_transform(filled)
     found: Array = np.asarray(filled)
     return found
-
-
-def draw_from_mixture(mixture: Any, rows: Array, rng: np.random.RandomState) -> Array:
-    """Draw a component of each row, then its missing values (n, D) from their conditional."""
-    posterior = mixture.predict_proba(rows)
-    edges = posterior.cumsum(1)
-    component = (rng.random_sample(len(rows))[:, None] * edges[:, -1:] > edges).sum(1)
-    means = np.asarray(mixture.means_, float)
-    covariances = dense_covariances(
-        mixture.covariance_type, np.asarray(mixture.covariances_, float), means.shape
-    )
-    noise, filled, missing = rng.standard_normal(rows.shape), rows.copy(), np.isnan(rows)
-    # rows that share a component and a pattern share a factorization
-    keys = np.column_stack([component, np.packbits(missing, axis=1)])
-    _, inverse = np.unique(keys, axis=0, return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    for place in np.split(order, np.flatnonzero(np.diff(inverse[order])) + 1):
-        m, k = missing[place[0]], component[place[0]]
-        if not m.any():
-            continue
-        mean, cov = means[k], covariances[k]
-        slope = np.linalg.solve(cov[np.ix_(~m, ~m)], cov[np.ix_(~m, m)])  # (o, m)
-        rest = cov[np.ix_(m, m)] - cov[np.ix_(m, ~m)] @ slope
-        expected = mean[m] + (rows[np.ix_(place, ~m)] - mean[~m]) @ slope
-        values, vectors = np.linalg.eigh(rest)  # rounding may make it singular
-        root = vectors * np.sqrt(np.maximum(values, 0))
-        filled[np.ix_(place, m)] = expected + noise[np.ix_(place, m)] @ root.T
-    return filled
-
-
-def dense_covariances(kind: str, covariances: Array, shape: tuple[int, ...]) -> Array:
-    """Return covariances of any type as matrices (K, D, D)."""
-    K, D = shape
-    if kind in ("full", "tied"):
-        return np.broadcast_to(covariances, (K, D, D))
-    scales = np.broadcast_to(covariances.reshape(K, -1), (K, D))
-    return np.eye(D) * scales[:, None, :]

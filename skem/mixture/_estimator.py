@@ -4,11 +4,13 @@ A fit takes these steps: ``_starts`` draws a sample and finds starts on it (``_c
 ``_moves``) or takes those that the user gave (``_given``). ``skem._loop`` repeats the E and M
 steps of ``_model``, whose inner loop is ``_sums`` (NumPy) or ``_kernel`` (numba). ``_missing``
 handles missing values, ``_prior`` the priors, ``_potts`` the spatial prior, and ``_pixels``
-equal rows of images.
+equal rows of images. ``_verbs`` has the verbs about missing values, and ``_conditionals`` the
+maths behind them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self
@@ -18,17 +20,16 @@ from numpy.typing import ArrayLike
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
 
-from skem._base.em import EMEstimator, Trained
+from skem._base.em import Trained
 from skem._base.estimator import (
     Interval,
     StrOptions,
     check_is_fitted,
-    warn,
     with_callbacks,
 )
-from skem._base.input import MAX_SUMMED_WEIGHT, check_codes, check_count, check_rows
+from skem._base.input import MAX_SUMMED_WEIGHT, check_rows
 from skem._base.passes import Passes
-from skem._base.streams import rowwise, weighted_mean
+from skem._base.streams import weighted_mean
 from skem._compiled import has_numba
 from skem._loop import em
 from skem._rows import open_rows
@@ -37,13 +38,24 @@ from skem._rows.moments import Moments, moments
 from skem._rows.parts import Rows
 from skem._threads import one_blas_thread
 from skem._typing import Array, Indices
+from skem.mixture._background import (
+    BackgroundMixture,
+    core_of,
+    refuse_others,
+    shown_background,
+    trimmed_starts,
+    with_background,
+)
+from skem.mixture._checks import check_size
 from skem.mixture._covariances import Layout
+from skem.mixture._evidence import evidence_of_fit, known_passes, known_starts
 from skem.mixture._export import gaussian_mixture
+from skem.mixture._fixed import fixed_of, n_free
 from skem.mixture._given import Given, given_of
-from skem.mixture._missing import Groups
 from skem.mixture._model import Mixture, Stats, fast_pays
+from skem.mixture._noisy import noise_of_fit, noisy_passes
 from skem.mixture._outcome import first_to_hold
-from skem.mixture._params import Params, Prior, digests_of, params_of, public_values
+from skem.mixture._params import Fixed, Params, Prior, digests_of, params_of, public_values
 from skem.mixture._pixels import merge_equal_pixels
 from skem.mixture._potts import PottsMixture, PottsPasses, neighbors
 from skem.mixture._prior import (
@@ -54,12 +66,13 @@ from skem.mixture._prior import (
     scale_of,
 )
 from skem.mixture._starts import Search, SearchInterruptedError, sample_of
+from skem.mixture._verbs import MixtureVerbs
 
 # The tolerance shrinks with the share of rows in which a feature is observed, down to this.
 MIN_SHARE = 0.01
 
 
-class BayesianGMM_MAP(EMEstimator):  # noqa: N801
+class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
     """A Gaussian mixture at the mode of its posterior, fitted by EM.
 
     A drop-in for scikit-learn's ``GaussianMixture`` with conjugate priors, sample
@@ -142,9 +155,11 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         more. EM does not find the smallest number of components that way; compare ``bic``.
     mean_precision_prior : float, default=None
         The precision kappa_0: the number of rows that the prior mean counts as.
-    mean_prior : array-like of shape (n_features,) or float, default=None
+    mean_prior : array-like of shape (n_features,) or (n_components, n_features), or float, \
+            default=None
         The prior mean mu_0; a single number is used for every feature. None means the mean
-        of X if kappa_0 > 0.
+        of X if kappa_0 > 0. With a row for each component, EM starts there, unless
+        ``means_init`` is given.
     degrees_of_freedom_prior : float, default=None
         The degrees of freedom nu_0. The prior is proper if Sigma_0 is given and nu_0 is
         above D - 1, or above 0 with diagonal and spherical covariances.
@@ -152,6 +167,16 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         The scale matrix Sigma_0. Its shape is (n_features, n_features) with full and tied
         covariances and (n_features,) with diagonal ones; it is a number with spherical ones.
         The mode of the prior is Sigma_0 / (nu_0 + D + 2) with full covariances.
+    fixed : list of str or dict, default=None
+        Names of parameters that stay as given: "weights", "means" and "covariances". Their
+        values are ``weights_init``, ``means_init`` and ``precisions_init``, or those of the
+        last fit with ``warm_start``. A dict maps a name to booleans of shape (n_components,)
+        that say for which components. With some fixed weights, the others share the rest.
+    background : "uniform" or array-like of shape (2, n_features), default=None
+        A uniform background for outliers, beside the components: "uniform" takes the
+        bounding box of X, an array the lower and the upper limits. ``predict`` returns -1 for
+        rows of the background, and ``predict_proba`` and ``transform`` have one more column.
+        Rows outside of the box count as in the background too.
     n_jobs : int, default=None
         Number of threads for the passes over the rows and for the starts. On dask, the
         threads serve the passes over each block. The results do not depend on it.
@@ -185,6 +210,9 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         The inverses of the covariances.
     precisions_cholesky_ : ndarray, of the shape of ``covariances_``
         Upper triangular factors U of the precisions U U^T.
+    background_weight_ : float
+        The share of the background, which ``weights_`` leaves out; None without
+        ``background``.
     lower_bound_ : float
         The objective at the fitted parameters, in nats per row: log-likelihood plus log
         prior density. With ``connectivity`` it is the mean-field bound. After
@@ -271,6 +299,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         "mean_prior": ["array-like", Real, None],
         "degrees_of_freedom_prior": [Real, None],
         "covariance_prior": ["array-like", Interval(Real, 0, None, closed="neither"), None],
+        "fixed": ["array-like", dict, None],
+        "background": [StrOptions({"uniform"}), "array-like", None],
         "n_jobs": [Integral, None],
         "connectivity": ["array-like", "sparse matrix", None],
         "coupling": [Interval(Real, 0, None, closed="left")],
@@ -301,6 +331,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         mean_prior: ArrayLike | None = None,
         degrees_of_freedom_prior: float | None = None,
         covariance_prior: ArrayLike | None = None,
+        fixed: Sequence[str] | Mapping[str, Any] | None = None,
+        background: Literal["uniform"] | ArrayLike | None = None,
         n_jobs: int | None = None,
         connectivity: Any = None,
         coupling: float = 1.0,
@@ -327,6 +359,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         self.mean_prior = mean_prior
         self.degrees_of_freedom_prior = degrees_of_freedom_prior
         self.covariance_prior = covariance_prior
+        self.fixed = fixed
+        self.background = background
         self.n_jobs = n_jobs
         self.connectivity = connectivity
         self.coupling = coupling
@@ -337,7 +371,12 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
 
     @with_callbacks
     def fit(
-        self, X: ArrayLike, y: object = None, sample_weight: ArrayLike | None = None
+        self,
+        X: ArrayLike,
+        y: object = None,
+        sample_weight: ArrayLike | None = None,
+        resp_prior: ArrayLike | None = None,
+        measurement_covariance: ArrayLike | None = None,
     ) -> Self:
         """Fit the weights, means and covariances of the components.
 
@@ -349,13 +388,34 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             Ignored.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows; a row of weight 2 counts like two equal rows.
+        resp_prior : array-like of shape (n_samples, n_components), default=None
+            What is known of the component of each row: the probability of component k is
+            proportional to ``weights_[k] * resp_prior[n, k]`` before the row is seen. A row
+            of 0 with a single 1 is a label. Equal values say nothing. Components keep the
+            order of the columns.
+        measurement_covariance : array-like of shape (n_samples, n_features) or \
+                (n_samples, n_features, n_features), default=None
+            Variances or covariances of the measurement errors of each row, in squared units
+            of X. The fit describes the rows without their errors: extreme deconvolution [1]_.
+            0 means no error, and infinity a value that says nothing.
 
         Returns
         -------
         BayesianGMM_MAP
             The fitted estimator.
+
+        References
+        ----------
+        .. [1] J. Bovy, D. W. Hogg and S. T. Roweis, "Extreme deconvolution: inferring
+           complete distribution functions from noisy, heterogeneous and incomplete
+           observations", Annals of Applied Statistics 5, 2011.
         """
-        self._fit(X, sample_weight)
+        self._fit(
+            X,
+            sample_weight,
+            resp_prior=resp_prior,
+            measurement_covariance=measurement_covariance,
+        )
         return self
 
     def fit_predict(
@@ -408,6 +468,11 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         .. [1] O. Cappé and E. Moulines, "On-line expectation-maximization algorithm for
            latent data models", Journal of the Royal Statistical Society B 71, 2009.
         """
+        if isinstance(self.background, str):
+            raise ValueError(
+                "partial_fit cannot be combined with background='uniform', whose box holds all "
+                "rows: give the limits of the features, or use fit."
+            )
         if self.connectivity is not None:
             raise ValueError(
                 "partial_fit cannot be combined with connectivity, which is a graph of all "
@@ -421,31 +486,32 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             )
         return self._partial_fit(X, sample_weight)
 
-    def _train(self, rows: Rows, resume: bool) -> Trained:
-        self._check_size(rows)
+    def _train(
+        self,
+        rows: Rows,
+        resume: bool,
+        resp_prior: Any = None,
+        measurement_covariance: Any = None,
+    ) -> Trained:
+        check_size(self, rows)
         if resume:
             self._check_same_model(rows.shape[1])
         rng = check_random_state(self.random_state)
+        refuse_others(self, resp_prior)
+        evidence = evidence_of_fit(resp_prior, rows, self)
+        rows, noise = noise_of_fit(measurement_covariance, rows, self, resp_prior)
         rows = rows.positive()
         with one_blas_thread():
-            if self.connectivity is None:
+            if self.connectivity is None and evidence is None and noise is None:
                 rows = merge_equal_pixels(rows).positive()
-            layout = Layout(self.covariance_type, int(self.n_components), rows.shape[1])
-            sample = sample_of(rows, layout, rng)
-            seen = moments(sample.rows)
-            mixture = self._new_model(layout, rows, seen)
-            # what a row tells of a feature that is rarely observed changes the objective little
-            share = max(MIN_SHARE, float((seen.weight / np.sum(sample.rows.weight)).min()))
-            search = Search(
-                mixture,
-                Passes(mixture, rows, self.n_jobs),
-                sample,
-                self.init_params,
-                int(self.max_iter),
-                self.tol * share,
-            )
-            given = self._given(mixture, resume)
-            model, passes = self._passes(search)
+            search, given = self._search(rows, rng, resume)
+            starts = search.starts(given, rng, int(self.n_init), self.n_jobs)
+            if evidence is not None and given.means is None:
+                known = known_passes(search, evidence, self.n_jobs)
+                starts = known_starts(search, known, given, starts)
+            if self.background is not None and given.means is None:
+                starts = trimmed_starts(search, given, rng, int(self.n_init))
+            model, passes = self._passes(search, evidence, noise)
             # scikit-learn notices convergence one step later: from the same start, do the same
             rule: dict[str, Any] = {"patient": True, "tol": search.tol}
             if given.is_complete:
@@ -453,7 +519,7 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             try:
                 outcome = first_to_hold(
                     search,
-                    search.starts(given, rng, int(self.n_init), self.n_jobs),
+                    starts,
                     lambda params: self._run_em(
                         model, passes, params, int(self.max_iter), **rule
                     ),
@@ -463,48 +529,57 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
                 if isinstance(error, SearchInterruptedError):
                     params = error.best
                 else:
-                    *_, params = search.found(Given(), 0)
+                    *_, params = search.found(given, 0)
                 run = em(model, passes.total, params, max_iter=0)
                 return model, replace(run, interrupted=True)
         run = outcome.checked(is_given=not given.is_empty)
         self._responsibilities = getattr(passes, "responsibilities", None)
         return model, run
 
-    def _check_size(self, rows: Rows) -> None:
-        if self.connectivity is None and self.coupling != 1:
-            warn(
-                "coupling has no effect without connectivity, the graph of the rows.",
-                UserWarning,
-            )
-        if rows.n_positive < self.n_components:
+    def _search(
+        self, rows: Rows, rng: np.random.RandomState, resume: bool
+    ) -> tuple[Search, Given]:
+        """Draw a sample, set the prior, and return where starts are looked for."""
+        layout = Layout(self.covariance_type, int(self.n_components), rows.shape[1])
+        sample = sample_of(rows, layout, rng)
+        seen = moments(sample.rows)
+        core = rows if self.background is None else core_of(sample.rows)
+        mixture = self._new_model(layout, core, moments(sample.rows if core is rows else core))
+        given = self._given(mixture, resume)
+        mixture = replace(mixture, fixed=fixed_of(self.fixed, layout, given))
+        if self.connectivity is not None and mixture.fixed and mixture.fixed.weights.any():
             raise ValueError(
-                f"n_components={self.n_components} needs at least {self.n_components} rows "
-                f"with positive weight, but X has n_samples = {rows.n_positive}."
+                "fixed cannot have the weights with connectivity, whose prior replaces them."
             )
-        if rows.n_positive < 2 * self.n_components and self.n_components > 1:
-            warn(
-                f"n_components={self.n_components} is more than half of the {rows.n_positive} "
-                "rows, so that components describe single rows: use fewer components.",
-                UserWarning,
-            )
-        if self.connectivity is not None and rows.is_weighted:
-            raise ValueError(
-                "sample_weight cannot be combined with connectivity, because a row of a graph "
-                "cannot be repeated: omit one of them."
-            )
+        mixture = with_background(mixture, rows, self.background)
+        # what a row tells of a feature that is rarely observed changes the objective little
+        share = max(MIN_SHARE, float((seen.weight / np.sum(sample.rows.weight)).min()))
+        passes, tol = Passes(mixture, rows, self.n_jobs), self.tol * share
+        return Search(mixture, passes, sample, self.init_params, int(self.max_iter), tol), given
 
-    def _passes(self, search: Search) -> tuple[Mixture, Any]:
+    def _passes(
+        self, search: Search, evidence: Array | None, noise: Array | None
+    ) -> tuple[Mixture, Any]:
         """Return the model to fit, and its passes over the rows."""
-        if self.connectivity is None:
+        if noise is not None:
+            passes = noisy_passes(search, noise, self.n_jobs)
+            return passes.model, passes
+        if self.connectivity is None and evidence is None:
             return search.model, search.passes
+        if self.connectivity is None:
+            passes = known_passes(search, evidence, self.n_jobs)
+            return passes.model, passes
         X = search.passes.rows.given
         graph = neighbors(self.connectivity, len(X))
-        passes = PottsPasses(search.model, X, graph, self.coupling)
-        return PottsMixture(**vars(search.model)), passes
+        field = PottsPasses(search.model, X, graph, self.coupling, evidence)
+        return PottsMixture(**vars(search.model)), field
 
     def _given(self, model: Mixture, resume: bool) -> Given:
         """Return the starting values that are given, or those of the last fit."""
-        given = given_of(model.layout, self.weights_init, self.means_init, self.precisions_init)
+        means = self.means_init
+        if means is None and model.prior.mean_precision > 0 and model.prior.mean.ndim == 2:
+            means = model.prior.mean
+        given = given_of(model.layout, self.weights_init, means, self.precisions_init)
         return Given.all_of(self._params(model)) if resume else given
 
     def _new_model(self, layout: Layout, rows: Rows, seen: Moments) -> Mixture:
@@ -573,6 +648,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
             "_prior": vars(model.prior),
             "_scale": model.scale,
             "_reg_covar": model.reg_covar,
+            "_fixed": vars(model.fixed) if model.fixed else None,
+            **shown_background(model, params),
             "_digests": digests_of(values),
         }
 
@@ -583,7 +660,11 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         layout, single = Layout(kind, *means.shape), means.dtype == np.float32
         if not hasattr(self, "_prior"):
             return Mixture(layout, flat_prior(layout), np.ones(means.shape[1]), single=single)
-        return Mixture(layout, Prior(**self._prior), self._scale, self._reg_covar, single)
+        prior, masks = Prior(**self._prior), getattr(self, "_fixed", None)
+        fixed = Fixed(**masks) if masks else None
+        model = Mixture(layout, prior, self._scale, self._reg_covar, single, fixed=fixed)
+        box = getattr(self, "_box", None)
+        return model if box is None else BackgroundMixture(**vars(model), box=box)
 
     def _params(self, model: Mixture) -> Params:
         """Return the parameters that the fitted attributes describe."""
@@ -596,15 +677,13 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         return {name for name, digest in digests.items() if found[name] != digest}
 
     def _n_parameters(self) -> int:
-        layout = self._fitted_model().layout
-        K, D = layout.n_components, layout.n_features
-        active = int(np.count_nonzero(self.weights_))
-        of_covariances = layout.n_parameters * (active if layout.n_groups > 1 else K) // K
-        return of_covariances + active * D + active - 1
+        model = self._fitted_model()
+        own = int(isinstance(model, BackgroundMixture))
+        return own + n_free(model.layout, model.fixed, np.asarray(self.weights_) > 0)
 
     @property
     def _n_features_out(self) -> int:
-        return len(self.weights_)
+        return len(self.weights_) + (getattr(self, "_box", None) is not None)
 
     def to_sklearn(self) -> GaussianMixture:
         """Return scikit-learn's fitted ``GaussianMixture`` with the same parameters.
@@ -621,7 +700,8 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         Raises
         ------
         ValueError
-            If the mixture has a graph, ``connectivity``, which ``GaussianMixture`` lacks.
+            If the mixture has a graph, ``connectivity``, or a background, which
+            ``GaussianMixture`` lacks.
 
         Examples
         --------
@@ -638,89 +718,6 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
         return gaussian_mixture(self, self._params(model), model.reg_covar)
 
     # -- verbs --------------------------------------------------------------------------
-
-    def predict(self, X: ArrayLike) -> Indices:
-        """Return the most probable component of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows; NaN marks a missing value.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            The index of the most probable component.
-        """
-        if self.connectivity is not None:
-            return self.predict_proba(X).argmax(1)
-        return self._components(X)
-
-    @rowwise
-    def _components(self, X: ArrayLike) -> Indices:
-        return self._map_rows(X, _most_probable, np.intp)
-
-    def predict_proba(self, X: ArrayLike) -> Array:
-        """Return the responsibilities: the posterior probabilities of the components.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows; NaN marks a missing value. With ``connectivity``, X must hold the rows
-            of the graph in the same order.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_components)
-            Probabilities; each row sums to 1.
-        """
-        if self.connectivity is None:
-            return super().predict_proba(X)
-        check_is_fitted(self)
-        rows = self._check_rows(X, reset=False)
-        model = self._fitted_model()
-        graph = neighbors(self.connectivity, len(rows))
-        passes = PottsPasses(model, rows.given, graph, self.coupling)
-        with one_blas_thread():
-            posterior = passes.posterior(
-                self._params(model), getattr(self, "_responsibilities", None)
-            )
-        return posterior.astype(rows.working_dtype, copy=False)
-
-    @rowwise
-    def inverse_transform(self, X: ArrayLike) -> Array:
-        """Return the expected rows given the probabilities of the components.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_components)
-            Probabilities, as ``transform`` returns them.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            ``X @ means_``.
-        """
-        check_is_fitted(self)
-        code = check_codes(X, len(self.weights_), "component")
-        return (code @ self.means_).astype(code.dtype, copy=False)
-
-    @rowwise
-    def impute(self, X: ArrayLike) -> Array:
-        """Return X with missing values replaced by their conditional expectation.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows; NaN marks a missing value.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            The complete rows: sum_k P(k | x_o) E[x | x_o, k], where x_o are the observed
-            values of a row.
-        """
-        return self._map_rows(X, Mixture.impute)
 
     def icl(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the integrated completed likelihood criterion on X; lower is better.
@@ -751,36 +748,3 @@ class BayesianGMM_MAP(EMEstimator):  # noqa: N801
     def _log_certainties(self, X: ArrayLike) -> Array:
         """Return the log-probability of the most probable component of each row."""
         return self._map_rows(X, Mixture.log_certainty, np.float64)
-
-    def sample(
-        self,
-        n_samples: int = 1,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> tuple[Array, Indices]:
-        """Draw rows from the fitted model.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            The number of rows to draw.
-        random_state : int, RandomState or None, default=None
-            Seed of this call; None means that of the estimator.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features)
-            The rows.
-        components : ndarray of shape (n_samples,)
-            The component of each row.
-        """
-        check_is_fitted(self)
-        check_count("n_samples", n_samples)
-        rng = check_random_state(self._seed_of(random_state))
-        model = self._fitted_model()
-        params = self._params(model)
-        X, components = model.sample(params, n_samples, rng)
-        return X.astype(np.float32 if model.single else np.float64, copy=False), components
-
-
-def _most_probable(model: Mixture, params: Params, groups: Groups) -> Indices:
-    return model.log_joint(params, groups).argmax(1)

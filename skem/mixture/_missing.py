@@ -55,10 +55,7 @@ def group_rows(values: Array, *, dense: bool) -> Groups:
     """
     if not np.isnan(values.sum()) or not (missing := np.isnan(values)).any():
         return [Group(values)]
-    keys = np.packbits(missing, axis=1)
-    _, inverse = np.unique(keys, axis=0, return_inverse=True)
-    order = np.argsort(inverse, kind="stable")
-    places = np.split(order, np.flatnonzero(np.diff(inverse[order])) + 1)
+    places = same_patterns(missing)
     is_narrow = values.shape[1] <= MAX_FEATURES
     least = MIN_VALUES // values.shape[1] if is_narrow or not dense else MIN_GROUP
     groups: Groups = []
@@ -74,6 +71,14 @@ def group_rows(values: Array, *, dense: bool) -> Groups:
     elif rest:
         groups.extend(_scattered(values, missing, np.concatenate(rest)))
     return groups
+
+
+def same_patterns(missing: Mask) -> list[Indices]:
+    """Return the rows of each pattern of missing values (n, D)."""
+    keys = np.packbits(missing, axis=1)
+    _, inverse = np.unique(keys, axis=0, return_inverse=True)
+    order = np.argsort(inverse, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(inverse[order])) + 1)
 
 
 def _repeated(values: Array, missing: Mask, places: list[Indices]) -> Repeated:

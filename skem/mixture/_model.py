@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
-from scipy.special import gammaln, logsumexp, multigammaln, softmax, xlogy
+from scipy.special import gammaln, logsumexp, softmax, xlogy
 
 from skem._base.em import FARTHEST, with_limits
 from skem._stats import Additive
 from skem._typing import Array, Indices, Mask
 from skem.mixture import _sums
-from skem.mixture._covariances import Layout, inverse_cholesky
+from skem.mixture._covariances import Layout
 from skem.mixture._missing import (
     Group,
     Groups,
@@ -35,7 +35,14 @@ from skem.mixture._missing import (
     marginal,
     values_of,
 )
-from skem.mixture._params import CollapseError, Params, Prior, filled_far
+from skem.mixture._params import (
+    CollapseError,
+    Fixed,
+    Params,
+    Prior,
+    filled_far,
+    log_inverse_wishart,
+)
 from skem.mixture._repeated import Repeated
 from skem.mixture._scattered import Scattered
 
@@ -78,6 +85,7 @@ class Mixture:
     reg_covar: float = 0.0
     single: bool = False  # whether the data are float32
     fast: bool = False  # whether to use the compiled inner loop
+    fixed: Fixed | None = None  # what the M step leaves as it is
 
     # -- rows -------------------------------------------------------------------------
 
@@ -263,26 +271,39 @@ class Mixture:
         Components that are switched off keep their mean and covariance from ``before``.
         """
         layout, prior, kappa = self.layout, self.prior, self.prior.mean_precision
+        fixed = self.fixed if before is not None else None
         weights = self._weights(counts)
+        if fixed and before:
+            weights = fixed.shares(weights, before.weights)
         off = (weights == 0) & (prior.concentration < 1)
-        if prior.concentration >= 1 and (counts + kappa <= 0).any():
+        lost = counts + kappa <= 0
+        if prior.concentration >= 1 and (lost & ~fixed.means if fixed else lost).any():
             raise CollapseError("a component has lost all its rows")
-        total = np.where(counts + kappa > 0, counts + kappa, 1)
+        total = np.where(lost, 1, counts + kappa)
         gaps = averages - prior.mean
         means = averages - (kappa / total)[:, None] * gaps
-        scatter = scatter + self._outer(kappa * counts / total, gaps)
+        spread = kappa * counts / total
+        if fixed and before:
+            means[fixed.means] = before.means[fixed.means]
+            spread = np.where(fixed.means, 0, spread)
+            scatter = scatter + self._outer(fixed.means * counts, averages - means)
+            scatter = scatter + self._outer(fixed.means * kappa, means - prior.mean)
+        scatter = scatter + self._outer(spread, gaps)
         repeats = layout.n_repeats * counts.reshape(layout.n_groups, -1).sum(1)
         dof = prior.degrees_of_freedom - layout.flat_degrees_of_freedom + repeats
         if layout.group_size == 1:
             dof[off] = 1
+        if fixed:
+            dof[fixed.covariances] = 1
         if (dof <= 0).any():
             raise CollapseError("a component has lost all its rows")
         covariances = (prior.covariance + layout.pool(scatter)) / dof[:, None, None, None]
         covariances += self.reg_covar * np.eye(layout.block_size)
-        if off.any() and before is not None:
+        if before is not None:
             means[off] = before.means[off]
-            if layout.group_size == 1:
-                covariances[off] = before.covariances[off]
+            kept = off.copy() if layout.group_size == 1 else np.zeros(1, bool)
+            kept |= fixed.covariances if fixed else False
+            covariances[kept] = before.covariances[kept]
         return self._checked(Params(layout, weights, means, covariances))
 
     def recenter(self, stats: Stats, params: Params, new: Params) -> Stats:
@@ -339,8 +360,9 @@ class Mixture:
         cholesky = params.cholesky
         if self.reg_covar or self.prior.has_scale:
             return params
-        diagonal = np.einsum("gbii->gbi", cholesky)
-        std = np.sqrt(np.einsum("gbii->gbi", params.covariances))
+        free = ~self.fixed.covariances if self.fixed else slice(None)
+        diagonal = np.einsum("gbii->gbi", cholesky[free])
+        std = np.sqrt(np.einsum("gbii->gbi", params.covariances[free]))
         scale = self.scale.reshape(-1, *std.shape[1:]) if self.layout.n_repeats == 1 else (
             self.scale.min()
         )  # fmt: skip
@@ -371,9 +393,16 @@ class Mixture:
         at_floor = smallest <= MAX_FLOOR * self.reg_covar
         few = n_rows < 2 * (layout.block_size + 1)
         found = at_floor & few & (spread >= MIN_SPREAD * self.reg_covar)
+        if self.fixed:
+            found &= ~self.fixed.covariances
         return np.asarray(found & (params.weights > 0))
 
     # -- prior ------------------------------------------------------------------------
+
+    @property
+    def is_named(self) -> bool:
+        """Whether components differ in what they are meant to be."""
+        return self.fixed is not None or self.prior.mean.ndim == 2
 
     @property
     def is_flat(self) -> bool:
@@ -404,35 +433,13 @@ class Mixture:
         kappa, K = prior.mean_precision, len(active)
         out = -layout.log_det(params.cholesky)[active].sum() / 2
         if kappa > 0:
-            gaps = params.means[active] - prior.mean
+            gaps = (params.means - prior.mean)[active]
             factors = params.factors if len(params.factors) == 1 else params.factors[active]
             gaps = np.matmul(factors, gaps[:, :, None]) if layout.dense else factors * gaps
             out += K * layout.n_features / 2 * math.log(kappa / (2 * math.pi))
             out -= kappa / 2 * (gaps**2).sum()
         groups = active if layout.n_groups > 1 else slice(None)
-        return float(out + self._log_inverse_wishart(params.cholesky[groups]))
-
-    def _log_inverse_wishart(self, cholesky: Array) -> float:
-        """Return the log-density of all blocks, given their Cholesky factors (G, B, d, d)."""
-        d, nu, psi = (
-            self.layout.block_size,
-            self.prior.degrees_of_freedom,
-            self.prior.covariance,
-        )
-        half_log_det = np.log(np.einsum("gbii->gbi", cholesky)).sum()
-        precision = inverse_cholesky(cholesky)
-        out = -(nu + d + 1) * half_log_det
-        out -= (
-            np.einsum(
-                "gbij,gbik,gbjk->", precision, precision, np.broadcast_to(psi, cholesky.shape)
-            )
-            / 2
-        )
-        sign, log_det = np.linalg.slogdet(psi)
-        if nu > d - 1 and (sign > 0).all():
-            norm = nu / 2 * (log_det - d * math.log(2)) - multigammaln(nu / 2, d)
-            out += len(cholesky) * norm.sum()
-        return float(out)
+        return float(out + log_inverse_wishart(prior, params.cholesky[groups]))
 
 
 def _inverse(counts: Array) -> Array:

@@ -8,8 +8,9 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
+from scipy.special import multigammaln
 
-from skem._typing import Array, Indices
+from skem._typing import Array, Indices, Mask
 from skem.mixture._covariances import Layout, inverse_cholesky
 from skem.mixture._sums import Whitening
 
@@ -45,6 +46,7 @@ class Params:
     weights: Array  # (K,)
     means: Array  # (K, D)
     covariances: Array  # (G, B, d, d)
+    background: float | None = None  # share of a uniform background, see ``_background``
 
     @cached_property
     def cholesky(self) -> Array:
@@ -123,6 +125,7 @@ def params_of(layout: Layout, attributes: Mapping[str, Any], changed: set[str]) 
     """
     shares: Array = np.asarray(attributes["weights_"], dtype=float)
     shares, places = shares / shares.sum(), np.asarray(attributes["means_"], dtype=float)
+    share = attributes.get("background_weight_")
     factors = attributes.get("precisions_cholesky_")
     if "precisions_cholesky_" not in changed and changed & {"covariances_", "precisions_"}:
         factors = None
@@ -130,10 +133,11 @@ def params_of(layout: Layout, attributes: Mapping[str, Any], changed: set[str]) 
         is_inverse = "precisions_" in changed and "covariances_" not in changed
         name = "precisions_" if is_inverse else "covariances_"
         blocks = _checked_blocks(layout, name, attributes[name])
-        return Params(layout, shares, places, np.linalg.inv(blocks) if is_inverse else blocks)
+        covariances = np.linalg.inv(blocks) if is_inverse else blocks
+        return Params(layout, shares, places, covariances, share)
     lower = np.ascontiguousarray(layout.to_blocks(factors).swapaxes(2, 3))
     cholesky = inverse_cholesky(lower)
-    params = Params(layout, shares, places, cholesky @ cholesky.swapaxes(2, 3))
+    params = Params(layout, shares, places, cholesky @ cholesky.swapaxes(2, 3), share)
     # to factor the product again would lose digits if it is ill-conditioned
     vars(params).update(cholesky=cholesky, factors=layout.of_groups(lower))
     return params
@@ -154,7 +158,7 @@ class Prior:
 
     concentration: float  # alpha
     mean_precision: float  # kappa_0
-    mean: Array  # mu_0, (D,)
+    mean: Array  # mu_0, (D,) or (K, D)
     degrees_of_freedom: float  # nu_0
     covariance: Array  # Psi_0, (1, B, d, d)
 
@@ -162,3 +166,34 @@ class Prior:
     def has_scale(self) -> bool:
         """Whether the prior keeps covariances away from 0."""
         return bool(np.any(self.covariance))
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Which parameters EM leaves as they are."""
+
+    weights: Mask  # (K,)
+    means: Mask  # (K,)
+    covariances: Mask  # (G,)
+
+    def shares(self, new: Array, before: Array) -> Array:
+        """Return the new weights; the free ones share what the fixed ones leave."""
+        free = np.where(self.weights, 0, new)
+        left = 1 - before[self.weights].sum()
+        total = free.sum()
+        return np.where(self.weights, before, left * free / total if total > 0 else free)
+
+
+def log_inverse_wishart(prior: Prior, cholesky: Array) -> float:
+    """Return the log-density of all blocks, given their Cholesky factors (G, B, d, d)."""
+    d, nu, psi = cholesky.shape[-1], prior.degrees_of_freedom, prior.covariance
+    half_log_det = np.log(np.einsum("gbii->gbi", cholesky)).sum()
+    precision = inverse_cholesky(cholesky)
+    psis = np.broadcast_to(psi, cholesky.shape)
+    out = -(nu + d + 1) * half_log_det
+    out -= np.einsum("gbij,gbik,gbjk->", precision, precision, psis) / 2
+    sign, log_det = np.linalg.slogdet(psi)
+    if nu > d - 1 and (sign > 0).all():
+        norm = nu / 2 * (log_det - d * math.log(2)) - multigammaln(nu / 2, d)
+        out += len(cholesky) * norm.sum()
+    return float(out)

@@ -89,10 +89,11 @@ class PottsPasses:
         X: Array,
         graph: csr_array,
         coupling: float,
+        evidence: Array | None = None,
     ) -> None:
         self._model, self._groups = model, model.rows(X, float)
         self._parts = [(rows, coupling * graph[rows]) for rows in independent_classes(graph)]
-        self._weight = np.ones(len(X))
+        self._weight, self._evidence = np.ones(len(X)), evidence
         self.responsibilities: Array | None = None
 
     def total(self, params: Params) -> Stats:
@@ -128,9 +129,16 @@ class PottsPasses:
         return bound, q
 
     def _log_density(self, params: Params) -> Array:
-        """Return log N(x | k), (n, K); it is -inf for components that are switched off."""
+        """Return log N(x | k), (n, K), plus the log of the evidence.
+
+        It is -inf for components that are switched off or that the evidence excludes.
+        """
         log_joint = self._model.log_joint(params, self._groups)
-        return log_joint - np.log(np.where(params.weights > 0, params.weights, 1))
+        log_density = log_joint - np.log(np.where(params.weights > 0, params.weights, 1))
+        if self._evidence is None:
+            return log_density
+        with np.errstate(divide="ignore"):
+            return log_density + np.log(self._evidence)
 
     def _sweep(self, log_density: Array) -> float:
         """Update the responsibilities; return their entropy plus neighbor agreement."""

@@ -110,12 +110,13 @@ def given_prior(
 
 def _mean(mean_prior: Any, layout: Layout) -> Array:
     mean = np.asarray(mean_prior, dtype=float)
+    K, D = layout.n_components, layout.n_features
     if mean.ndim == 0:
-        mean = np.full(layout.n_features, float(mean))
-    if mean.shape != (layout.n_features,) or not np.isfinite(mean).all():
+        mean = np.full(D, float(mean))
+    if mean.shape not in ((D,), (K, D)) or not np.isfinite(mean).all():
         raise ValueError(
-            f"mean_prior must hold {layout.n_features} finite numbers, one for each feature, "
-            f"but it is {mean_prior!r}."
+            f"mean_prior must hold {D} finite numbers, one for each feature, or such a row for "
+            f"each of the {K} components, but it is {mean_prior!r}."
         )
     return mean
 

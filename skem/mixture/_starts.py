@@ -169,8 +169,11 @@ class Search:
                 yield from self._compared(given, seeds, n_jobs)
             else:
                 yield from self.found(given, rng)
+        if self.model.is_named and given.means is not None:
+            return  # other means would be those of other components
+        kept = given if self.model.fixed else Given()
         for seed in others[n_init - 1 :][:MAX_TRIES]:
-            yield from islice(self.found(Given(), seed), 1)
+            yield from islice(self.found(kept, seed), 1)
 
     def _compared(self, given: Given, seeds: list[Any], n_jobs: int | None) -> Iterator[Params]:
         """Yield the starts of the trials on the sample, best first."""
@@ -210,7 +213,7 @@ class Search:
                 break
         return kept
 
-    def em(self, passes: Passes, params: Params) -> Run:
+    def em(self, passes: Any, params: Params) -> Run:
         """Run EM to its end."""
         options = {"max_iter": self.max_iter, "tol": self.tol, "patient": True}
         return em(self.model, passes.total, params, **options)
@@ -225,7 +228,7 @@ class Search:
         n_entries = (len(self.sample.rows) + size) * n_features_of(layout)
         too_long = n_entries > max(MAX_RACE, len(rows) * layout.n_features)
         may_be_off = self.model.prior.concentration < 1  # what is switched off stays off
-        if layout.n_components < 2 or may_be_off or too_long:
+        if layout.n_components < 2 or may_be_off or too_long or self.model.is_named:
             return params
         try:
             rows = with_lowest(self.model, self.passes, self.sample.rows, params, size)

@@ -71,6 +71,10 @@ MODELS = {
             "n_components": COUNTS,
             "covariance_type": st.sampled_from(["full", "tied", "diag", "spherical", "round"]),
             "prior": st.sampled_from(["none", "empirical", "mml", "flat"]),
+            "fixed": st.sampled_from([None, ["weights"], {"means": [True, False]}, "means"]),
+            "means_init": st.sampled_from([None, [[0.0], [1.0]], [[0.0, 1], [1, 0]]]),
+            "background": st.sampled_from([None, None, "uniform", [[0], [1]]]),
+            "weights_init": st.sampled_from([None, [0.5, 0.5], [1, 0]]),
             "max_iter": COUNTS,
             "n_init": st.sampled_from([1, 2, 0]),
             "tol": SIZES,
@@ -134,6 +138,7 @@ MODELS = {
 VERBS = (
     "transform", "score_samples", "score", "predict", "predict_proba", "reconstruct", "impute",
     "inverse_transform", "partial_fit", "fit", "sample", "log_joint", "bic", "icl", "align",
+    "sample_conditional", "condition",
     "pickle",
 )  # fmt: skip
 

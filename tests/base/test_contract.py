@@ -47,6 +47,13 @@ TABLE = {
         ("n_components", [1, 2]),
         {*HIDDEN, "reconstruct", "impute"},
     ),
+    "mixture of fixed weights": (
+        BayesianGMM_MAP(
+            2, prior="empirical", fixed=["weights"], weights_init=[0.3, 0.7], random_state=0
+        ),
+        ("covariance_type", ["full", "diag"]),
+        {*HIDDEN, "reconstruct", "impute"},
+    ),
     "rbm": (
         BernoulliRBMCD(5, n_iter=3, random_state=0),
         ("n_components", [2, 5]),

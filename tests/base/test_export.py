@@ -77,6 +77,13 @@ def test_a_component_without_weight_stays_off():
     np.testing.assert_array_equal(found, np.tile([1.0, 0.0], (150, 1)))
 
 
+def test_a_background_cannot_be_exported():
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    model = BayesianGMM_MAP(1, background="uniform", random_state=0).fit(X)
+    with pytest.raises(ValueError, match="background=None"):
+        model.to_sklearn()
+
+
 def test_what_cannot_be_exported():
     with pytest.raises(NotFittedError):
         BayesianGMM_MAP().to_sklearn()

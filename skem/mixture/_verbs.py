@@ -1,0 +1,332 @@
+"""The verbs of the mixture about hidden things: components, and missing values."""
+
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import logsumexp, softmax
+from sklearn.utils import check_random_state
+
+from skem._base.em import EMEstimator
+from skem._base.estimator import check_is_fitted
+from skem._base.input import check_codes, check_count
+from skem._base.streams import rowwise
+from skem._rows import open_rows
+from skem._rows.parts import Rows
+from skem._threads import one_blas_thread
+from skem._typing import Array, Indices
+from skem.mixture._background import BackgroundMixture, check_box
+from skem.mixture._conditionals import Conditional, conditional, deviations, draw
+from skem.mixture._evidence import evidence_of, known_posterior
+from skem.mixture._missing import Groups
+from skem.mixture._model import Mixture
+from skem.mixture._noisy import NoisyMixture, noise_of
+from skem.mixture._params import Params
+from skem.mixture._potts import PottsPasses, neighbors
+
+
+class MixtureVerbs(EMEstimator):
+    """What a fitted mixture says of the components and of missing values."""
+
+    def predict(self, X: ArrayLike) -> Indices:
+        """Return the most probable component of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            The index of the most probable component; -1 for the background.
+        """
+        if self.connectivity is not None:
+            return self.predict_proba(X).argmax(1)
+        return self._components(X)
+
+    @rowwise
+    def _components(self, X: ArrayLike) -> Indices:
+        return self._map_rows(X, _most_probable, np.intp)
+
+    def score_samples(
+        self, X: ArrayLike, measurement_covariance: ArrayLike | None = None
+    ) -> Array:
+        """Return the log-likelihood of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+        measurement_covariance : array-like of shape (n_samples, n_features) or \
+                (n_samples, n_features, n_features), default=None
+            The measurement errors of the rows, as in ``fit``. X must then be in memory or in
+            a file.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            The log-density log p(x) of the observed values, in nats.
+        """
+        if measurement_covariance is not None:
+            return logsumexp(self._noisy_log_joint(X, measurement_covariance), axis=1)
+        check_is_fitted(self)
+        if getattr(self, "_box", None) is None:
+            return super().score_samples(X)
+        return self._log_densities(X)
+
+    @rowwise
+    def _log_densities(self, X: ArrayLike) -> Array:
+        return self._map_rows(X, _log_density)
+
+    def _noisy_log_joint(self, X: ArrayLike, measurement_covariance: ArrayLike) -> Array:
+        self._refuse_background("measurement_covariance")
+        if self.connectivity is not None:
+            raise ValueError(
+                "measurement_covariance cannot be combined with connectivity: omit one."
+            )
+        values = self._values(X, "measurement_covariance").astype(float)
+        noise = noise_of(measurement_covariance, values.shape, values)
+        plain = self._fitted_model()
+        model = NoisyMixture(**vars(plain))
+        return model.log_joint_of(self._params(plain), values, noise)
+
+    def predict_proba(
+        self,
+        X: ArrayLike,
+        resp_prior: ArrayLike | None = None,
+        measurement_covariance: ArrayLike | None = None,
+    ) -> Array:
+        """Return the responsibilities: the posterior probabilities of the components.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value. With ``connectivity``, X must hold the rows
+            of the graph in the same order.
+        resp_prior : array-like of shape (n_samples, n_components), default=None
+            What is known of the component of each row, as in ``fit``. X must then be in
+            memory or in a file.
+        measurement_covariance : array-like of shape (n_samples, n_features) or \
+                (n_samples, n_features, n_features), default=None
+            The measurement errors of the rows, as in ``fit``. X must then be in memory or in
+            a file.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_components)
+            Probabilities; each row sums to 1. With ``background`` it has one more column, the
+            last.
+        """
+        if measurement_covariance is not None:
+            if resp_prior is not None:
+                raise ValueError(
+                    "measurement_covariance cannot be combined with resp_prior: omit one."
+                )
+            return softmax(self._noisy_log_joint(X, measurement_covariance), axis=1)
+        if self.connectivity is None and resp_prior is None:
+            return super().predict_proba(X)
+        check_is_fitted(self)
+        given = X if resp_prior is None else open_rows(X).in_memory("resp_prior").given
+        rows = self._check_rows(given, reset=False)
+        evidence = None
+        if resp_prior is not None:
+            self._refuse_background("resp_prior")
+            evidence = evidence_of(resp_prior, len(rows), len(self.weights_))
+        if self.connectivity is None and evidence is not None:
+            log_joint = self._map_rows(rows.given, Mixture.log_joint, np.float64)
+            posterior = known_posterior(log_joint, evidence)[1]
+            return posterior.astype(rows.working_dtype, copy=False)
+        model = self._fitted_model()
+        graph = neighbors(self.connectivity, len(rows))
+        passes = PottsPasses(model, rows.given, graph, self.coupling, evidence)
+        with one_blas_thread():
+            posterior = passes.posterior(
+                self._params(model), getattr(self, "_responsibilities", None)
+            )
+        return posterior.astype(rows.working_dtype, copy=False)
+
+    @rowwise
+    def inverse_transform(self, X: ArrayLike) -> Array:
+        """Return the expected rows given the probabilities of the components.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_components)
+            Probabilities, as ``transform`` returns them; with ``background`` it has one more
+            column, and the center of the box is the mean of the background.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_features)
+            ``X @ means_``.
+        """
+        check_is_fitted(self)
+        means = self.means_
+        if getattr(self, "_box", None) is not None:
+            means = np.vstack([means, self._box.mean(axis=0)])
+        code = check_codes(X, len(means), "component")
+        return (code @ means).astype(code.dtype, copy=False)
+
+    @overload
+    def impute(self, X: ArrayLike, return_std: Literal[False] = ...) -> Array: ...
+
+    @overload
+    def impute(self, X: ArrayLike, return_std: Literal[True]) -> tuple[Array, Array]: ...
+
+    def impute(self, X: ArrayLike, return_std: bool = False) -> Array | tuple[Array, Array]:
+        """Return X with missing values replaced by their conditional expectation.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+        return_std : bool, default=False
+            Whether to return the standard deviations too.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The complete rows: sum_k P(k | x_o) E[x | x_o, k], where x_o are the observed
+            values of a row.
+        std : ndarray of shape (n_samples, n_features)
+            The standard deviation of each missing value given the observed ones, in the
+            units of X; 0 for observed values. Only with ``return_std=True``.
+        """
+        if return_std:
+            return self._filled(X), self._deviations(X)
+        return self._filled(X)
+
+    @rowwise
+    def _filled(self, X: ArrayLike) -> Array:
+        return self._map_rows(X, _imputed)
+
+    @rowwise
+    def _deviations(self, X: ArrayLike) -> Array:
+        return self._map_rows(X, deviations)
+
+    def condition(self, X: ArrayLike) -> Conditional:
+        """Return the mixture of the missing features, given the observed ones.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Rows that all miss the same features, which NaN marks.
+
+        Returns
+        -------
+        Conditional
+            For each row a Gaussian mixture of the missing features: ``features`` (n_missing,),
+            ``weights`` (n_samples, n_components), ``means`` (n_samples, n_components,
+            n_missing) and ``covariances`` (n_components, n_missing, n_missing).
+
+        Raises
+        ------
+        ValueError
+            If the rows do not miss the same features, or miss none.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from skem import BayesianGMM_MAP
+        >>> x = np.linspace(-1, 1, 50)
+        >>> model = BayesianGMM_MAP().fit(np.column_stack([x, 2 * x + 1]))
+        >>> found = model.condition([[0.5, np.nan]])
+        >>> found.features, found.means.round(3)
+        (array([1]), array([[[2.]]]))
+        """
+        values = self._values(X, "condition")
+        self._refuse_background("condition")
+        model = self._fitted_model()
+        return conditional(model, self._params(model), values)
+
+    def sample_conditional(
+        self,
+        X: ArrayLike,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Array:
+        """Draw the missing values of rows, given the observed ones.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+            The rows; NaN marks a missing value.
+        n_samples : int, default=1
+            The number of draws for each row.
+        random_state : int, RandomState or None, default=None
+            Seed of this call; None means that of the estimator.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_rows, n_features)
+            ``n_samples`` completed tables. A draw takes a component of the row, then its
+            missing values together. Observed values are unchanged.
+        """
+        check_count("n_samples", n_samples)
+        values = self._values(X, "sample_conditional")
+        rng = check_random_state(self._seed_of(random_state))
+        model = self._fitted_model()
+        found = draw(model, self._params(model), values.astype(float), int(n_samples), rng)
+        return found.astype(np.float32 if values.dtype == np.float32 else float, copy=False)
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> tuple[Array, Indices]:
+        """Draw rows from the fitted model.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            The number of rows to draw.
+        random_state : int, RandomState or None, default=None
+            Seed of this call; None means that of the estimator.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_features)
+            The rows.
+        components : ndarray of shape (n_samples,)
+            The component of each row; -1 for the background.
+        """
+        check_is_fitted(self)
+        check_count("n_samples", n_samples)
+        rng = check_random_state(self._seed_of(random_state))
+        model = self._fitted_model()
+        params = self._params(model)
+        X, components = model.sample(params, n_samples, rng)
+        return X.astype(np.float32 if model.single else np.float64, copy=False), components
+
+    def _update(self, model: Any, rows: Rows) -> None:
+        if isinstance(model, BackgroundMixture):
+            check_box(model.box, rows)
+        super()._update(model, rows)
+
+    def _refuse_background(self, name: str) -> None:
+        check_is_fitted(self)
+        if getattr(self, "_box", None) is not None:
+            raise ValueError(
+                f"{name} needs Gaussian components only, but the model has a background: fit "
+                "with background=None."
+            )
+
+    def _values(self, X: ArrayLike, name: str) -> Array:
+        """Return checked rows in memory; a dask collection is refused by name."""
+        check_is_fitted(self)
+        values: Array = self._in_memory(open_rows(X).in_memory(name).given)
+        return values
+
+
+def _most_probable(model: Mixture, params: Params, groups: Groups) -> Indices:
+    found: Indices = model.log_joint(params, groups).argmax(1)
+    return np.where(found == len(params.weights), -1, found)
+
+
+def _imputed(model: Mixture, params: Params, groups: Groups) -> Array:
+    return model.impute(params, groups)
+
+
+def _log_density(model: BackgroundMixture, params: Params, groups: Groups) -> Array:
+    return model.log_density(params, groups)
