@@ -87,22 +87,27 @@ class MinibatchEstimator(LatentEstimator):
         kept = getattr(self, "_seed", None) if resume else None
         return new_seed(self.random_state) if kept is None else int(kept)
 
-    def _train(self, rows: LocalRows, resume: bool) -> tuple[Any, bool, Run, Patience | None]:
+    def _split(self, rows: LocalRows, seed: int) -> tuple[Indices, Any, Patience | None]:
+        """Return the rows to learn from, those held out, and the patience for their score."""
         if rows.n_positive == 1:
             warn(
                 f"X has a single row, which is all that {type(self).__name__} can learn: give "
                 "more rows, or use partial_fit for a row at a time.",
                 UserWarning,
             )
+        if not self._stops_early(rows.n_positive):
+            return np.flatnonzero(rows.weight), None, None
+        weight = np.asarray(rows.weight)
+        chosen, validation = split_rows(
+            weight, self.validation_fraction, self._split_generator(seed)
+        )
+        patience = Patience(self.n_iter_no_change, self.tol)
+        return chosen[weight[chosen] > 0], validation, patience
+
+    def _train(self, rows: LocalRows, resume: bool) -> tuple[Any, bool, Run, Patience | None]:
         rows, seed = relative(rows), self._first_seed(resume)
         max_passes = self._max_passes(rows.n_positive)
-        chosen, validation, patience = np.flatnonzero(rows.weight), None, None
-        if self._stops_early(rows.n_positive):
-            chosen, validation = split_rows(
-                np.asarray(rows.weight), self.validation_fraction, self._split_generator(seed)
-            )
-            chosen = chosen[np.asarray(rows.weight)[chosen] > 0]
-            patience = Patience(self.n_iter_no_change, self.tol)
+        chosen, validation, patience = self._split(rows, seed)
         training = self._start(rows, chosen, seed, resume, max_passes)
 
         def step(training: Training) -> tuple[Training, float]:

@@ -28,6 +28,7 @@ from skem._rows.parts import Rows as AllRows
 from skem._rows.parts import chunks
 from skem._threads import one_blas_thread
 from skem._typing import Array, Indices, Mask
+from skem.template._align import align
 from skem.template._given import check_schedule
 from skem.template._model import SEEN, Params, ShiftedTemplate, Smoothness, Stats
 from skem.template._starts import model_of
@@ -616,7 +617,7 @@ class ShiftedTemplateEM(EMEstimator):
             The posterior mean of the window's pixels, given that the template is
             present. Missing pixels are replaced by those of the template.
         """
-        return self._map_rows(X, ShiftedTemplate.align)
+        return self._map_rows(X, align)
 
     def sample(
         self,

@@ -14,7 +14,7 @@ cancellation, above all in float32.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -33,8 +33,6 @@ from skem.template._windows import Windows
 SEEN = 1e-8
 # Number of images transformed at a time: bounds the memory of the preparation.
 BLOCK = 16
-# Images with larger pixels are aligned after a multiplication by SMALLER.
-MAX_ALIGNED, SMALLER = 1e290, 2.0**-100
 
 MIN_NOISE_VAR = 1e-300  # its inverse is finite in float64
 
@@ -425,40 +423,6 @@ class ShiftedTemplate:
         posterior = softmax(self.log_joint(params, rows), axis=1)
         pixels[missing] = self.expected(params, posterior)[missing]
         return pixels
-
-    def align(self, params: Params, rows: Rows) -> Array:
-        """Return the posterior mean of each image's window, given a present template."""
-        present = params.shift_prior[: self.windows.n_shifts]
-        total = present.sum()
-        prior = present / total if total > 0 else np.full(len(present), 1 / len(present))
-        of_shifts = replace(self, absent=False)
-        log_joint = of_shifts.log_joint(replace(params, shift_prior=prior), rows)
-        posterior = softmax(log_joint, axis=1)
-        with np.errstate(over="ignore", invalid="ignore"):
-            out = self.aligned(params, rows, posterior)
-        size = np.nanmax(np.abs(rows.pixels), axis=1, initial=0).astype(float)
-        far = np.flatnonzero(size > MAX_ALIGNED)
-        if len(far):  # the sums would be infinite: make all smaller, the result larger
-            small = replace(self, center=SMALLER * self.center)
-            near = small.rows(SMALLER * rows.pixels[far].astype(float), float)
-            own = replace(params, template=SMALLER * params.template)
-            largest = SMALLER * np.finfo(float).max
-            found = small.aligned(own, near, posterior[far]).clip(-largest, largest)
-            out[far] = found / SMALLER
-        return out
-
-    def aligned(self, params: Params, rows: Rows, posterior: Array) -> Array:
-        """Return the posterior mean of the window, (k, h*w*C), in the user's units.
-
-        ``posterior`` holds the probabilities of the shifts, given a present template.
-        """
-        windows = self.windows
-        posterior = posterior.reshape(-1, *windows.shifts)
-        lines = windows.gather_each(rows.spectrum, posterior)
-        if rows.observed_spectrum is not None:
-            seen = windows.gather_each(rows.observed_spectrum, posterior)
-            lines += (1 - seen) * params.template
-        return self.to_image(lines).reshape(len(lines), -1)
 
 
 def _mean(old: Array, num: Array, den: Array, minimum: float) -> Array:
