@@ -25,7 +25,7 @@ from skem.mixture._given import Given
 from skem.mixture._missing import Groups, values_of
 from skem.mixture._model import Mixture, Stats
 from skem.mixture._params import CollapseError, Params
-from skem.mixture._starts import Sample, Search
+from skem.mixture._starts import Sample, Search, SearchInterruptedError
 
 START = 0.05  # share of the background that EM starts from
 # Shares of isolated rows that starts leave out, and which neighbor says how isolated a row is.
@@ -198,6 +198,8 @@ def trimmed_starts(
                 run = search.em(passes, start)
                 n_collapsed = len(search.collapsed(*run.state, of_sample=True))
                 ends.append((n_collapsed, -run.objectives[-1], len(ends), run.state[0]))
+                if run.interrupted:
+                    raise SearchInterruptedError(run.state[0])
     if not ends:
         raise CollapseError("all starts collapsed")
     yield from (params for *_, params in sorted(ends, key=lambda end: end[:3]))
