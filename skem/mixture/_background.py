@@ -84,6 +84,8 @@ class BackgroundMixture(Mixture):
         return replace(stats, weight=float(weight.sum()), log_lik=float(weight @ log_lik))
 
     def m_step(self, params: Params, stats: Stats) -> Params:
+        if not stats.counts.any():
+            raise CollapseError("the background has taken all rows")
         new = super().m_step(params, stats)
         share = min(max(1 - float(stats.counts.sum()) / stats.weight, 0.0), 1.0)
         return replace(new, background=share)

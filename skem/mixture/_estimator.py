@@ -539,6 +539,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         layout = Layout(self.covariance_type, int(self.n_components), rows.shape[1])
         sample = sample_of(rows, layout, rng)
         seen = moments(sample.rows)
+        seen.check_observed()
         core = rows if self.background is None else core_of(sample.rows)
         mixture = self._new_model(layout, core, moments(sample.rows if core is rows else core))
         given = self._given(mixture, resume)

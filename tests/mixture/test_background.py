@@ -230,6 +230,8 @@ def test_refusals_name_the_background():
         model.fit(X, resp_prior=np.ones((100, 2)))
     with pytest.raises(ValueError, match="partial_fit"):
         model.partial_fit(X)
+    with pytest.raises(ValueError, match="observed"):
+        model.fit(X * [1, np.nan])
     with pytest.raises(ValueError, match="feature 1 is constant"):
         model.fit(X * [1, 0])
     model.fit(X)
