@@ -164,9 +164,9 @@ def check_box(box: Array, rows: Rows) -> None:
 
 
 def shown_background(mixture: Mixture, params: Params) -> dict[str, Any]:
-    """Return the fitted attributes of the background; None where there is none."""
+    """Return the fitted attributes of the background; its share is 0 where there is none."""
     if not isinstance(mixture, BackgroundMixture):
-        return {"background_weight_": None, "_box": None}
+        return {"background_weight_": 0.0, "_box": None}
     share = START if params.background is None else params.background
     return {"background_weight_": share, "_box": mixture.box}
 

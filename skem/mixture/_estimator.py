@@ -207,7 +207,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
     precisions_cholesky_ : ndarray, of the shape of ``covariances_``
         Upper triangular factors U of the precisions U U^T.
     background_weight_ : float
-        The share of the background, which ``weights_`` leaves out; None without
+        The share of the background, which ``weights_`` leaves out; 0 without
         ``background``.
     lower_bound_ : float
         The objective at the fitted parameters, in nats per row: log-likelihood plus log
