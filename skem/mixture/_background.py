@@ -25,7 +25,7 @@ from skem.mixture._given import Given
 from skem.mixture._missing import Groups, values_of
 from skem.mixture._model import Mixture, Stats
 from skem.mixture._params import CollapseError, Params
-from skem.mixture._starts import Sample, Search
+from skem.mixture._starts import Sample, Search, SearchInterruptedError
 
 START = 0.05  # share of the background that EM starts from
 # Shares of isolated rows that starts leave out, and which neighbor says how isolated a row is.
@@ -84,6 +84,8 @@ class BackgroundMixture(Mixture):
         return replace(stats, weight=float(weight.sum()), log_lik=float(weight @ log_lik))
 
     def m_step(self, params: Params, stats: Stats) -> Params:
+        if not stats.counts.any():
+            raise CollapseError("the background has taken all rows")
         new = super().m_step(params, stats)
         share = min(max(1 - float(stats.counts.sum()) / stats.weight, 0.0), 1.0)
         return replace(new, background=share)
@@ -162,9 +164,9 @@ def check_box(box: Array, rows: Rows) -> None:
 
 
 def shown_background(mixture: Mixture, params: Params) -> dict[str, Any]:
-    """Return the fitted attributes of the background; None where there is none."""
+    """Return the fitted attributes of the background; its share is 0 where there is none."""
     if not isinstance(mixture, BackgroundMixture):
-        return {"background_weight_": None, "_box": None}
+        return {"background_weight_": 0.0, "_box": None}
     share = START if params.background is None else params.background
     return {"background_weight_": share, "_box": mixture.box}
 
@@ -198,6 +200,8 @@ def trimmed_starts(
                 run = search.em(passes, start)
                 n_collapsed = len(search.collapsed(*run.state, of_sample=True))
                 ends.append((n_collapsed, -run.objectives[-1], len(ends), run.state[0]))
+                if run.interrupted:
+                    raise SearchInterruptedError(run.state[0])
     if not ends:
         raise CollapseError("all starts collapsed")
     yield from (params for *_, params in sorted(ends, key=lambda end: end[:3]))

@@ -211,7 +211,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
     precisions_cholesky_ : ndarray, of the shape of ``covariances_``
         Upper triangular factors U of the precisions U U^T.
     background_weight_ : float
-        The share of the background, which ``weights_`` leaves out; None without
+        The share of the background, which ``weights_`` leaves out; 0 without
         ``background``.
     lower_bound_ : float
         The objective at the fitted parameters, in nats per row: log-likelihood plus log
@@ -543,6 +543,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         layout = Layout(self.covariance_type, int(self.n_components), rows.shape[1])
         sample = sample_of(rows, layout, rng)
         seen = moments(sample.rows)
+        seen.check_observed()
         core = rows if self.background is None else core_of(sample.rows)
         mixture = self._new_model(layout, core, moments(sample.rows if core is rows else core))
         given = self._given(mixture, resume)

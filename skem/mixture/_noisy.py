@@ -11,13 +11,14 @@ leaves out its row of L, and so does an infinite variance.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 from scipy.special import logsumexp
 
-from skem._rows.parts import InMemory, Rows
+from skem._rows.parts import InMemory, Rows, chunks
 from skem._typing import Array, Mask
 from skem.mixture._aside import AsidePasses, checked_aside, of_positive
 from skem.mixture._model import Mixture, Stats
@@ -36,9 +37,15 @@ class Noisy:
     lower: Array  # (n, D, D), rows of L; 0 where a value is missing
     factor: Array  # (n, D, D), the lower Cholesky factor of T; 1 on the diagonal if missing
 
+    @cached_property
+    def solved(self) -> Array:
+        """The inverse factor times L, and times the gaps as the last column."""
+        columns = np.concatenate([self.lower, self.gaps[:, :, None]], axis=2)
+        return np.linalg.solve(self.factor, columns)
+
     def log_density(self, observed: Mask) -> Array:
         """Return log N(x_o | mu_o, T_oo), (n,)."""
-        z = np.linalg.solve(self.factor, self.gaps[:, :, None])[:, :, 0]
+        z = self.solved[:, :, -1]
         log_det = np.log(np.einsum("nii->ni", self.factor)).sum(1)
         distance = np.vecdot(z, z) + observed.sum(1) * math.log(2 * math.pi)
         found: Array = -distance / 2 - log_det
@@ -46,9 +53,7 @@ class Noisy:
 
     def moments(self) -> tuple[Array, Array]:
         """Return E[z] (n, D), and M with Cov[z] = I - M, (n, D, D)."""
-        columns = np.concatenate([self.lower, self.gaps[:, :, None]], axis=2)
-        solved = np.linalg.solve(self.factor, columns)
-        root, z = solved[:, :, :-1], solved[:, :, -1:]
+        root, z = self.solved[:, :, :-1], self.solved[:, :, -1:]
         back = root.transpose(0, 2, 1)
         return (back @ z)[:, :, 0], back @ root
 
@@ -77,14 +82,21 @@ class NoisyMixture(Mixture):
         gaps = np.where(observed, X - params.means[k], 0)
         return Noisy(gaps, lower, np.linalg.cholesky(total))
 
-    def log_joint_of(self, params: Params, X: Array, noise: Array) -> Array:
-        """Return log p(x, k), (n, K)."""
+    def explained(
+        self, params: Params, X: Array, noise: Array
+    ) -> tuple[Array, dict[int, Noisy]]:
+        """Return log p(x, k), (n, K), and how each active component explains the rows."""
         out = np.full((len(X), self.layout.n_components), -np.inf)
         observed = _observed(X, noise)
-        for k in params.active.tolist():
-            log_density = self.noisy(params, X, noise, k).log_density(observed)
-            out[:, k] = np.log(params.weights[k]) + log_density
-        return out
+        found = {k: self.noisy(params, X, noise, k) for k in params.active.tolist()}
+        for k, noisy in found.items():
+            out[:, k] = np.log(params.weights[k]) + noisy.log_density(observed)
+        return out, found
+
+    def log_joint_of(self, params: Params, X: Array, noise: Array) -> Array:
+        """Return log p(x, k), (n, K)."""
+        parts = chunks(len(X), self.row_size)
+        return np.concatenate([self.explained(params, X[p], noise[p])[0] for p in parts])
 
     def e_step(
         self,
@@ -96,13 +108,13 @@ class NoisyMixture(Mixture):
         """Return the expected sums of a chunk, given the noise as ``responsibilities``."""
         assert responsibilities is not None
         X, noise = groups, responsibilities
-        log_joint = self.log_joint_of(params, X, noise)
+        log_joint, found = self.explained(params, X, noise)
         log_lik = logsumexp(log_joint, axis=1)
         r = np.exp(log_joint - log_lik[:, None]) * weight[:, None]
         K, D = params.means.shape
         first, second = np.zeros((K, D)), np.zeros((K, D, D))
-        for k in params.active.tolist():
-            z, shrunk = self.noisy(params, X, noise, k).moments()
+        for k, noisy in found.items():
+            z, shrunk = noisy.moments()
             first[k] = r[:, k] @ z
             second[k] = (z.T * r[:, k]) @ z + r[:, k].sum() * np.eye(D)
             second[k] -= np.tensordot(r[:, k], shrunk, axes=1)

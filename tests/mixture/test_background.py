@@ -131,7 +131,7 @@ def test_verbs_with_a_background():
     plain = BayesianGMM_MAP(3, random_state=0).fit(X)
     assert model._n_parameters() == plain._n_parameters() + 1
     assert model.bic(X) < plain.bic(X)
-    assert model.set_params(background=None).fit(X).background_weight_ is None
+    assert model.set_params(background=None).fit(X).background_weight_ == 0
     assert model.predict_proba(X).shape == (300, 3)
 
 
@@ -230,6 +230,8 @@ def test_refusals_name_the_background():
         model.fit(X, resp_prior=np.ones((100, 2)))
     with pytest.raises(ValueError, match="partial_fit"):
         model.partial_fit(X)
+    with pytest.raises(ValueError, match="observed"):
+        model.fit(X * [1, np.nan])
     with pytest.raises(ValueError, match="feature 1 is constant"):
         model.fit(X * [1, 0])
     model.fit(X)
