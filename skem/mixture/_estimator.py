@@ -17,19 +17,16 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
 
 from skem._base.em import Trained
 from skem._base.estimator import (
     Interval,
     StrOptions,
-    check_is_fitted,
     with_callbacks,
 )
 from skem._base.input import MAX_SUMMED_WEIGHT, check_rows
 from skem._base.passes import Passes
-from skem._base.streams import weighted_mean
 from skem._compiled import has_numba
 from skem._loop import em
 from skem._rows import open_rows
@@ -49,7 +46,6 @@ from skem.mixture._background import (
 from skem.mixture._checks import check_size
 from skem.mixture._covariances import Layout
 from skem.mixture._evidence import evidence_of_fit, known_passes, known_starts
-from skem.mixture._export import gaussian_mixture
 from skem.mixture._fixed import fixed_of, n_free
 from skem.mixture._given import Given, given_of
 from skem.mixture._model import Mixture, Stats, fast_pays
@@ -685,67 +681,3 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
     @property
     def _n_features_out(self) -> int:
         return len(self.weights_) + (getattr(self, "_box", None) is not None)
-
-    def to_sklearn(self) -> GaussianMixture:
-        """Return scikit-learn's fitted ``GaussianMixture`` with the same parameters.
-
-        It is for tools that know scikit-learn's class only, such as converters to ONNX. It has
-        the same predictions for complete rows. It refuses missing values, and a further fit of
-        it knows neither the prior nor sample weights.
-
-        Returns
-        -------
-        sklearn.mixture.GaussianMixture
-            The fitted estimator; later changes of one do not change the other.
-
-        Raises
-        ------
-        ValueError
-            If the mixture has a graph, ``connectivity``, or a background, which
-            ``GaussianMixture`` lacks.
-
-        Examples
-        --------
-        >>> from sklearn.datasets import load_iris
-        >>> from skem import BayesianGMM_MAP
-        >>> X = load_iris().data
-        >>> model = BayesianGMM_MAP(3, prior="empirical", random_state=0).fit(X)
-        >>> theirs = model.to_sklearn()
-        >>> type(theirs).__name__, bool((theirs.predict(X) == model.predict(X)).all())
-        ('GaussianMixture', True)
-        """
-        check_is_fitted(self)
-        model = self._fitted_model()
-        return gaussian_mixture(self, self._params(model), model.reg_covar)
-
-    # -- verbs --------------------------------------------------------------------------
-
-    def icl(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Return the integrated completed likelihood criterion on X; lower is better.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        float
-            ``bic(X)`` minus twice the sum of the log-probabilities of the most probable
-            components, in nats [1]_. This penalizes components that overlap. R's mclust
-            returns the same number with the opposite sign.
-
-        References
-        ----------
-        .. [1] C. Biernacki, G. Celeux and G. Govaert, "Assessing a mixture model for
-           clustering with the integrated completed likelihood", IEEE Transactions on
-           Pattern Analysis and Machine Intelligence 22, 2000.
-        """
-        mean, weight = weighted_mean(self, "_log_certainties", X, sample_weight)
-        return self.bic(X, sample_weight) - 2 * weight * mean
-
-    def _log_certainties(self, X: ArrayLike) -> Array:
-        """Return the log-probability of the most probable component of each row."""
-        return self._map_rows(X, Mixture.log_certainty, np.float64)

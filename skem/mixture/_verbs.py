@@ -5,12 +5,13 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import logsumexp, softmax
+from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
 
 from skem._base.em import EMEstimator
 from skem._base.estimator import check_is_fitted
 from skem._base.input import check_codes, check_count
-from skem._base.streams import rowwise
+from skem._base.streams import rowwise, weighted_mean
 from skem._rows import open_rows
 from skem._rows.parts import Rows
 from skem._threads import one_blas_thread
@@ -18,6 +19,7 @@ from skem._typing import Array, Indices
 from skem.mixture._background import BackgroundMixture, check_box
 from skem.mixture._conditionals import Conditional, conditional, deviations, draw
 from skem.mixture._evidence import evidence_of, known_posterior
+from skem.mixture._export import gaussian_mixture
 from skem.mixture._missing import Groups
 from skem.mixture._model import Mixture
 from skem.mixture._noisy import NoisyMixture, noise_of
@@ -303,6 +305,68 @@ class MixtureVerbs(EMEstimator):
         if isinstance(model, BackgroundMixture):
             check_box(model.box, rows)
         super()._update(model, rows)
+
+    def to_sklearn(self) -> GaussianMixture:
+        """Return scikit-learn's fitted ``GaussianMixture`` with the same parameters.
+
+        It is for tools that know scikit-learn's class only, such as converters to ONNX. It has
+        the same predictions for complete rows. It refuses missing values, and a further fit of
+        it knows neither the prior nor sample weights.
+
+        Returns
+        -------
+        sklearn.mixture.GaussianMixture
+            The fitted estimator; later changes of one do not change the other.
+
+        Raises
+        ------
+        ValueError
+            If the mixture has a graph, ``connectivity``, or a background, which
+            ``GaussianMixture`` lacks.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from skem import BayesianGMM_MAP
+        >>> X = load_iris().data
+        >>> model = BayesianGMM_MAP(3, prior="empirical", random_state=0).fit(X)
+        >>> theirs = model.to_sklearn()
+        >>> type(theirs).__name__, bool((theirs.predict(X) == model.predict(X)).all())
+        ('GaussianMixture', True)
+        """
+        check_is_fitted(self)
+        model = self._fitted_model()
+        return gaussian_mixture(self, self._params(model), model.reg_covar)
+
+    def icl(self, X: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the integrated completed likelihood criterion on X; lower is better.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            ``bic(X)`` minus twice the sum of the log-probabilities of the most probable
+            components, in nats [1]_. This penalizes components that overlap. R's mclust
+            returns the same number with the opposite sign.
+
+        References
+        ----------
+        .. [1] C. Biernacki, G. Celeux and G. Govaert, "Assessing a mixture model for
+           clustering with the integrated completed likelihood", IEEE Transactions on
+           Pattern Analysis and Machine Intelligence 22, 2000.
+        """
+        mean, weight = weighted_mean(self, "_log_certainties", X, sample_weight)
+        return self.bic(X, sample_weight) - 2 * weight * mean
+
+    def _log_certainties(self, X: ArrayLike) -> Array:
+        """Return the log-probability of the most probable component of each row."""
+        return self._map_rows(X, Mixture.log_certainty, np.float64)
 
     def _refuse_background(self, name: str) -> None:
         check_is_fitted(self)
