@@ -573,3 +573,15 @@ def test_a_table_with_hardly_a_value():
     X = np.full((7, 2), np.nan)
     X[-1] = [0.9, 0.1]
     np.testing.assert_allclose(LatentImputer().fit(X).transform(X), np.tile(X[-1], (7, 1)))
+
+
+def test_draws_of_the_parts_of_a_collection_differ():
+    da = pytest.importorskip("dask.array")
+    X = np.column_stack([np.arange(400) % 200 + 1e-9 * np.arange(400), np.full(400, np.nan)])
+    known = np.random.default_rng(0).normal(size=(100, 2))
+    imputer = LatentImputer(BayesianGMM_MAP(1), sample_posterior=True, random_state=0)
+    blocks = da.from_array(X, chunks=(200, 2))
+    drawn = np.asarray(imputer.fit(known).transform(blocks))[:, 1]
+    first, second = drawn[:200], drawn[200:]
+    assert abs(np.corrcoef(np.diff(first), np.diff(second))[0, 1]) < 0.3
+    np.testing.assert_array_equal(imputer.transform(blocks)[:, 1], drawn)

@@ -302,6 +302,8 @@ def with_limits(
     for exponent in range(150, -301, -25):
         distance = -log_joint_of(center + 10.0**exponent * X[left]).max(1)
         done = np.isfinite(distance)
+        if not done.any():
+            continue
         scale = 10.0**exponent * np.sqrt(NEAR / np.maximum(distance[done], NEAR))
         near = log_joint_of(center + scale[:, None] * X[left[done]])
         nearest = near >= near.max(1, keepdims=True) - SURE

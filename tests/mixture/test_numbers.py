@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from skem import BayesianGMM_MAP
+from skem._base.em import with_limits
 
 TYPES = ("full", "tied", "diag", "spherical")
 
@@ -173,3 +174,17 @@ def test_one_component_far_away():
     assert model.predict_proba([[1.0]])[0, 0] == 1
     distance = 1e60 / model.covariances_[0, 0, 0]
     assert model.score_samples([[1.0]])[0] == pytest.approx(-distance / 2)
+
+
+def test_no_rows_are_asked_for_while_all_are_too_far():
+    means = np.array([[-1e-200], [1e-200]])  # and a spread of 1e-200
+
+    def log_joint_of(X):
+        assert len(X)
+        with np.errstate(over="ignore"):
+            return -((1e200 * (X - means.T)) ** 2) / 2
+
+    X = np.array([[3.0], [-5.0]])
+    found = with_limits(np.full((2, 2), -np.inf), lambda: X, log_joint_of)
+    np.testing.assert_array_equal(found.argmax(1), [1, 0])
+    assert np.isfinite(found.max(1)).all()
