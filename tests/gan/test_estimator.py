@@ -75,6 +75,28 @@ def networks(exact=True, **changes):
 
 # -- the maths --------------------------------------------------------------------------------
 
+
+def test_all_parameters_of_the_discriminator_follow_the_free_ones():
+    shape = {"hidden_layer_sizes": (5, 4), "activation": "gelu", "architecture": "dense"}
+    rest = {"standardized": True, "spectral": True, "gain": 1.7, "noise": "normal"}
+    design = gan.Design(6, 3, image_shape=None, loss="non_saturating", **shape, **rest)
+    nets = gan.build(design, 0, torch.device("cpu"))
+    free = [value for _, value in (*nets.weights, *nets.plain)]
+    with torch.no_grad():
+        for value in free:
+            value.normal_(generator=torch.Generator().manual_seed(len(value)))
+        for _ in range(300):
+            gan.normalize(nets)
+    found = list(nets.discriminator.parameters())
+    assert len(found) == len(free) == 6
+    biases = [value for value in free if value.ndim == 1]
+    for used, own in zip([p for p in found if p.ndim == 1], biases, strict=True):
+        np.testing.assert_array_equal(used.detach(), own.detach())
+    for used, size in zip([p for p in found if p.ndim == 2], (1.7, 1, 1), strict=True):
+        largest = np.linalg.svd(used.detach(), compute_uv=False)[0]
+        assert largest == pytest.approx(size, rel=1e-4)
+
+
 KINDS = [
     {},
     {"spectral": False},
