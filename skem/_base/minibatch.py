@@ -89,12 +89,6 @@ class MinibatchEstimator(LatentEstimator):
 
     def _split(self, rows: LocalRows, seed: int) -> tuple[Indices, Any, Patience | None]:
         """Return the rows to learn from, those held out, and the patience for their score."""
-        if rows.n_positive == 1:
-            warn(
-                f"X has a single row, which is all that {type(self).__name__} can learn: give "
-                "more rows, or use partial_fit for a row at a time.",
-                UserWarning,
-            )
         if not self._stops_early(rows.n_positive):
             return np.flatnonzero(rows.weight), None, None
         weight = np.asarray(rows.weight)
@@ -105,6 +99,8 @@ class MinibatchEstimator(LatentEstimator):
         return chosen[weight[chosen] > 0], validation, patience
 
     def _train(self, rows: LocalRows, resume: bool) -> tuple[Any, bool, Run, Patience | None]:
+        if rows.n_positive == 1:
+            _warn_of_one_row(self)
         rows, seed = relative(rows), self._first_seed(resume)
         max_passes = self._max_passes(rows.n_positive)
         chosen, validation, patience = self._split(rows, seed)
@@ -189,6 +185,14 @@ def new_seed(random_state: Any) -> int:
 def _scores(patience: Patience | None) -> list[float]:
     """Return a copy of the validation scores; empty without early stopping."""
     return list(patience.scores) if patience else []
+
+
+def _warn_of_one_row(estimator: object) -> None:
+    warn(
+        f"X has a single row, which is all that {type(estimator).__name__} can learn: give "
+        "more rows, or use partial_fit for a row at a time.",
+        UserWarning,
+    )
 
 
 def relative(rows: LocalRows) -> LocalRows:
