@@ -158,7 +158,7 @@ MODELS_OF_PACKAGES = [
     (
         "torch",
         "VAEEstimator(2, hidden_layer_sizes=(4,), max_iter=1)",
-        "pip install 'skem[torch]'",
+        "pip install torch",
     ),
     ("torch", "BayesianGMM_MAP(2)", ""),
     ("numba", "VAEEstimator(2, hidden_layer_sizes=(4,), max_iter=1)", ""),
