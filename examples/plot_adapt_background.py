@@ -70,6 +70,7 @@ fig, axis = plt.subplots(figsize=(6, 4), layout="constrained")
 for name, shares in correct.items():
     axis.semilogx(counts, shares, "o-", label=name)
 axis.set_xticks(counts, counts)
+axis.minorticks_off()
 axis.set(xlabel="rows of each speaker", ylabel="speakers recognized")
 axis.legend()
 plt.show()
