@@ -130,11 +130,13 @@ def test_draws_have_the_density_of_the_conditional(kind):
 def test_the_imputer_draws_by_the_mixture():
     X = table()
     holes = np.where(np.random.default_rng(0).random(X.shape) < 0.3, np.nan, X)
+    mixture = BayesianGMM_MAP(2, random_state=0)
     imputer = LatentImputer(
-        BayesianGMM_MAP(2, random_state=0), sample_posterior=True, random_state=5
+        mixture, sample_posterior=True, random_state=np.random.RandomState(5)
     )
     drawn = imputer.fit_transform(holes)
-    expected = imputer.estimator_.sample_conditional(holes, random_state=5)[0]
+    rng = np.random.RandomState(5)
+    expected = imputer.estimator_.sample_conditional(holes, random_state=rng)[0]
     np.testing.assert_array_equal(drawn, expected)
 
 
