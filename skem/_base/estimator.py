@@ -16,7 +16,7 @@ from sklearn.base import (
     TransformerMixin,
 )
 from sklearn.utils import Tags
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skem._base.compat import CallbackSupportMixin, with_callbacks
@@ -28,6 +28,7 @@ from skem._warn import warn
 
 __all__ = [
     "DocLinkMixin",
+    "HasMethods",
     "Interval",
     "LatentEstimator",
     "ReconstructMixin",

@@ -1,14 +1,14 @@
-"""A uniform background for outliers, beside the Gaussian components.
+"""A background for outliers, beside the Gaussian components.
 
-    p(x) = pi_0 / V [x in the box] + (1 - pi_0) sum_k pi_k N(x | mu_k, Sigma_k)
+    p(x) = pi_0 q(x) + (1 - pi_0) sum_k pi_k N(x | mu_k, Sigma_k)
 
-V is the volume of the box; with missing values, that of the box of the observed features. The
-M step of the Gaussians stays as it is, and pi_0 is the share of rows in the background.
+The density q stays as it is given: see ``_densities``. The M step of the Gaussians stays as it
+is, and pi_0 is the share of rows in the background.
 """
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -19,8 +19,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from skem._base.em import FARTHEST
 from skem._base.passes import Passes
-from skem._rows.parts import InMemory, Rows, Weights
+from skem._rows.parts import InMemory
 from skem._typing import AnyArray, Array, Indices
+from skem.mixture._densities import Box, Density, FittedDensity
 from skem.mixture._given import Given
 from skem.mixture._missing import Groups, values_of
 from skem.mixture._model import Mixture, Stats
@@ -34,9 +35,9 @@ TRIMMED, NEIGHBOR = (0.0, 0.1, 0.3), 5
 
 @dataclass(frozen=True)
 class BackgroundMixture(Mixture):
-    """Mixture with a uniform background in a box; its log p(x, k) has one more column."""
+    """Mixture with a background; its log p(x, k) has one more column."""
 
-    box: Any = None  # (2, D), the lower and the upper limits
+    density: Density = field(kw_only=True)
 
     @property
     def is_named(self) -> bool:
@@ -49,21 +50,20 @@ class BackgroundMixture(Mixture):
     def log_joint(self, params: Params, groups: Groups) -> Array:
         """Return log p(x, k), (n, K + 1), the background last.
 
-        Its density is the same outside of the box, so that rows far away belong to it.
+        A box is taken to go on outside, so that rows far away belong to the background.
         """
         log_joint = super().log_joint(params, groups)
         share = START if params.background is None else params.background
-        observed = ~np.isnan(values_of(groups, len(log_joint), self.layout.n_features))
+        X = values_of(groups, len(log_joint), self.layout.n_features)
         with np.errstate(divide="ignore"):
-            of_background = np.log(share) - observed @ np.log(self.box[1] - self.box[0])
+            of_background = np.log(share) + self.density.log_density(X)
             return np.column_stack([log_joint + np.log1p(-share), of_background])
 
     def log_density(self, params: Params, groups: Groups) -> Array:
-        """Return log p(x), to which the background adds nothing outside of the box."""
+        """Return log p(x), to which the background adds nothing outside of its box."""
         log_joint = self.log_joint(params, groups)
         X = values_of(groups, len(log_joint), self.layout.n_features)
-        outside = ((self.box[0] > X) | (self.box[1] < X)).any(axis=1)
-        log_joint[outside, -1] = -np.inf
+        log_joint[self.density.excludes(X), -1] = -np.inf
         found: Array = logsumexp(log_joint, axis=1)
         return np.where(found <= FARTHEST, -np.inf, found)
 
@@ -91,11 +91,13 @@ class BackgroundMixture(Mixture):
         return replace(new, background=share)
 
     def impute(self, params: Params, groups: Groups) -> Array:
-        """Return the filled rows; the background expects the center of the box."""
+        """Return the filled rows."""
         posterior = softmax(self.log_joint(params, groups), axis=1)
         X = values_of(groups, len(posterior), self.layout.n_features)
         filled = self._filled(params, groups, posterior[:, params.active])
-        return np.where(np.isnan(X), filled + posterior[:, -1:] * self.box.mean(0), X)
+        if not np.isnan(X).any():
+            return X
+        return np.where(np.isnan(X), filled + posterior[:, -1:] * self.density.filled(X), X)
 
     def sample(
         self, params: Params, n_samples: int, rng: np.random.RandomState
@@ -103,72 +105,24 @@ class BackgroundMixture(Mixture):
         """Draw rows; the component of the background is -1."""
         X, components = super().sample(params, n_samples, rng)
         outlying = rng.random_sample(n_samples) < (params.background or 0)
-        low, high = self.box
-        X[outlying] = (low + (high - low) * rng.random_sample(X.shape))[outlying]
+        X[outlying] = self.density.sample(n_samples, rng)[outlying]
         return X, np.where(outlying, -1, components)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The smallest and the largest value of each feature."""
-
-    low: Array
-    high: Array
-
-    def __add__(self, other: "Limits") -> "Limits":
-        return Limits(np.fmin(self.low, other.low), np.fmax(self.high, other.high))
-
-
-def _limits(X: AnyArray, weight: Weights) -> Limits:
-    return Limits(np.fmin.reduce(X), np.fmax.reduce(X))
-
-
-def with_background(mixture: Mixture, rows: Rows, background: Any) -> Mixture:
-    """Return the mixture with the background that the user asks for."""
-    if background is None:
-        return mixture
-    D = mixture.layout.n_features
-    if isinstance(background, str):
-        seen = rows.fold(_limits)
-        box = np.stack([seen.low, seen.high]).astype(float)
-        constant = np.flatnonzero(~(box[0] < box[1]))
-        if len(constant):
-            raise ValueError(
-                f"background='uniform' needs features that vary, but feature {constant[0]} is "
-                "constant: drop it, or give the limits of each feature."
-            )
-        return BackgroundMixture(**vars(mixture), box=box)
-    try:
-        box = np.asarray(background, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"background must be 'uniform' or limits: {error}") from error
-    if box.shape != (2, D) or not np.isfinite(box).all() or not (box[0] < box[1]).all():
-        raise ValueError(
-            "background must be 'uniform', or hold finite lower limits and higher upper limits "
-            f"in the shape {(2, D)}, but it is {background!r}."
-        )
-    check_box(box, rows)
-    return BackgroundMixture(**vars(mixture), box=box)
-
-
-def check_box(box: Array, rows: Rows) -> None:
-    """Refuse rows outside of the box."""
-    seen = rows.fold(_limits)
-    outside = np.flatnonzero((seen.low < box[0]) | (seen.high > box[1]))
-    if len(outside):
-        j = int(outside[0])
-        raise ValueError(
-            f"background has the limits {box[0, j]:g} and {box[1, j]:g} for feature {j}, but X "
-            f"has values from {seen.low[j]:g} to {seen.high[j]:g} there: widen the limits."
-        )
 
 
 def shown_background(mixture: Mixture, params: Params) -> dict[str, Any]:
     """Return the fitted attributes of the background; its share is 0 where there is none."""
     if not isinstance(mixture, BackgroundMixture):
-        return {"background_weight_": 0.0, "_box": None}
+        return {"background_weight_": 0.0, "_background": None}
     share = START if params.background is None else params.background
-    return {"background_weight_": share, "_box": mixture.box}
+    return {"background_weight_": share, "_background": mixture.density.shown}
+
+
+def density_of_fit(estimator: Any) -> Density | None:
+    """Return the density that a fitted mixture has kept, or None."""
+    kept = getattr(estimator, "_background", None)
+    if kept is None:
+        return None
+    return FittedDensity(kept) if hasattr(kept, "score_samples") else Box(kept)
 
 
 def refuse_others(estimator: Any, resp_prior: Any) -> None:

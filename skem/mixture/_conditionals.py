@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtr, softmax
+from scipy.special import softmax
 
 from skem._typing import Array, Indices, Mask
 from skem.mixture._background import BackgroundMixture
@@ -109,11 +109,11 @@ def deviations(model: Mixture, params: Params, groups: Groups) -> Array:
     for place, regression in _regressions(params, X):
         p = posterior[place][:, :, None]
         means, m = regression.all_means(X[place]), regression.missing
-        variances = np.broadcast_to((regression.roots**2).sum(2), means.shape[1:])
-        if isinstance(model, BackgroundMixture):  # uniform, whatever is observed
-            center, square = model.box.mean(0)[m], np.ptp(model.box, axis=0)[m] ** 2 / 12
-            means = np.concatenate([means, np.tile(center, (len(means), 1, 1))], axis=1)
-            variances = np.vstack([variances, square])
+        variances = np.broadcast_to((regression.roots**2).sum(2), means.shape)
+        if isinstance(model, BackgroundMixture):
+            density, own = model.density, X[place]
+            means = np.append(means, density.filled(own)[:, None, m], axis=1)
+            variances = np.append(variances, density.variances(own)[:, None, m], axis=1)
         # the mean of a row far away may overflow, but only one component then counts
         means = np.where(p > 0, means, 0)
         gaps = means - (p * means).sum(1, keepdims=True)
@@ -154,9 +154,9 @@ def draw(
     noise = rng.standard_normal((n_draws, *X.shape))
     out = np.tile(X, (n_draws, 1, 1))
     if isinstance(model, BackgroundMixture):
-        low, high = model.box
-        outlying = (components == len(params.means))[:, :, None] & np.isnan(X)
-        out = np.where(outlying, low + (high - low) * ndtr(noise), out)
+        outlying = (components == len(params.means))[:, :, None]
+        if outlying.any():
+            out = np.where(outlying, model.density.completed(X, n_draws, rng), out)
     for place, regression in _regressions(params, X):
         features, own = np.flatnonzero(regression.missing), components[:, place]
         for k in range(len(params.means)):

@@ -17,10 +17,12 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from skem._base.em import Trained
 from skem._base.estimator import (
+    HasMethods,
     Interval,
     StrOptions,
     with_callbacks,
@@ -38,13 +40,14 @@ from skem._typing import Array, Indices
 from skem.mixture._background import (
     BackgroundMixture,
     core_of,
+    density_of_fit,
     refuse_others,
     shown_background,
     trimmed_starts,
-    with_background,
 )
 from skem.mixture._checks import check_size
 from skem.mixture._covariances import Layout
+from skem.mixture._densities import density_of
 from skem.mixture._evidence import evidence_of_fit, known_passes, known_starts
 from skem.mixture._fixed import fixed_of, n_free
 from skem.mixture._given import Given, given_of
@@ -168,11 +171,13 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         values are ``weights_init``, ``means_init`` and ``precisions_init``, or those of the
         last fit with ``warm_start``. A dict maps a name to booleans of shape (n_components,)
         that say for which components. With some fixed weights, the others share the rest.
-    background : "uniform" or array-like of shape (2, n_features), default=None
-        A uniform background for outliers, beside the components: "uniform" takes the
-        bounding box of X, an array the lower and the upper limits. ``predict`` returns -1 for
-        rows of the background, and ``predict_proba`` and ``transform`` have one more column.
-        Rows outside of the box count as in the background too.
+    background : "uniform", array-like of shape (2, n_features) or estimator, default=None
+        A background for outliers, beside the components. "uniform" is a uniform density in
+        the bounding box of X, and an array holds the lower and the upper limits of a box. A
+        fitted estimator with ``score_samples`` is a density that stays as it is; wrap it in
+        ``sklearn.frozen.FrozenEstimator``, so that ``clone`` keeps the fit. ``predict``
+        returns -1 for rows of the background, and ``predict_proba`` and ``transform`` have
+        one more column. Rows outside of a box count as in the background too.
     n_jobs : int, default=None
         Number of threads for the passes over the rows and for the starts. On dask, the
         threads serve the passes over each block. The results do not depend on it.
@@ -296,7 +301,12 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         "degrees_of_freedom_prior": [Real, None],
         "covariance_prior": ["array-like", Interval(Real, 0, None, closed="neither"), None],
         "fixed": ["array-like", dict, None],
-        "background": [StrOptions({"uniform"}), "array-like", None],
+        "background": [
+            StrOptions({"uniform"}),
+            "array-like",
+            HasMethods("score_samples"),
+            None,
+        ],
         "n_jobs": [Integral, None],
         "connectivity": ["array-like", "sparse matrix", None],
         "coupling": [Interval(Real, 0, None, closed="left")],
@@ -328,7 +338,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         degrees_of_freedom_prior: float | None = None,
         covariance_prior: ArrayLike | None = None,
         fixed: Sequence[str] | Mapping[str, Any] | None = None,
-        background: Literal["uniform"] | ArrayLike | None = None,
+        background: Literal["uniform"] | ArrayLike | BaseEstimator | None = None,
         n_jobs: int | None = None,
         connectivity: Any = None,
         coupling: float = 1.0,
@@ -548,7 +558,9 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
             raise ValueError(
                 "fixed cannot have the weights with connectivity, whose prior replaces them."
             )
-        mixture = with_background(mixture, rows, self.background)
+        if self.background is not None:
+            density = density_of(self.background, rows)
+            mixture = BackgroundMixture(**vars(mixture), density=density)
         # what a row tells of a feature that is rarely observed changes the objective little
         share = max(MIN_SHARE, float((seen.weight / np.sum(sample.rows.weight)).min()))
         passes, tol = Passes(mixture, rows, self.n_jobs), self.tol * share
@@ -660,8 +672,8 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         prior, masks = Prior(**self._prior), getattr(self, "_fixed", None)
         fixed = Fixed(**masks) if masks else None
         model = Mixture(layout, prior, self._scale, self._reg_covar, single, fixed=fixed)
-        box = getattr(self, "_box", None)
-        return model if box is None else BackgroundMixture(**vars(model), box=box)
+        density = density_of_fit(self)
+        return model if density is None else BackgroundMixture(**vars(model), density=density)
 
     def _params(self, model: Mixture) -> Params:
         """Return the parameters that the fitted attributes describe."""
@@ -680,4 +692,4 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
 
     @property
     def _n_features_out(self) -> int:
-        return len(self.weights_) + (getattr(self, "_box", None) is not None)
+        return len(self.weights_) + (getattr(self, "_background", None) is not None)

@@ -16,7 +16,7 @@ def gaussian_mixture(estimator: Any, params: Params, reg_covar: float) -> Gaussi
             "to_sklearn cannot keep connectivity, since GaussianMixture predicts each row "
             "alone: set connectivity=None to export the mixture without the graph."
         )
-    if getattr(estimator, "_box", None) is not None:
+    if getattr(estimator, "_background", None) is not None:
         raise ValueError(
             "to_sklearn cannot keep the background, which GaussianMixture lacks: fit with "
             "background=None to export the mixture."

@@ -16,7 +16,7 @@ from skem._rows import open_rows
 from skem._rows.parts import Rows
 from skem._threads import one_blas_thread
 from skem._typing import Array, Indices
-from skem.mixture._background import BackgroundMixture, check_box
+from skem.mixture._background import BackgroundMixture, density_of_fit
 from skem.mixture._conditionals import Conditional, conditional, deviations, draw
 from skem.mixture._evidence import evidence_of, known_posterior
 from skem.mixture._export import gaussian_mixture
@@ -73,7 +73,7 @@ class MixtureVerbs(EMEstimator):
         if measurement_covariance is not None:
             return logsumexp(self._noisy_log_joint(X, measurement_covariance), axis=1)
         check_is_fitted(self)
-        if getattr(self, "_box", None) is None:
+        if density_of_fit(self) is None:
             return super().score_samples(X)
         return self._log_densities(X)
 
@@ -156,7 +156,7 @@ class MixtureVerbs(EMEstimator):
         ----------
         X : array-like of shape (n_samples, n_components)
             Probabilities, as ``transform`` returns them; with ``background`` it has one more
-            column, and the center of the box is the mean of the background.
+            column, and the mean of the background is that of its density.
 
         Returns
         -------
@@ -164,9 +164,9 @@ class MixtureVerbs(EMEstimator):
             ``X @ means_``.
         """
         check_is_fitted(self)
-        means = self.means_
-        if getattr(self, "_box", None) is not None:
-            means = np.vstack([means, self._box.mean(axis=0)])
+        means, density = self.means_, density_of_fit(self)
+        if density is not None:
+            means = np.vstack([means, density.mean()])
         code = check_codes(X, len(means), "component")
         return (code @ means).astype(code.dtype, copy=False)
 
@@ -303,7 +303,7 @@ class MixtureVerbs(EMEstimator):
 
     def _update(self, model: Any, rows: Rows) -> None:
         if isinstance(model, BackgroundMixture):
-            check_box(model.box, rows)
+            model.density.check(rows)
         super()._update(model, rows)
 
     def to_sklearn(self) -> GaussianMixture:
@@ -370,7 +370,7 @@ class MixtureVerbs(EMEstimator):
 
     def _refuse_background(self, name: str) -> None:
         check_is_fitted(self)
-        if getattr(self, "_box", None) is not None:
+        if density_of_fit(self) is not None:
             raise ValueError(
                 f"{name} needs Gaussian components only, but the model has a background: fit "
                 "with background=None."

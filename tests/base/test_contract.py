@@ -54,6 +54,24 @@ TABLE = {
         ("covariance_type", ["full", "diag"]),
         {*HIDDEN, "reconstruct", "impute"},
     ),
+    "mixture with a background": (
+        BayesianGMM_MAP(
+            2, prior="empirical", background=np.repeat([[-1.0], [2.0]], D, 1), random_state=0
+        ),
+        ("n_components", [1, 2]),
+        {*HIDDEN, "reconstruct", "impute"},
+    ),
+    "mixture with a prior mean for each component": (
+        BayesianGMM_MAP(
+            2,
+            prior="empirical",
+            mean_prior=np.repeat([[0.3], [0.7]], D, 1),
+            mean_precision_prior=5.0,
+            random_state=0,
+        ),
+        ("covariance_type", ["full", "diag"]),
+        {*HIDDEN, "reconstruct", "impute"},
+    ),
     "rbm": (
         BernoulliRBMCD(5, n_iter=3, random_state=0),
         ("n_components", [2, 5]),
@@ -117,7 +135,10 @@ def test_verbs_and_shapes(name, models, X):
     for verb in {"reconstruct", "impute"} & verbs:
         assert found[verb].shape == (N, D)
     if "predict" in verbs:
-        np.testing.assert_array_equal(found["predict"], found["predict_proba"].argmax(1))
+        most_probable = found["predict_proba"].argmax(1)
+        if "background" in name:
+            most_probable[most_probable == model.n_components] = -1
+        np.testing.assert_array_equal(found["predict"], most_probable)
         np.testing.assert_allclose(found["predict_proba"].sum(1), 1)
     drawn = model.sample(7, random_state=0)
     rows = drawn[0] if isinstance(drawn, tuple) else drawn
@@ -191,7 +212,8 @@ def test_weights(name, X):
     model = TABLE[name][0]
     one = clone(model).fit(X, sample_weight=counts)
     # against a prior, larger weights count for more
-    flat = {"prior": "flat"} if "prior" in model.get_params() else {}
+    flat = {"prior": "flat", "mean_prior": None, "mean_precision_prior": None}
+    flat = flat if "prior" in model.get_params() else {}
     fits = [
         clone(model).set_params(**flat).fit(X, sample_weight=c * counts) for c in (1, 1000.0)
     ]

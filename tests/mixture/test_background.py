@@ -9,7 +9,11 @@ from scipy.optimize import approx_fprime
 from scipy.stats import multivariate_normal
 from sklearn.datasets import load_iris
 from sklearn.feature_extraction.image import grid_to_graph
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import adjusted_rand_score
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KernelDensity
 
 from skem import BayesianGMM_MAP
 
@@ -205,6 +209,100 @@ def test_online_em_needs_a_box():
     assert model.background_weight_ == pytest.approx(whole, abs=0.02)
     with pytest.raises(ValueError, match="widen the limits"):
         model.partial_fit(X + 100)
+
+
+class Uniform:
+    """The density of a box, as users would write it."""
+
+    def __init__(self, low, high):
+        self.low, self.high = low, high
+
+    def fit(self, X):
+        return self
+
+    def score_samples(self, X):
+        return -np.log(self.high - self.low) * (~np.isnan(X)).sum(1)
+
+
+def wide(n_features=2):
+    """A background of one wide Gaussian."""
+    rng = np.random.default_rng(5)
+    return FrozenEstimator(BayesianGMM_MAP().fit(15 * rng.normal(size=(500, n_features))))
+
+
+def test_a_given_density_is_as_a_box():
+    X, _ = table(300)
+    X[::11, 0] = np.nan
+    box = BayesianGMM_MAP(3, background=[[-30, -30], [30, 30]], random_state=0).fit(X)
+    model = BayesianGMM_MAP(3, background=Uniform(-30.0, 30.0), random_state=0).fit(X)
+    np.testing.assert_allclose(model.means_, box.means_, rtol=1e-9)
+    assert model.background_weight_ == pytest.approx(box.background_weight_)
+    np.testing.assert_array_equal(model.predict(X), box.predict(X))
+    with pytest.raises(ValueError, match="no method impute"):
+        model.impute(X)
+    with pytest.raises(ValueError, match="no method sample"):
+        model.sample(3)
+
+
+def test_a_gaussian_background_is_a_component_that_stays():
+    """The maximum is that of a mixture with one more component, fixed."""
+    X, _ = table(300)
+    X[::11, 0] = np.nan
+    density = wide()
+    options = {"tol": 1e-12, "max_iter": 5000, "reg_covar": 0, "random_state": 0}
+    model = BayesianGMM_MAP(2, background=density, **options).fit(X)
+    share = model.background_weight_
+    covariances = np.concatenate([model.covariances_, density.covariances_])
+    other = BayesianGMM_MAP(
+        3,
+        fixed={"means": [False, False, True], "covariances": [False, False, True]},
+        weights_init=np.append(model.weights_ * (1 - share), share),
+        means_init=np.vstack([model.means_, density.means_]),
+        precisions_init=np.linalg.inv(covariances),
+        **options,
+    ).fit(X)
+    assert model.background_weight_ == pytest.approx(other.weights_[2], abs=1e-5)
+    np.testing.assert_allclose(model.means_, other.means_[:2], atol=1e-4)
+    np.testing.assert_allclose(model.score_samples(X), other.score_samples(X), atol=1e-5)
+    np.testing.assert_allclose(model.predict_proba(X), other.predict_proba(X), atol=1e-4)
+    for mine, theirs in zip(
+        model.impute(X, return_std=True), other.impute(X, return_std=True), strict=True
+    ):
+        np.testing.assert_allclose(mine, theirs, atol=1e-2)
+    np.testing.assert_allclose(model.reconstruct(X), other.reconstruct(X), atol=1e-2)
+    row = np.array([[np.nan, 20.0]])
+    drawn = [m.sample_conditional(row, 20_000, random_state=0)[:, 0, 0] for m in (model, other)]
+    ranks = np.searchsorted(np.sort(drawn[1]), np.sort(drawn[0])) / 20_000
+    assert np.abs(ranks - np.linspace(0, 1, 20_000)).max() < 1.95 * np.sqrt(2 / 20_000)
+
+
+def test_a_given_density_wherever_rows_live(tmp_path):
+    X, _ = table(300)
+    np.save(tmp_path / "X.npy", X)
+    density = FrozenEstimator(KernelDensity(bandwidth=10.0).fit(X))
+    model = BayesianGMM_MAP(3, background=density, random_state=0).fit(X)
+    again = pickle.loads(pickle.dumps(model))
+    for rows in (np.load(tmp_path / "X.npy", mmap_mode="r"), da.from_array(X, (80, 2))):
+        other = BayesianGMM_MAP(3, background=density, random_state=0).fit(rows)
+        assert other.lower_bound_ == pytest.approx(model.lower_bound_, abs=1e-6)
+        np.testing.assert_array_equal(np.asarray(again.predict(rows)), model.predict(X))
+    search = GridSearchCV(model, {"n_components": [1, 3]}, cv=2).fit(X)
+    assert search.best_estimator_.background is density
+    rows, components = model.sample(2000, random_state=0)
+    assert np.isfinite(rows).all()
+    assert np.mean(components == -1) == pytest.approx(model.background_weight_, abs=0.03)
+    plain = FrozenEstimator(GaussianMixture(random_state=0).fit(20 * X))
+    assert BayesianGMM_MAP(3, background=plain).fit(X).sample(5)[0].shape == (5, 2)
+
+
+def test_a_density_that_cannot_score_the_rows():
+    X, _ = table(100)
+    with pytest.raises(ValueError, match=r"not fitted.*FrozenEstimator"):
+        BayesianGMM_MAP(2, background=KernelDensity()).fit(X)
+    with pytest.raises(ValueError, match="3 features"):
+        BayesianGMM_MAP(2, background=wide(3)).fit(X)
+    with pytest.raises(ValueError, match="log-density for each row"):
+        BayesianGMM_MAP(2, background=Uniform(0.0, np.nan)).fit(X)
 
 
 @pytest.mark.parametrize(
