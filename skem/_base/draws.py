@@ -1,4 +1,6 @@
-"""Random numbers of each row, which depend on its values and on no other row."""
+"""Random numbers that depend on the values of rows."""
+
+from zlib import crc32
 
 import numpy as np
 
@@ -9,6 +11,14 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 # Values are rounded to 1 / STEPS, limited, and missing ones replaced.
 STEPS, LIMIT, MISSING = 256, 2.0**40, 2.0**39
+
+
+def generator_of(rows: Array, seed: int) -> np.random.RandomState:
+    """Return the random numbers of some rows, which depend on the seed and on the rows.
+
+    The parts of a file or of a dask collection would repeat each other otherwise.
+    """
+    return np.random.RandomState([seed, crc32(rows.tobytes())])
 
 
 def _mixed(bits: AnyArray) -> AnyArray:

@@ -165,7 +165,8 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
             return function(model, params, model.rows(values[part], np.float64))
 
         parts = chunks(len(values), model.row_size)
-        with one_blas_thread():
+        # a log-density may be too large a number for float32; infinity is then its limit
+        with one_blas_thread(), np.errstate(over="ignore"):
             found = iter(ThreadMap(self.n_jobs)(of_chunk, parts))
             first = next(found)
             out = np.empty((len(values), *first.shape[1:]), dtype or working_dtype(values))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from functools import cached_property, partial, reduce
 from itertools import accumulate
-from operator import add
+from operator import add, getitem, methodcaller
 from typing import Any, NoReturn, Self
 
 import numpy as np
@@ -88,7 +88,7 @@ class Blocks(Rows):
     def all_tasks(self) -> list[Any]:
         """A task for each block, empty ones among them."""
         if self.array.ndim > 2:
-            return _tasks(partial(_flat, self._inner[0]), self._given_tasks)
+            return _tasks(methodcaller("reshape", -1, self._inner[0]), self._given_tasks)
         return self._given_tasks
 
     @cached_property
@@ -201,6 +201,12 @@ class Blocks(Rows):
             "X.compute()."
         )
 
+    def with_columns(self, values: Array) -> "Blocks":
+        import dask.array as da
+
+        own = da.from_array(values, chunks=(tuple(self.all_lengths), -1))
+        return Blocks(da.concatenate([self.array, own], 1, allow_unknown_chunksizes=True))
+
     # -- results of each part -------------------------------------------------------------
 
     def _on_rows(self, function: Callable[..., Any], *others: Iterable[Any]) -> list[Any]:
@@ -253,6 +259,7 @@ class Blocks(Rows):
             function=function,
             empty=example[:0],
             drop_axis=list(range(1 + len(inner), X.ndim)),
+            new_axis=list(range(X.ndim, 1 + len(inner))),
             chunks=(X.chunks[0], *((size,) for size in inner)),
             dtype=example.dtype,
             meta=np.empty((0,) * example.ndim, example.dtype),
@@ -306,9 +313,9 @@ class Blocks(Rows):
         chosen = [index[i] for i in some]
         weights = self._weights and [self._weights[i] for i in some]
         return self._replaced(
-            _tasks(_item, [self.tasks[i] for i in some], chosen),
+            _tasks(getitem, [self.tasks[i] for i in some], chosen),
             [lengths[i] for i in some],
-            weights and _tasks(_item, weights, chosen),
+            weights and _tasks(getitem, weights, chosen),
         )
 
     def take(self, index: Indices) -> AnyArray:
@@ -325,7 +332,7 @@ class Blocks(Rows):
         order = np.argsort(owner, kind="stable")
         needed, counts = np.unique(owner, return_counts=True)
         local = np.split((index - starts[owner])[order], np.cumsum(counts)[:-1])
-        found = evaluated(*_tasks(_item, [tasks[i] for i in needed], local))
+        found = evaluated(*_tasks(getitem, [tasks[i] for i in needed], local))
         out[order] = np.concatenate(found)
         return out
 
@@ -420,14 +427,6 @@ def _sum(results: list[Any]) -> Any:
 
 def _joined(parts: list[Any]) -> AnyArray:
     return np.concatenate([np.asarray(part) for part in parts])
-
-
-def _flat(n_columns: int, block: AnyArray) -> AnyArray:
-    return block.reshape(len(block), n_columns)
-
-
-def _item(rows: Any, index: Any) -> Any:
-    return rows[index]
 
 
 def _call_on(block: AnyArray, function: Callable[..., Any], empty: AnyArray) -> AnyArray:

@@ -146,6 +146,11 @@ class Rows(ABC):
     def in_memory(self, reason: str) -> "Rows":
         """Return the rows as an array in memory, or raise if they are on a cluster."""
 
+    def with_columns(self, values: Array) -> "Rows":
+        """Return the rows with further columns, in memory or on the cluster."""
+        X = self.in_memory("with_columns").given
+        return InMemory(np.concatenate([X, values], axis=1))
+
     # -- results of each part -------------------------------------------------------------
 
     @abstractmethod

@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any, Literal, Self
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,7 +19,7 @@ from sklearn.base import (
     clone,
 )
 from sklearn.impute import MissingIndicator
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
     MethodMapping,
@@ -71,16 +69,6 @@ def _fitted(model: Any, rows: Rows, y: Any, routed: dict[str, Any]) -> Any:
     if has_fit_parameter(model, "y"):
         routed = {"y": y, **routed}
     return model.fit(values, **routed)
-
-
-def _random_numbers(seed: Any, rows: Array) -> np.random.RandomState:
-    """Return the random numbers of some rows: those of an integer depend on the rows.
-
-    The parts of a file or of a dask collection would repeat each other otherwise.
-    """
-    if isinstance(seed, Integral):
-        return np.random.RandomState([int(seed), crc32(rows.tobytes())])
-    return check_random_state(seed)
 
 
 def _model_scores(imputer: Any) -> bool:
@@ -317,7 +305,7 @@ class LatentImputer(
         own = values[:, ~self._empty]
         if self.sample_posterior:
             self._check_draws(self.estimator_)
-            found = draw(self.estimator_, own, _random_numbers(self.random_state, own))
+            found = draw(self.estimator_, own, self.random_state)
         else:
             found = impute(self.estimator_, own)
         filled = np.zeros(values.shape, values.dtype)

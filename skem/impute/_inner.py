@@ -77,12 +77,12 @@ def can_draw(model: Any) -> bool:
     return hasattr(core_of(model)[1], "sample_conditional")
 
 
-def draw(model: Any, rows: Array, rng: np.random.RandomState) -> Array:
+def draw(model: Any, rows: Array, seed: Any) -> Array:
     """Return the rows with missing values drawn given the observed ones."""
     steps, core = core_of(model)
     for step in steps:
         rows = step.transform(rows)
-    filled = core.sample_conditional(rows, random_state=rng)[0]
+    filled = core.sample_conditional(rows, random_state=seed)[0]
     for step in reversed(steps):
         filled = step.inverse_transform(filled)
     found: Array = np.asarray(filled)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import softmax
 
-from skem._typing import Array, Indices, Mask
+from skem._rows.parts import Rows, Weights
+from skem._typing import AnyArray, Array, Indices, Mask
 from skem.mixture._background import BackgroundMixture
 from skem.mixture._missing import Groups, same_patterns, values_of
 from skem.mixture._model import Mixture
@@ -67,11 +68,6 @@ class Regression:
         slopes = -roots @ (q.transpose(0, 2, 1) @ factors[:, :, ~missing])
         return cls(params, missing, slopes, roots)
 
-    @property
-    def covariances(self) -> Array:
-        """The conditional covariances, (G, m, m)."""
-        return self.roots @ self.roots.transpose(0, 2, 1)
-
     def group(self, k: int) -> int:
         return k if len(self.roots) > 1 else 0
 
@@ -81,6 +77,11 @@ class Regression:
         gaps = X[:, ~missing] - mean[~missing]
         found: Array = mean[missing] + gaps @ self.slopes[self.group(k)].T
         return found
+
+    def covariances_of_all(self) -> Array:
+        """Return the conditional covariances of all components, (K, m, m)."""
+        K, shape = len(self.params.means), self.roots.shape[1:]
+        return np.broadcast_to(self.roots @ self.roots.transpose(0, 2, 1), (K, *shape)).copy()
 
     def all_means(self, X: Array) -> Array:
         """Return E[x_m | x_o, k] for all k, (n, K, m)."""
@@ -123,23 +124,31 @@ def deviations(model: Mixture, params: Params, groups: Groups) -> Array:
     return out
 
 
-@np.errstate(over="ignore", invalid="ignore")
-def conditional(model: Mixture, params: Params, X: Array) -> Conditional:
-    """Return the mixture of the missing features of rows that all miss the same ones."""
-    missing = np.isnan(X)
-    if not missing[0].any() or (missing != missing[0]).any():
+@dataclass(frozen=True)
+class Gaps:
+    """In how many rows each feature is missing."""
+
+    n_rows: int
+    counts: Array
+
+    def __add__(self, other: "Gaps") -> "Gaps":
+        return Gaps(self.n_rows + other.n_rows, self.counts + other.counts)
+
+
+def _gaps_of(X: AnyArray, weight: Weights) -> Gaps:
+    return Gaps(len(X), np.isnan(np.asarray(X, float)).sum(0))
+
+
+def common_gaps(rows: Rows) -> Mask:
+    """Return which features are missing in all rows; refuse other gaps, and none."""
+    seen = rows.fold(_gaps_of)
+    missing: Mask = seen.counts == seen.n_rows
+    if not missing.any() or seen.counts[~missing].any():
         raise ValueError(
             "condition needs rows of X that all miss the same features, at least one: mark "
             "them with NaN, and call it once for each set of missing features."
         )
-    regression = Regression.of(params, missing[0])
-    K, m = len(params.means), int(missing[0].sum())
-    return Conditional(
-        np.flatnonzero(missing[0]),
-        _posterior(model, params, model.rows(X, float)),
-        regression.all_means(X),
-        np.broadcast_to(regression.covariances, (K, m, m)).copy(),
-    )
+    return missing
 
 
 @np.errstate(over="ignore", invalid="ignore")

@@ -1,5 +1,6 @@
 """The verbs of the mixture about hidden things: components, and missing values."""
 
+from numbers import Integral
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -8,16 +9,16 @@ from scipy.special import logsumexp, softmax
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
 
+from skem._base.draws import generator_of
 from skem._base.em import EMEstimator
 from skem._base.estimator import check_is_fitted
 from skem._base.input import check_codes, check_count
-from skem._base.streams import rowwise, weighted_mean
-from skem._rows import open_rows
-from skem._rows.parts import Rows
+from skem._base.streams import row_function, rowwise, weighted_mean
+from skem._rows.parts import InMemory, Rows
 from skem._threads import one_blas_thread
 from skem._typing import Array, Indices
 from skem.mixture._background import BackgroundMixture, density_of_fit
-from skem.mixture._conditionals import Conditional, conditional, deviations, draw
+from skem.mixture._conditionals import Conditional, Regression, common_gaps, deviations, draw
 from skem.mixture._evidence import evidence_of, known_posterior
 from skem.mixture._export import gaussian_mixture
 from skem.mixture._missing import Groups
@@ -62,8 +63,7 @@ class MixtureVerbs(EMEstimator):
             The rows; NaN marks a missing value.
         measurement_covariance : array-like of shape (n_samples, n_features) or \
                 (n_samples, n_features, n_features), default=None
-            The measurement errors of the rows, as in ``fit``. X must then be in memory or in
-            a file.
+            The measurement errors of the rows, as in ``fit``.
 
         Returns
         -------
@@ -71,7 +71,7 @@ class MixtureVerbs(EMEstimator):
             The log-density log p(x) of the observed values, in nats.
         """
         if measurement_covariance is not None:
-            return logsumexp(self._noisy_log_joint(X, measurement_covariance), axis=1)
+            return self._of_both(X, self._noise_of(X, measurement_covariance), "_noisy_scores")
         check_is_fitted(self)
         if density_of_fit(self) is None:
             return super().score_samples(X)
@@ -81,17 +81,46 @@ class MixtureVerbs(EMEstimator):
     def _log_densities(self, X: ArrayLike) -> Array:
         return self._map_rows(X, _log_density)
 
-    def _noisy_log_joint(self, X: ArrayLike, measurement_covariance: ArrayLike) -> Array:
+    def _noise_of(self, X: ArrayLike, measurement_covariance: ArrayLike) -> Array:
+        """Return the measurement errors as an array with the rows' shape."""
         self._refuse_background("measurement_covariance")
         if self.connectivity is not None:
             raise ValueError(
                 "measurement_covariance cannot be combined with connectivity: omit one."
             )
-        values = self._values(X, "measurement_covariance").astype(float)
-        noise = noise_of(measurement_covariance, values.shape, values)
+        rows = self._check_rows(X, reset=False)
+        known = rows.values if isinstance(rows, InMemory) else None
+        return noise_of(measurement_covariance, rows.shape, known)
+
+    def _noisy_log_joint(self, both: Array) -> Array:
+        D = self.means_.shape[1]
+        values, noise = both[:, :D].astype(float), both[:, D:]
+        noise = noise.reshape(values.shape + (-1,) * (noise.shape[1] > D))
         plain = self._fitted_model()
         model = NoisyMixture(**vars(plain))
         return model.log_joint_of(self._params(plain), values, noise)
+
+    def _noisy_scores(self, both: Array) -> Array:
+        found: Array = logsumexp(self._noisy_log_joint(both), axis=1)
+        return found
+
+    def _noisy_posterior(self, both: Array) -> Array:
+        found: Array = softmax(self._noisy_log_joint(both), axis=1)
+        return found
+
+    def _known_posterior(self, both: Array) -> Array:
+        D = self.means_.shape[1]
+        log_joint = self._map_rows(both[:, :D], Mixture.log_joint, np.float64)
+        evidence = both[:, D:]
+        evidence[~evidence.any(1)] = 1  # dask tries the method on a row of zeros
+        return known_posterior(log_joint, evidence)[1]
+
+    def _of_both(self, X: ArrayLike, aside: Array, name: str) -> Array:
+        """Return a method of the rows with what each has beside it, wherever they live."""
+        rows = self._check_rows(X, reset=False)
+        both = rows.with_columns(aside.reshape(len(aside), -1))
+        found: Array = both.apply(row_function(self, (both.shape[1],), name))
+        return found
 
     def predict_proba(
         self,
@@ -107,12 +136,10 @@ class MixtureVerbs(EMEstimator):
             The rows; NaN marks a missing value. With ``connectivity``, X must hold the rows
             of the graph in the same order.
         resp_prior : array-like of shape (n_samples, n_components), default=None
-            What is known of the component of each row, as in ``fit``. X must then be in
-            memory or in a file.
+            What is known of the component of each row, as in ``fit``.
         measurement_covariance : array-like of shape (n_samples, n_features) or \
                 (n_samples, n_features, n_features), default=None
-            The measurement errors of the rows, as in ``fit``. X must then be in memory or in
-            a file.
+            The measurement errors of the rows, as in ``fit``.
 
         Returns
         -------
@@ -125,20 +152,18 @@ class MixtureVerbs(EMEstimator):
                 raise ValueError(
                     "measurement_covariance cannot be combined with resp_prior: omit one."
                 )
-            return softmax(self._noisy_log_joint(X, measurement_covariance), axis=1)
+            noise = self._noise_of(X, measurement_covariance)
+            return self._of_both(X, noise, "_noisy_posterior")
         if self.connectivity is None and resp_prior is None:
             return super().predict_proba(X)
         check_is_fitted(self)
-        given = X if resp_prior is None else open_rows(X).in_memory("resp_prior").given
-        rows = self._check_rows(given, reset=False)
-        evidence = None
+        rows, evidence = self._check_rows(X, reset=False), None
         if resp_prior is not None:
             self._refuse_background("resp_prior")
             evidence = evidence_of(resp_prior, len(rows), len(self.weights_))
         if self.connectivity is None and evidence is not None:
-            log_joint = self._map_rows(rows.given, Mixture.log_joint, np.float64)
-            posterior = known_posterior(log_joint, evidence)[1]
-            return posterior.astype(rows.working_dtype, copy=False)
+            return self._of_both(X, evidence, "_known_posterior").astype(rows.working_dtype)
+        rows = rows.in_memory("connectivity")
         model = self._fitted_model()
         graph = neighbors(self.connectivity, len(rows))
         passes = PottsPasses(model, rows.given, graph, self.coupling, evidence)
@@ -237,10 +262,19 @@ class MixtureVerbs(EMEstimator):
         >>> found.features, found.means.round(3)
         (array([1]), array([[[2.]]]))
         """
-        values = self._values(X, "condition")
         self._refuse_background("condition")
-        model = self._fitted_model()
-        return conditional(model, self._params(model), values)
+        model, rows = self._fitted_model(), self._check_rows(X, reset=False)
+        regression = Regression.of(self._params(model), common_gaps(rows))
+        return Conditional(
+            np.flatnonzero(regression.missing),
+            super().predict_proba(X),
+            self._conditional_means(X, regression),
+            regression.covariances_of_all(),
+        )
+
+    @rowwise
+    def _conditional_means(self, X: ArrayLike, regression: Regression) -> Array:
+        return regression.all_means(np.asarray(self._in_memory(X), float))
 
     def sample_conditional(
         self,
@@ -265,12 +299,21 @@ class MixtureVerbs(EMEstimator):
             ``n_samples`` completed tables. A draw takes a component of the row, then its
             missing values together. Observed values are unchanged.
         """
+        check_is_fitted(self)
         check_count("n_samples", n_samples)
-        values = self._values(X, "sample_conditional")
-        rng = check_random_state(self._seed_of(random_state))
-        model = self._fitted_model()
-        found = draw(model, self._params(model), values.astype(float), int(n_samples), rng)
-        return found.astype(np.float32 if values.dtype == np.float32 else float, copy=False)
+        seed = self._seed_of(random_state)
+        if not isinstance(seed, Integral):
+            seed = check_random_state(seed).randint(2**31 - 1)
+        return self._draws(X, int(n_samples), int(seed)).swapaxes(0, 1)
+
+    @rowwise
+    def _draws(self, X: ArrayLike, n_samples: int, seed: int) -> Array:
+        """Return the draws of each row, (n_rows, n_samples, n_features)."""
+        rows, model = self._check_rows(X, reset=False), self._fitted_model()
+        values = np.asarray(rows.given, float)
+        rng = generator_of(values, seed)
+        found = draw(model, self._params(model), values, n_samples, rng).swapaxes(0, 1)
+        return found.astype(rows.working_dtype, copy=False)
 
     def sample(
         self,
@@ -375,12 +418,6 @@ class MixtureVerbs(EMEstimator):
                 f"{name} needs Gaussian components only, but the model has a background: fit "
                 "with background=None."
             )
-
-    def _values(self, X: ArrayLike, name: str) -> Array:
-        """Return checked rows in memory; a dask collection is refused by name."""
-        check_is_fitted(self)
-        values: Array = self._in_memory(open_rows(X).in_memory(name).given)
-        return values
 
 
 def _most_probable(model: Mixture, params: Params, groups: Groups) -> Indices:

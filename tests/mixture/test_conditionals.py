@@ -1,6 +1,7 @@
 """Conditional distributions of the mixture, against densities and Gaussian formulas."""
 
 import dask.array as da
+import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
@@ -131,12 +132,9 @@ def test_the_imputer_draws_by_the_mixture():
     X = table()
     holes = np.where(np.random.default_rng(0).random(X.shape) < 0.3, np.nan, X)
     mixture = BayesianGMM_MAP(2, random_state=0)
-    imputer = LatentImputer(
-        mixture, sample_posterior=True, random_state=np.random.RandomState(5)
-    )
+    imputer = LatentImputer(mixture, sample_posterior=True, random_state=5)
     drawn = imputer.fit_transform(holes)
-    rng = np.random.RandomState(5)
-    expected = imputer.estimator_.sample_conditional(holes, random_state=rng)[0]
+    expected = imputer.estimator_.sample_conditional(holes, random_state=5)[0]
     np.testing.assert_array_equal(drawn, expected)
 
 
@@ -155,15 +153,38 @@ def test_wherever_rows_live(tmp_path):
             np.testing.assert_allclose(model.impute(other, return_std=True), (filled, std))
         if isinstance(other, da.Array):
             assert isinstance(model.impute(other, return_std=True)[1], da.Array)
-            for verb in (model.condition, model.sample_conditional):
-                with pytest.raises(ValueError, match=f"{verb.__name__} needs all rows"):
-                    verb(other)
             continue
         drawn = model.sample_conditional(other)
         np.testing.assert_array_equal(drawn, model.sample_conditional(holes))
     single = model.impute(holes.astype(np.float32), return_std=True)
     assert {values.dtype for values in single} == {np.dtype(np.float32)}
     assert model.sample_conditional(holes.astype(np.float32)).dtype == np.float32
+
+
+def test_conditions_and_draws_of_dask(tmp_path):
+    X = table()
+    model = BayesianGMM_MAP(2, random_state=0).fit(X)
+    holes = np.where([False, True, False, True], np.nan, X)
+    blocks, frame = da.from_array(holes, chunks=(70, 2)), pd.DataFrame(holes)
+    found = model.condition(holes)
+    for other in (blocks, dd.from_pandas(frame, npartitions=3)):
+        lazy = model.condition(other)
+        np.testing.assert_array_equal(lazy.features, [1, 3])
+        np.testing.assert_allclose(np.asarray(lazy.weights), found.weights)
+        np.testing.assert_allclose(np.asarray(lazy.means), found.means)
+        np.testing.assert_allclose(lazy.covariances, found.covariances)
+        drawn = model.sample_conditional(other, 3, random_state=5)
+        assert isinstance(drawn, da.Array)
+        drawn = np.asarray(drawn)
+        assert drawn.shape == (3, *X.shape)
+        np.testing.assert_array_equal(drawn[..., [0, 2]], np.tile(X[:, [0, 2]], (3, 1, 1)))
+    # equal blocks with the same seed would repeat the noise of each other
+    expected = model.sample_conditional(holes[70:140], 3, random_state=5)
+    drawn = np.asarray(model.sample_conditional(blocks, 3, random_state=5))
+    np.testing.assert_array_equal(drawn[:, 70:140], expected)
+    assert not np.isclose(drawn[:, :70, 1], drawn[:, 70:140, 1]).any()
+    with pytest.raises(ValueError, match="miss the same features"):
+        model.condition(da.from_array(np.vstack([holes, X]), chunks=(70, 4)))
 
 
 def test_rows_far_away_have_finite_answers():
