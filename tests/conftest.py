@@ -9,12 +9,15 @@ import matplotlib as mpl
 import pytest
 from hypothesis import HealthCheck, settings
 
-# "long" is for a campaign by hand: pytest tests/base --hypothesis-profile=long
+# "long" is for a campaign by hand, with new examples each time:
+# pytest tests/base/test_any_input.py --hypothesis-profile=long
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile(
     "short", max_examples=40, deadline=None, derandomize=True, suppress_health_check=SLOW
 )
-settings.register_profile("long", parent=settings.get_profile("short"), max_examples=5000)
+settings.register_profile(
+    "long", parent=settings.get_profile("short"), max_examples=5000, derandomize=False
+)
 settings.load_profile("short")
 
 

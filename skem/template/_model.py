@@ -179,6 +179,7 @@ class ShiftedTemplate:
 
     # -- E step -----------------------------------------------------------------------
 
+    @np.errstate(over="ignore", invalid="ignore")  # EM refuses what is not finite
     def e_step(self, params: Params, rows: Rows, weight: Array) -> Stats:
         """Return the statistics of a chunk under its posterior."""
         view = self._view(rows)
