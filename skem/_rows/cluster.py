@@ -5,7 +5,9 @@ the blocks stay where they are.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from copy import copy
 from functools import cached_property, partial, reduce
 from itertools import accumulate
@@ -229,7 +231,7 @@ class Blocks(Rows):
     ) -> Result:
         from dask import delayed
 
-        join = delayed(_joined, pure=False)
+        join = delayed(np.concatenate, pure=False)
         columns = [_tasks(partial(_on_array, keys), self.tasks), self.weights]
         found: Result = delayed(function, pure=False)(*map(join, columns)).compute()
         return found
@@ -400,6 +402,8 @@ def _no_warning() -> Any:
     """Turn off the warning of dask about large graphs: ours hold parameters, not data."""
     from dask import config
 
+    if "distributed" not in sys.modules:  # its import would lose the defaults that it sets
+        return nullcontext()
     return config.set({"distributed.admin.large-graph-warning-threshold": 2**62})
 
 
@@ -423,10 +427,6 @@ def _on_array(function: Callable[..., Any], block: Any, *others: Any) -> Any:
 def _sum(results: list[Any]) -> Any:
     with np.errstate(over="ignore", invalid="ignore"):
         return reduce(add, results)
-
-
-def _joined(parts: list[Any]) -> AnyArray:
-    return np.concatenate([np.asarray(part) for part in parts])
 
 
 def _call_on(block: AnyArray, function: Callable[..., Any], empty: AnyArray) -> AnyArray:

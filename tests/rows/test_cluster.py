@@ -549,6 +549,22 @@ if __name__ == "__main__":
 """
 
 
+IMPORT = """
+import dask
+from skem._rows.cluster import _large_parameters
+
+with _large_parameters:
+    import distributed
+print(dask.config.get("distributed.worker.memory.target"))
+"""
+
+
+def test_distributed_may_be_imported_while_a_fit_computes():
+    """A setting of a library that is not imported yet would remove its defaults in the end."""
+    run = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True)
+    assert float(run.stdout) == 0.6, run.stderr
+
+
 @pytest.mark.slow
 def test_arrays_with_query_planning(tmp_path):
     script = tmp_path / "planned.py"
