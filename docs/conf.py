@@ -1,6 +1,11 @@
 """Sphinx configuration."""
 
+import sys
+from pathlib import Path
+
 import skem
+
+sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
 
 project = "skem"
 copyright = "2026, the skem developers"
@@ -12,6 +17,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "bundled_mathjax",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]

@@ -35,7 +35,9 @@ def row_shifts(rows: Array, n_components: int, seed: int) -> Array:
     neither on the position of the row nor on the other rows. Rows that differ have independent
     points. Rounding errors seldom count, so that float32 and float64 have the same points.
     """
-    steps_of_values = np.nan_to_num(rows * STEPS, nan=MISSING, posinf=LIMIT, neginf=-LIMIT)
+    with np.errstate(over="ignore"):
+        scaled = rows * STEPS
+    steps_of_values = np.nan_to_num(scaled, nan=MISSING, posinf=LIMIT, neginf=-LIMIT)
     whole = np.rint(steps_of_values.clip(-LIMIT, LIMIT)).astype(np.int64)
     bits = whole.view(np.uint64)
     with np.errstate(over="ignore"):

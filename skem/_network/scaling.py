@@ -38,7 +38,7 @@ class Scaling:
         """
         missing = np.isnan(rows)
         if self.standardized:  # in float64: values far from 0 would lose digits in float32
-            values = (rows - self.offset) / self.scale
+            values = Scaling.scaled(self, rows)
             far = float(np.finfo(dtype).max) ** (1 / 3)  # its square, many times, is finite
             np.clip(values, -far, far, out=values)
             values = values.astype(dtype)
@@ -61,7 +61,9 @@ class Scaling:
 
     def scaled(self, rows: Array) -> Array:
         """Return (rows - offset) / scale; missing values stay NaN."""
-        return (rows - self.offset) / self.scale
+        with np.errstate(over="ignore"):  # infinity is the limit of rows far away
+            found: Array = (rows - self.offset) / self.scale
+        return found
 
     def outside(self, rows: Array) -> Array:
         """Return by how much values lie outside of 0 and 1, if they should not."""
