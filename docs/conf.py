@@ -46,6 +46,9 @@ sphinx_gallery_conf = {
     "matplotlib_animations": True,
 }
 
+html_static_path = ["_static"]
+html_css_files = ["skem.css"]
+html_context = {"default_mode": "auto"}
 html_theme = "pydata_sphinx_theme"
 html_title = "skem"
 html_show_sourcelink = False

@@ -18,13 +18,13 @@ CONFIG = {
     "output": {
         "fontPath": "[mathjax]/fonts/%%FONT%%-font",
         "displayOverflow": "linebreak",
-        "linebreaks": {"inline": True, "width": "100%"},
     },
+    # nothing that would load more scripts
     "options": {
-        "enableSpeech": False,
-        "enableBraille": False,
-        "processHtmlClass": "math",
-        "ignoreHtmlClass": "document",
+        "enableMenu": False,
+        "menuOptions": {
+            "settings": {name: False for name in ("enrich", "speech", "braille", "collapsible")}
+        },
     },
 }
 
