@@ -23,8 +23,7 @@ CONFIG = {
     "options": {
         "enableMenu": False,
         "menuOptions": {
-            "settings": {name: False for name in ("enrich", "speech", "braille", "collapsible")}
-        },
+            "settings": dict.fromkeys(("enrich", "speech", "braille", "collapsible"), False)
     },
 }
 
