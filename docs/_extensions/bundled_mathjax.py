@@ -24,6 +24,7 @@ CONFIG = {
         "enableMenu": False,
         "menuOptions": {
             "settings": dict.fromkeys(("enrich", "speech", "braille", "collapsible"), False)
+        },
     },
 }
 
