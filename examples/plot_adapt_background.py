@@ -1,18 +1,18 @@
 """
-Adapt a mixture to few rows
-===========================
+Adapt a mixture to a few rows
+=============================
 
-A speaker who has said a few words only cannot have a mixture of his own. The recipe of speaker
-recognition [1]_ fits a background model to many speakers, and moves its means to each new one,
-as far as his rows reach: ``mean_prior`` has a row for each component, and ``fixed`` keeps the
-rest.
+A few words are not enough to fit a mixture to a new speaker. Speaker recognition [1]_ therefore
+fits one background model to many speakers and adapts its means to each new one. ``mean_prior``
+has a row for each component, and ``fixed`` keeps the weights and the covariances.
 
 .. [1] D. A. Reynolds, T. F. Quatieri and R. B. Dunn, "Speaker verification using adapted
    Gaussian mixture models", Digital Signal Processing 10, 2000.
 """
 
 # %%
-# Made-up speakers: all share 16 sounds in 8 features, which each speaker moves a little.
+# Simulated speakers: all share 16 sounds in 8 features, and each speaker shifts every sound a
+# little.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -36,8 +36,8 @@ background.fit(np.concatenate([speech(voice, 100) for voice in others]))
 
 # %%
 # Each mean becomes (16 mu_k + N_k m_k) / (16 + N_k), with the N_k rows of the component and
-# their average m_k. The recipe takes one iteration; here EM goes on to its end. A model of the
-# same speaker that starts from nothing has 4 components and the empirical prior.
+# their average m_k. The original recipe takes one iteration; here EM converges. For comparison,
+# a mixture of 4 components with the empirical prior is fitted to the same rows alone.
 
 adapted = BayesianGMM_MAP(
     n_sounds,
@@ -64,7 +64,7 @@ for name, shares in correct.items():
     print(f"{name}: " + ", ".join(f"{share:.0%}" for share in shares))
 
 # %%
-# The speaker of 30 rows is named by the model of highest likelihood.
+# A test of 30 rows goes to the speaker whose model gives it the highest likelihood.
 
 fig, axis = plt.subplots(figsize=(6, 4), layout="constrained")
 for name, shares in correct.items():

@@ -1,15 +1,15 @@
 """
-Anywhere, in color, with pixels missing, and not always there
-==============================================================
+Find a pattern in color images with missing pixels
+==================================================
 
-The template of :class:`~skem.ShiftedTemplateEM` may be lower than the image: it then moves
-along both axes. Images may have channels, pixels may be missing, and the template may be
-absent from some images. Here all of this comes at once.
+If the template of :class:`~skem.ShiftedTemplateEM` is lower than the image, it moves along both
+axes. Images may have channels, pixels may be missing, and the template may be absent from some
+images. This example combines all of these.
 """
 
 # %%
-# Part of scikit-learn's picture of a flower hides in noisy copies of its picture of a Chinese
-# palace, at any place, in six images of ten. A third of all pixels are missing.
+# Part of scikit-learn's picture of a flower is hidden at random places in noisy copies of its
+# picture of a Chinese palace. Six images of ten contain it. A third of all pixels are missing.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,7 +39,7 @@ present = data.shifts >= 0
 print(f"place found in {np.mean(shifts[present] == data.shifts[present]):.1%} of those")
 
 # %%
-# Missing pixels are then filled in with their conditional expectation.
+# ``impute`` fills missing pixels with their conditional expectation.
 
 filled = model.impute(X)
 missing = np.isnan(X)
@@ -62,7 +62,7 @@ for ax in axes.flat:
     ax.axis("off")
 
 # %%
-# The same by the display, with the posterior distribution over both coordinates:
+# The display also shows the posterior distribution over both coordinates.
 
 display = TemplateDisplay.from_estimator(model, X[k])
 plt.show()

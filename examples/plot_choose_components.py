@@ -1,10 +1,10 @@
 """
-How many components?
-====================
+Choose the number of components
+===============================
 
-Three answers to the same question: the Bayesian information criterion, which asks how many
-Gaussians describe the density; the integrated completed likelihood, which also asks that
-they be told apart; and the likelihood of rows that the fit did not see.
+Three criteria answer the question. The Bayesian information criterion (BIC) counts the
+Gaussians that the density needs. The integrated completed likelihood (ICL) counts groups that
+can be told apart. The held-out likelihood measures how well new rows are predicted.
 """
 
 # %%
@@ -39,9 +39,9 @@ assert numbers[bic.argmin()] == 4
 assert numbers[icl.argmin()] == 3
 
 # %%
-# The density needs two Gaussians for the cross: BIC counts four, and the held-out likelihood
-# hardly changes beyond that. ICL charges for points that could be in either arm, and counts
-# three groups.
+# The cross needs two Gaussians, so that BIC chooses four components. The held-out likelihood
+# hardly changes beyond four. ICL penalizes points that could be in either arm of the cross, and
+# chooses three groups.
 
 fig, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
 axes[0].plot(numbers, bic / len(X), "o-", label="BIC")

@@ -1,10 +1,10 @@
 """
-How wide is the template?
-=========================
+Choose the width of a template
+==============================
 
-The score of :class:`~skem.ShiftedTemplateEM` is a log-likelihood, in nats per image, so that
-scikit-learn's ``GridSearchCV`` can choose the size of the template on images that the fit did
-not see. The Bayesian information criterion does without those.
+The score of :class:`~skem.ShiftedTemplateEM` is a log-likelihood in nats per image. Therefore
+scikit-learn's ``GridSearchCV`` can choose the size of the template by held-out images. The
+Bayesian information criterion needs no held-out images.
 """
 
 # %%
@@ -30,8 +30,8 @@ search = GridSearchCV(
 print("width by held-out likelihood:", search.best_params_["template_width"])
 
 # %%
-# A template that is too narrow misses part of what moves. One that is too wide has pixels that
-# show noise and, at the border, cannot reach the places where the true one is.
+# A template that is too narrow misses part of the pattern. One that is too wide has pixels of
+# pure noise, and it cannot reach patterns at the border of the image.
 
 bic = [
     ShiftedTemplateEM(width, image_shape=data.image_shape, random_state=0)

@@ -1,10 +1,10 @@
 """
-Three densities in one unit
-===========================
+Compare density models in nats
+==============================
 
-A mixture, a restricted Boltzmann machine and a variational autoencoder describe the same rows
-in very different ways. All tell the log-probability of a row in nats, so they can be compared
-on held-out data: which of them finds new digits least surprising?
+A mixture, a restricted Boltzmann machine (RBM) and a variational autoencoder (VAE) describe the
+same rows in different ways. All of them score rows by a log-probability in nats. The higher the
+score of held-out digits, the better the model predicts them.
 """
 
 # %%
@@ -25,7 +25,7 @@ p = (train.sum(0) + 1) / (len(train) + 2)
 scores = {"independent pixels": (test * np.log(p) + (1 - test) * np.log(1 - p)).sum(1)}
 
 # %%
-# Machine and autoencoder are models of 0 and 1. Each is tuned by cross-validated nats.
+# RBM and VAE are models of binary pixels. Each is tuned by its cross-validated score.
 
 searches = {
     "RBM": GridSearchCV(
@@ -43,17 +43,17 @@ for name, search in searches.items():
     print(f"{name}: {search.best_params_}")
 
 # %%
-# A Gaussian mixture is a density, and must not be compared with probabilities as it is: at
-# pixels that are always 0 a density has no limit. With uniform noise u of width 1 added to the
-# pixels, by Jensen's inequality,
+# A Gaussian mixture has a density, which cannot be compared with probabilities directly: it is
+# unbounded at pixels that are always 0. With uniform noise u of width 1 added to the pixels,
+# Jensen's inequality gives
 #
 # .. math::
 #
 #    \log P(x) \ge \mathbb E_u \log p(x + u),
 #
-# a bound in the same unit. Gaussians are a poor model of bits, and this tells how poor:
-# a sixth of a nat for each pixel is lost because the noise is uniform, and more because a
-# pixel within a component is either 0 or 1.
+# a bound in the same unit. Gaussians are a poor model of binary pixels. The bound loses about a
+# sixth of a nat per pixel because uniform noise is not Gaussian, and more because the pixels of
+# a component are either 0 or 1.
 
 noise = rng.random(X.shape) - 0.5
 search = GridSearchCV(
@@ -65,8 +65,8 @@ print(f"mixture: {search.best_params_}")
 scores["mixture"] = search.best_estimator_.score_samples(test + noise[1400:])
 
 # %%
-# What held-out digits are worth to each. A few nats are much: e to that power is how much more
-# probable a digit is, on average.
+# The mean score of held-out digits. A difference of 3 nats means that a digit is e^3, about 20,
+# times more probable.
 
 scores = dict(sorted(scores.items(), key=lambda item: -item[1].mean()))
 for name, values in scores.items():

@@ -1,11 +1,11 @@
 """
-EM step by step: a face that hides in noise
-===========================================
+EM step by step: find a hidden face
+===================================
 
-A well-known exercise asks for EM by hand. A face is pasted at an unknown column of a
-background, in many noisy images, and one writes the E step, the M step and the lower bound. The
-functions of :mod:`skem.template` are these steps. Here they are checked on small numbers, put
-together into EM, and compared with hard EM and with the estimator.
+In a well-known exercise, a face is pasted at an unknown column of a background in many noisy
+images. The student writes the E step, the M step and the lower bound. The functions of
+:mod:`skem.template` are these steps. This example checks them on small numbers, combines them
+to EM, and compares the result with hard EM and with the estimator.
 """
 
 # %%

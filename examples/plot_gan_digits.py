@@ -1,10 +1,10 @@
 """
-Digits drawn to deceive
-=======================
+Generate digits with a GAN
+==========================
 
-A generative adversarial network trains a generator of rows against a discriminator that
-tries to tell them from the data. Two settings are compared: the defaults, and those of most
-tutorials. Runs on the 8x8 digits of scikit-learn.
+A generative adversarial network (GAN) trains a generator of rows against a discriminator, which
+tries to tell generated rows from real ones. The example compares the defaults with the settings
+of most tutorials on scikit-learn's 8x8 digits.
 """
 
 # %%
@@ -40,7 +40,7 @@ models = {
 }
 
 # %%
-# What they draw, below real digits.
+# Real digits, and digits that the two generators draw.
 
 
 def sheet(rows):
@@ -56,16 +56,16 @@ for ax, (name, rows) in zip(axes, {"real digits": X, **drawn}.items(), strict=Tr
     ax.set_axis_off()
 
 # %%
-# How good are they? ``coverage_`` is the share of real digits that have a drawn one in their
-# neighborhood. Another classifier tells how easily drawn digits are found out, here by their
-# nearest neighbor: 0.5 would be guessing.
+# ``coverage_`` is the share of real digits with a generated digit in their neighborhood. A
+# nearest-neighbor classifier measures how easily generated digits are recognized: its accuracy
+# is 0.5 if they look real.
 
 folds = StratifiedKFold(3, shuffle=True, random_state=0)
 for name, model in models.items():
     both = np.vstack([X, drawn[name]])
     real = np.repeat([1, 0], len(X))
     found_out = cross_val_score(KNeighborsClassifier(1), both, real, cv=folds).mean()
-    print(f"{name}: coverage {model.coverage_:.2f}, found out {found_out:.2f}")
+    print(f"{name}: coverage {model.coverage_:.2f}, recognized {found_out:.2f}")
 
 # %%
 # Losses in nats. Where the discriminator cannot tell rows apart its loss is 2 log 2.

@@ -1,10 +1,10 @@
 """
-A table with gross errors
-=========================
+Cluster a table with gross errors
+=================================
 
-Wrong units and misplaced digits put single values anywhere. A Gaussian component that has to
-explain such rows grows until it covers other groups. With ``background="uniform"`` a uniform
-density beside the components takes them, and ``predict`` returns -1.
+A wrong unit or a misplaced decimal point can put a value anywhere. A Gaussian component that
+must explain such rows grows until it covers other groups. With ``background="uniform"``, a
+uniform density explains these rows instead, and ``predict`` returns -1 for them.
 """
 
 # %%
@@ -45,8 +45,8 @@ print(
 )
 
 # %%
-# ``predict_proba`` has one more column, the probability of the background. Rows can be checked
-# in its order.
+# The last column of ``predict_proba`` is the probability of the background. It tells which rows
+# to check first.
 
 doubt = models["with background"].predict_proba(X)[:, -1]
 worst = np.argsort(-doubt)[:5]

@@ -1,6 +1,6 @@
 """
-A face hidden in a thousand noisy photographs
-=============================================
+Find a face hidden in noisy photographs
+=======================================
 
 A portrait is pasted at a random place into a thousand copies of a photograph, and noise
 three times as strong as the contrast is added to each. No single picture shows anything.

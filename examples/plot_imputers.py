@@ -1,12 +1,12 @@
 """
-Filling cells, and knowing how well
-===================================
+Compare imputers on a table of measurements
+===========================================
 
-:class:`skem.LatentImputer` makes an imputer of any model with hidden variables. It is tuned by
-the likelihood of what is observed, so no cell needs to be hidden for that, and it says how
-probable the missing cells are, not only what to expect.
+:class:`skem.LatentImputer` turns any model with hidden variables into an imputer. It is tuned by
+the likelihood of the observed cells, so that no cells need to be hidden. It also gives the
+probability of missing cells, not only their expectation.
 
-Measurements of 569 tumours, 30 features; a fifth of the cells of each row are hidden.
+The data are 30 measurements of 569 tumors, with a fifth of the cells hidden.
 """
 
 # %%
@@ -56,10 +56,10 @@ imputers = {
 }
 
 # %%
-# Two yardsticks on the hidden cells of the test rows: the root mean squared error, and the mean
+# Two measures on the hidden cells of the test rows: the root mean squared error, and the mean
 # log-density of the true value given the observed cells of its row, in nats. The mixture has
 # that density: log p(row) - log p(observed cells). The others get a normal density around the
-# filled value, with the best standard deviation for each feature, which favors them.
+# filled value. Its standard deviation is the best one for each feature, which favors them.
 
 cells = hidden[test]
 found = {}

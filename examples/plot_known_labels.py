@@ -1,10 +1,9 @@
 """
-A few labels among many rows
-============================
+Classify with a few labels
+==========================
 
-``resp_prior`` tells ``fit`` what is known of the component of some rows: labels, or
-probabilities of an atlas. The rows without labels then show where the classes lie, and a few
-labels name them.
+``resp_prior`` passes what is known about the component of each row to ``fit``: labels, or prior
+probabilities. The rows without labels show where the classes lie, and a few labels name them.
 """
 
 # %%
@@ -42,9 +41,9 @@ for name, shares in correct.items():
     print(f"{name}: " + ", ".join(f"{share:.0%}" for share in shares))
 
 # %%
-# One label for each digit is not enough to name all the groups that the images form; with two,
-# the mixture reads nine of ten of the other images. Its components keep the order of the
-# columns of ``resp_prior``, so that ``predict`` returns digits.
+# One label per digit is not enough to name all groups of images. With two labels per digit, the
+# mixture classifies nine of ten images correctly. Its components keep the order of the columns
+# of ``resp_prior``, so that ``predict`` returns digits.
 
 fig, axis = plt.subplots(figsize=(6, 4), layout="constrained")
 for name, shares in correct.items():

@@ -1,14 +1,14 @@
 """
-Pixels from a file, in memory that does not grow
-================================================
+Segment a film that is larger than memory
+=========================================
 
-A file that is mapped to memory is read part by part, at each pass of EM, and never as a whole.
-Here a camera pans over a photograph, each frame with noise of its own, and the pixels of all
-frames are segmented together.
+Each pass of EM reads a memory-mapped file part by part, so that the file never has to fit in
+memory. In this example a camera pans over a photograph. The pixels of all noisy frames are
+segmented together.
 """
 
 # %%
-# The film is written frame by frame. It would go on for hours in the same way.
+# The film is written frame by frame. A film of hours would be written in the same way.
 
 import tempfile
 import tracemalloc
@@ -35,8 +35,8 @@ X = film.reshape(-1, 3)
 print(f"{len(X):,} pixels, {X.nbytes / 1e6:.0f} MB")
 
 # %%
-# It is fitted as an array would be. How much memory do fits of more and more frames need,
-# beyond what is there before and the part of the file that is being read, at most 32 MB?
+# A memory map is fitted like an array. Fits of more and more frames show how much memory they
+# need, without the part of the file that is being read, which is at most 32 MB.
 
 sizes, peaks = [], []
 for n in (5, 10, 20, 40, 80):

@@ -1,16 +1,15 @@
 """
-Take measurement errors off
-===========================
+Remove known measurement errors
+===============================
 
-Each row was measured with errors of its own, whose covariance is known: faint stars, small
-samples, cheap instruments. A mixture of the measured rows is wider than the truth.
-``measurement_covariance`` gives the errors to ``fit``, which then describes the rows without
-them.
+Faint stars, small samples and cheap instruments are measured with errors, whose covariance is
+known for each row. A mixture of the measured rows is wider than the truth.
+``measurement_covariance`` passes the errors to ``fit``, which then describes the true rows.
 """
 
 # %%
-# A thin ring, of which a hundredth is measured well and the rest with large errors that differ
-# from row to row.
+# Points on a thin ring. One in a hundred is measured well. The others have large errors, which
+# differ from row to row.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,7 +28,7 @@ deconvolved = BayesianGMM_MAP(10, tol=1e-4, max_iter=500, random_state=0)
 deconvolved.fit(X, measurement_covariance=variances)
 
 # %%
-# Of the true rows, which no fit has seen, the second one knows more.
+# Neither fit has seen the true rows. The fit that knows the errors gives them a higher score.
 
 for name, model in (("measured", measured), ("deconvolved", deconvolved)):
     print(f"{name}: {model.score(truth):.3f} nats per true row")

@@ -1,10 +1,10 @@
 """
-Filling a table of numbers and categories
-=========================================
+Fill a table of numbers and categories
+======================================
 
-Penguins of three imagined islands: :class:`skem.LatentImputer` fills missing measurements from
-the species, and the missing species from the measurements. A :class:`skem.VAEEstimator` inside
-it gives each column the likelihood of its type.
+:class:`skem.LatentImputer` fills missing measurements of simulated penguins from their species,
+and missing species from the measurements. With a :class:`skem.VAEEstimator` inside, each column
+has the likelihood of its type.
 """
 
 # %%
@@ -34,7 +34,8 @@ table = complete.astype({"diver": "boolean"}).mask(lost)
 print(table.head())
 
 # %%
-# The types of the columns tell that two of them hold categories. They come back as they were.
+# The imputer recognizes the two columns of categories by their types. The filled table has the
+# same types.
 
 imputer = LatentImputer().fit(table)
 filled = imputer.transform(table)

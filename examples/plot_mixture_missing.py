@@ -1,10 +1,10 @@
 """
-Missing values, conditionals and regression
-===========================================
+Fit a mixture to a table with missing values
+============================================
 
-A mixture over all features knows the distribution of any of them given any others. Rows with
-NaN are fitted by what they have; ``impute`` fills them with conditional means; and a regression
-is an imputation of the target.
+A mixture of all features gives the distribution of any of them given the others. Rows with NaN
+are fitted by their observed values, and ``impute`` fills them with conditional means. A
+regression is then an imputation of the target.
 """
 
 # %%
@@ -34,8 +34,8 @@ for name, values in filled.items():
 
 # %%
 # Regression: the second column given the first, of a mixture fitted to both. The conditional
-# mean is an imputation; the conditional density is a ratio of two likelihoods, p(x, y) / p(x),
-# and ``score_samples`` gives both, since a row with NaN has the likelihood of what it has.
+# mean is an imputation. The conditional density is the ratio p(x, y) / p(x). ``score_samples``
+# gives both: the score of a row with NaN is that of its observed values.
 
 x = rng.uniform(-3, 3, size=1500)
 y = np.where(rng.random(1500) < 0.5, np.sin(x), np.sin(x) + 1.5 + 0.5 * x)

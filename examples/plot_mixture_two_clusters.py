@@ -1,9 +1,9 @@
 """
-A mixture at the mode of its posterior
-======================================
+Fit a mixture of two clusters
+=============================
 
-Two overlapping clusters of 200 points each, and a mixture of two Gaussians under conjugate
-priors. EM raises the log of the joint density of data and parameters in every iteration.
+A mixture of two Gaussians with conjugate priors is fitted to two overlapping clusters of 200
+points each. Every iteration of EM raises the log-density of data and parameters together.
 """
 
 # %%
@@ -34,8 +34,8 @@ print("means:", model.means_.round(2).tolist())
 print("weights:", model.weights_.round(3).tolist())
 
 # %%
-# The ellipses are at 1 and 2 standard deviations. From random responsibilities both components
-# start in the middle, so that the objective is flat before they part.
+# The ellipses are at 1 and 2 standard deviations. With random responsibilities, both components
+# start in the middle. The objective is flat until they separate.
 
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
 MixtureDisplay.from_estimator(model, X, ax=left)

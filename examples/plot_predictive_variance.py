@@ -2,10 +2,9 @@
 Regression with a predictive variance
 =====================================
 
-A mixture fitted to the inputs and the target together is a regression that knows what it does
-not know. ``impute`` with ``return_std=True`` predicts the target and its standard deviation,
-``condition`` gives the whole predictive density, and ``sample_conditional`` draws from it. An
-input may be missing.
+A mixture of inputs and target is a regression with a predictive variance. ``impute`` with
+``return_std=True`` predicts the target and its standard deviation. ``condition`` gives the whole
+predictive density, and ``sample_conditional`` draws from it. Inputs may be missing.
 """
 
 # %%

@@ -1,10 +1,10 @@
 """
-Find 50 rows among 100,000
-==========================
+Find 50 rare rows among 100,000
+===============================
 
-A small group of rows hides beside two large ones. A sample of the rows hardly shows it, and
-the clusters of k-means split a large group instead. BayesianGMM_MAP looks for rows that no
-component explains before a fit is declared done.
+A small group of rows lies beside two large ones. A sample of the rows hardly contains it, and
+k-means splits a large group instead. ``BayesianGMM_MAP`` searches for rows that no component
+explains before it ends a fit.
 """
 
 import matplotlib.pyplot as plt

@@ -1,20 +1,14 @@
 """
-The missing half of a digit
+Complete digits with an RBM
 ===========================
 
-A restricted Boltzmann machine learns which pixels go together. Hide some of an image: Gibbs
-chains in which the seen pixels stay as they are tell the probability of each hidden one.
-
-Runs on the 8x8 digits of scikit-learn. For MNIST, give the folder of its four idx files:
-``python plot_rbm_missing_pixels.py --mnist DIR``; a few minutes.
+A restricted Boltzmann machine (RBM) learns which pixels occur together. Gibbs chains that keep
+the observed pixels of an image estimate the probability of each missing pixel. The data are
+scikit-learn's 8x8 digits.
 """
 
 # %%
-# The data, 1 where there is ink, and three machines.
-
-import argparse
-import gzip
-from pathlib import Path
+# Binary digits, 1 where there is ink, and RBMs of three sizes.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,28 +17,12 @@ from sklearn.impute import KNNImputer
 
 from skem import BernoulliRBMCD, ChainsDisplay, FiltersDisplay, ImputationDisplay
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--mnist", help="folder of train-images-idx3-ubyte.gz and the others")
-folder = parser.parse_args().mnist
-
-
-def idx_images(name):
-    with gzip.open(Path(folder) / name) as file:
-        pixels = np.frombuffer(file.read(), np.uint8, offset=16)
-    return (pixels.reshape(-1, 784) > 127).astype(np.float32)
-
-
-if folder:
-    train = idx_images("train-images-idx3-ubyte.gz")
-    test = idx_images("t10k-images-idx3-ubyte.gz")[:500]
-    n_iter = 15
-else:
-    X = (load_digits().data > 7).astype(np.float32)
-    X = X[np.random.default_rng(0).permutation(len(X))]
-    train, test, n_iter = X[:1500], X[1500:], 100
+X = (load_digits().data > 7).astype(np.float32)
+X = X[np.random.default_rng(0).permutation(len(X))]
+train, test = X[:1500], X[1500:]
 
 machines = {
-    n_hidden: BernoulliRBMCD(n_hidden, n_iter=n_iter, random_state=0).fit(train)
+    n_hidden: BernoulliRBMCD(n_hidden, n_iter=100, random_state=0).fit(train)
     for n_hidden in (20, 100, 500)
 }
 for n_hidden, machine in machines.items():
@@ -81,8 +59,8 @@ for name, values in wrong.items():
     print(f"{name:16}", *(f"{value:11.1f}" for value in values))
 
 # %%
-# What the largest machine makes of them: seen (missing pixels in blue), completed, true. The
-# completed pixels are probabilities; gray is doubt.
+# Digits completed by the largest RBM. From top to bottom: observed (missing pixels in blue),
+# completed, true. The completed pixels are probabilities, so that gray means uncertain.
 
 fig, axes = plt.subplots(2, 2, figsize=(12, 4.6), layout="constrained")
 for ax, (name, missing) in zip(axes.flat, cases.items(), strict=True):
@@ -90,13 +68,14 @@ for ax, (name, missing) in zip(axes.flat, cases.items(), strict=True):
     ax.set_title(f"missing: {name}")
 
 # %%
-# The weights of 20 hidden units: strokes, and where there is none.
+# The weights of 20 hidden units. They show strokes, and places without ink.
 
 fig, ax = plt.subplots(figsize=(5, 4.4), layout="constrained")
 FiltersDisplay.from_estimator(machines[20], ax=ax)
 
 # %%
-# Chains that go free from test images: they stay digits, and in time become others.
+# Free Gibbs chains that start from test images. They remain digits, and turn into others over
+# time.
 
 fig, ax = plt.subplots(figsize=(7, 5), layout="constrained")
 ChainsDisplay.from_estimator(machines[500], test[:6], random_state=0, ax=ax)

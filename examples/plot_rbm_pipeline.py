@@ -1,14 +1,14 @@
 """
-Features for a classifier, tuned in a pipeline
-==============================================
+Tune RBM features in a pipeline
+===============================
 
-The probabilities of the hidden units are features. The machine and the classifier after it
-are tuned together by ``GridSearchCV``, for this estimator and for scikit-learn's.
+The probabilities of the hidden units are features for a classifier. ``GridSearchCV`` tunes the
+RBM and the classifier together, for skem's RBM and for scikit-learn's.
 """
 
 # %%
-# Digits, each as it is and moved by a pixel in four directions, which is hard for a linear
-# classifier. Copies of a digit stay on the same side of every split.
+# Each digit is used as it is, and shifted by a pixel in four directions. Shifts are hard for a
+# linear classifier. All copies of a digit stay on the same side of every split.
 
 import time
 import warnings
@@ -39,8 +39,8 @@ train, test = train_test_split(np.arange(len(labels)), test_size=0.3, random_sta
 groups = np.tile(train, len(MOVES))
 
 # %%
-# One grid for each. The most probable machine need not have the most useful features, so the
-# centring of the gradient is tuned as well; scikit-learn's step size must be.
+# One grid for each. The RBM of the highest likelihood need not have the most useful features,
+# so that ``centered`` is tuned too. scikit-learn's RBM needs a tuned learning rate.
 
 warnings.simplefilter("ignore", ConvergenceWarning)  # the classifier is good enough early
 classifier = LogisticRegression(C=100, max_iter=200)

@@ -1,15 +1,14 @@
 """
-Segmenting a photograph, with and without its neighbors
-========================================================
+Segment a photograph
+====================
 
-A mixture over the colors of pixels cuts a photograph into regions, but sees each pixel alone:
-where noise or texture mix the colors, its regions have holes. A Potts prior on neighboring
-pixels, one sparse matrix and one number, says that neighbors tend to belong together.
+A mixture of the colors of pixels divides a photograph into regions. It looks at each pixel
+alone, so that noise makes holes in the regions. A Potts prior says that neighboring pixels tend
+to belong together. It needs a sparse matrix of neighbors and one number.
 """
 
 # %%
-# The flower that ships with scikit-learn, at a quarter of its size, with noise added. A matrix
-# of bytes would be fitted on its different colors only; with neighbors each pixel counts.
+# The flower that ships with scikit-learn, at a quarter of its size, with added noise.
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -1,9 +1,9 @@
 """
-Why several starts
-==================
+Compare fits from several starts
+================================
 
-The likelihood of a mixture has many local maxima, and EM ends in the one above its start. With
-``n_init`` starts the best is kept; on large data they are compared on a sample.
+The likelihood of a mixture has many local maxima, and EM climbs to one near its start. With
+``n_init`` starts, the best result is kept. On large data, starts are compared on a sample.
 """
 
 # %%
