@@ -2,8 +2,8 @@
 Compare imputers on a table of measurements
 ===========================================
 
-:class:`skem.LatentImputer` turns any model with hidden variables into an imputer. It is tuned by
-the likelihood of the observed cells, so that no cells need to be hidden. It also gives the
+:class:`skem.LatentImputer` turns any model with hidden variables into an imputer. The
+likelihood of the observed cells tunes it, so that no cells need to be hidden. It also gives the
 probability of missing cells, not only their expectation.
 
 The data are 30 measurements of 569 tumors, with a fifth of the cells hidden.

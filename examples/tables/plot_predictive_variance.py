@@ -3,8 +3,8 @@ Regression with a predictive variance
 =====================================
 
 A mixture of inputs and target is a regression with a predictive variance. ``impute`` with
-``return_std=True`` predicts the target and its standard deviation. ``condition`` gives the whole
-predictive density, and ``sample_conditional`` draws from it. Inputs may be missing.
+``return_std=True`` predicts the target and its standard deviation. ``condition`` gives the
+whole predictive density, and ``sample_conditional`` draws from it. Inputs may be missing.
 """
 
 # %%
