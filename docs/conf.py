@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401  (for the gallery)
+
 import skem
 
 sys.path.insert(0, str(Path(__file__).parent / "_extensions"))
@@ -45,6 +47,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "download_all_examples": False,
     "show_memory": False,
+    "write_computation_times": False,
     "matplotlib_animations": True,
 }
 
@@ -53,8 +56,14 @@ html_css_files = ["skem.css"]
 html_context = {"default_mode": "auto"}
 html_theme = "pydata_sphinx_theme"
 html_title = "skem"
+html_favicon = "_static/favicon.svg"
 html_show_sourcelink = False
 html_theme_options = {
+    "logo": {
+        "image_light": "_static/logo-light.svg",
+        "image_dark": "_static/logo-dark.svg",
+        "alt_text": "skem",
+    },
     "navigation_with_keys": False,
     "show_prev_next": False,
     "secondary_sidebar_items": ["page-toc"],
