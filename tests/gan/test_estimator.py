@@ -578,3 +578,18 @@ def test_rounding_is_no_matter_and_clips_are_told(digits):
         model.score_samples(3 * X)
     with pytest.raises(ValueError, match="moveaxis"):
         GANEstimator(image_shape=(4, 4, 3)).fit(np.zeros((5, 3, 4, 4)))
+
+
+@pytest.mark.parametrize("noise", ["normal", "uniform"])
+def test_samples_come_from_the_noise(noise):
+    """Codes are standard normal, or uniform between -1 and 1."""
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    model = GANEstimator(2, hidden_layer_sizes=(4,), noise=noise, max_iter=2, random_state=0)
+    codes = []
+    model.fit(X).inverse_transform = lambda z: codes.append(z)
+    model.sample(5000, random_state=0)
+    second = {"normal": 1, "uniform": 1 / 3}[noise]
+    assert (codes[0] ** 2).mean() == pytest.approx(second, rel=0.05)
+    assert codes[0].mean() == pytest.approx(0, abs=0.03)
+    if noise == "uniform":
+        assert np.abs(codes[0]).max() <= 1
