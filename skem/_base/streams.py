@@ -10,6 +10,7 @@ from sklearn import get_config
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skem._base.input import check_weights, largest_weight
+from skem._base.places import hosted
 from skem._rows import open_rows
 from skem._rows.parts import Ones, Rows, Weights
 from skem._typing import AnyArray, Array
@@ -106,7 +107,7 @@ def weighted_mean(estimator: Any, name: str, X: Any, sample_weight: Any) -> tupl
 
 
 def _sums(function: OfPart, top: float, rows: AnyArray, weight: Weights) -> Array:
-    values = function(rows)
+    values = hosted(function(rows))
     if isinstance(weight, Ones):
         return np.array([values.sum(dtype=float), len(values)])
     relative = weight / top

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from functools import cached_property, partial, reduce
 from itertools import accumulate
-from operator import add
+from operator import add, itemgetter
 from typing import Any, NoReturn, Self
 
 import numpy as np
@@ -218,14 +218,12 @@ class Blocks(Rows):
         found: Result = _sum_of(self._on_rows(function))
         return found
 
-    def gather(
-        self, keys: Callable[[Any], AnyArray], function: Callable[..., Result]
-    ) -> Result:
+    def gather(self, columns: Indices, function: Callable[..., Result]) -> Result:
         from dask import delayed
 
-        join = delayed(_joined, pure=False)
-        columns = [_tasks(partial(_on_array, keys), self.tasks), self.weights]
-        found: Result = delayed(function, pure=False)(*map(join, columns)).compute()
+        join, keys = delayed(_joined, pure=False), itemgetter((slice(None), columns))
+        parts = [_tasks(partial(_on_array, keys), self.tasks), self.weights]
+        found: Result = delayed(function, pure=False)(*map(join, parts)).compute()
         return found
 
     def keep(self, prepare: Callable[..., Any]) -> "Folded | None":

@@ -29,7 +29,7 @@ def representative_rows(rows: Rows, size: int, rng: np.random.RandomState) -> In
         return InMemory(_taken(rows, index), weight)
     columns = np.linspace(0, rows.shape[1] - 1, N_KEYS).astype(int)
     of_sorted = partial(_drawn_of_sorted, size=size, offset=offset)
-    index, weight = rows.gather(partial(_keys, columns), of_sorted)
+    index, weight = rows.gather(columns, of_sorted)
     sample = _taken(rows, index)
     first = _first_of_equal(sample)
     if len(first) < len(sample):
@@ -50,10 +50,6 @@ def _first_of_equal(sample: Array) -> Indices:
 
 def _taken(rows: Rows, index: Indices) -> Array:
     return rows.take(index).astype(rows.working_dtype, copy=False)
-
-
-def _keys(columns: Indices, X: AnyArray) -> AnyArray:
-    return X[:, columns]
 
 
 def _drawn_of_sorted(

@@ -1,21 +1,25 @@
 """The verbs of the mixture about hidden things: components, and missing values."""
 
+from collections.abc import Callable
 from typing import Any, Literal, overload
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 from scipy.special import logsumexp, softmax
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
 
 from skem._base.em import EMEstimator
 from skem._base.estimator import check_is_fitted
-from skem._base.input import check_codes, check_count
+from skem._base.input import check_codes, check_count, check_width
+from skem._base.places import hosted, place_of, put
 from skem._base.streams import rowwise, weighted_mean
 from skem._rows import open_rows
-from skem._rows.parts import Rows
+from skem._rows.arrays import Elsewhere
+from skem._rows.parts import Rows, chunks
 from skem._threads import one_blas_thread
-from skem._typing import Array, Indices
+from skem._typing import AnyArray, Array, Indices
+from skem.mixture._arrays import ON_DEVICE, PlacedGroup
 from skem.mixture._background import BackgroundMixture, check_box
 from skem.mixture._conditionals import Conditional, conditional, deviations, draw
 from skem.mixture._evidence import evidence_of, known_posterior
@@ -29,6 +33,44 @@ from skem.mixture._potts import PottsPasses, neighbors
 
 class MixtureVerbs(EMEstimator):
     """What a fitted mixture says of the components and of missing values."""
+
+    def _map_rows(
+        self,
+        X: ArrayLike,
+        function: Callable[[Any, Any, Any], AnyArray],
+        dtype: DTypeLike | None = None,
+    ) -> AnyArray:
+        if not isinstance(X, Elsewhere):
+            return super()._map_rows(X, function, dtype)
+        if function.__name__ not in ON_DEVICE:
+            X.refuse(function.__name__.strip("_"))
+        check_is_fitted(self)
+        rows = self._check_rows(X, reset=False)
+        self._refuse_elsewhere(rows)
+        model = self._fitted_model()
+        params = self._params(model)
+        resolved = model.dtype_for(params, rows.working_dtype)
+
+        def of_chunk(part: slice) -> Any:
+            (group,) = model.rows(rows.array[part], resolved)
+            if not isinstance(group, PlacedGroup):  # the device has no float64
+                return X.place.put(function(model, params, [group]))
+            return group.apply(function, model, params)
+
+        parts = map(of_chunk, chunks(len(rows), model.row_size))
+        found = X.place.xp.concat(list(parts))
+        is_float = X.place.xp.isdtype(found.dtype, "real floating")
+        return X.place.cast(found, rows.dtype) if is_float else found
+
+    def _refuse_elsewhere(self, rows: Rows, **beside: Any) -> None:
+        """Refuse rows on a device if there is something that passes there do not know."""
+        for name, value in (
+            ("connectivity", self.connectivity),
+            ("background", self.background),
+            *beside.items(),
+        ):
+            if value is not None:
+                rows.refuse(name)
 
     def predict(self, X: ArrayLike) -> Indices:
         """Return the most probable component of each row.
@@ -134,7 +176,7 @@ class MixtureVerbs(EMEstimator):
         evidence = None
         if resp_prior is not None:
             self._refuse_background("resp_prior")
-            evidence = evidence_of(resp_prior, len(rows), len(self.weights_))
+            evidence = evidence_of(resp_prior, len(rows), np.shape(self.weights_)[0])
         if self.connectivity is None and evidence is not None:
             log_joint = self._map_rows(rows.given, Mixture.log_joint, np.float64)
             posterior = known_posterior(log_joint, evidence)[1]
@@ -164,7 +206,10 @@ class MixtureVerbs(EMEstimator):
             ``X @ means_``.
         """
         check_is_fitted(self)
-        means = self.means_
+        if isinstance(X, Elsewhere):
+            check_width(X.shape, np.shape(self.means_)[0], "component")
+            return X.place.xp.matmul(X.values, self.means_)
+        means = hosted(self.means_)
         if getattr(self, "_box", None) is not None:
             means = np.vstack([means, self._box.mean(axis=0)])
         code = check_codes(X, len(means), "component")
@@ -299,7 +344,8 @@ class MixtureVerbs(EMEstimator):
         model = self._fitted_model()
         params = self._params(model)
         X, components = model.sample(params, n_samples, rng)
-        return X.astype(np.float32 if model.single else np.float64, copy=False), components
+        X = X.astype(np.float32 if model.single else np.float64, copy=False)
+        return put((X, components), place_of(self.means_))
 
     def _update(self, model: Any, rows: Rows) -> None:
         if isinstance(model, BackgroundMixture):
