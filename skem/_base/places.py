@@ -5,7 +5,6 @@ What scikit-learn knows of other libraries is used in this file only.
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import replace
 from functools import partial, wraps
 from typing import Any, TypeVar
 
@@ -54,7 +53,9 @@ def _rows_of(X: Any, place: Place) -> Any:
     if place.is_host:
         return in_numpy(X)
     if getattr(X, "requires_grad", False):
-        raise ValueError("X requires a gradient, which the fit would not keep: pass X.detach().")
+        raise ValueError(
+            "X requires a gradient, which the fit would not keep: pass X.detach()."
+        )
     return Elsewhere(X, place)
 
 
@@ -69,7 +70,9 @@ def put(found: Any, place: Place | None) -> Any:
     return place.put(found) if isinstance(found, np.ndarray) and found.ndim else found
 
 
-def follows_rows(*fits: str, verbs: tuple[str, ...], attribute: str) -> Callable[[Class], Class]:
+def follows_rows(
+    *fits: str, verbs: tuple[str, ...], attribute: str
+) -> Callable[[Class], Class]:
     """Make methods of a class take rows of any place, and return arrays of that place.
 
     During ``fits``, ``_place`` of the estimator says where its attributes are put. The other

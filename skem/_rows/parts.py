@@ -169,7 +169,7 @@ class Rows(ABC):
         """Return the sum of a function that takes the parts on the device where they are."""
         return self.fold(function, run)
 
-    def refuse(self, name: str) -> None:
+    def refuse(self, name: str) -> None:  # noqa: B027
         """Raise an error if rows on another device cannot be used together with this."""
 
     @abstractmethod

@@ -48,6 +48,7 @@ class PlacedGroup:
         """Return rows at these indices, in NumPy."""
         return Placed(self._values, self._on).take(index)
 
+    @np.errstate(over="ignore", invalid="ignore")  # array libraries may compute with NumPy
     def sums(
         self, whitening: Whitening, weight: Array, responsibilities: Array | None
     ) -> tuple[Any, ...]:
@@ -75,6 +76,7 @@ class PlacedGroup:
         moments = projection.of_whitened(counts, first.reshape(K, D), second.reshape(shape))
         return float(log_lik[0]), counts, *moments
 
+    @np.errstate(over="ignore", invalid="ignore")
     def log_joint(self, whitening: Whitening, active: Indices, n_components: int) -> Any:
         """Return log p(x, k), (n, K), on the device; it is -inf where not active."""
         xp = self._on.xp
@@ -114,6 +116,7 @@ class PlacedGroup:
     def _put(self, values: Array) -> Any:
         return self._on.put(values.astype(self._dtype))
 
+    @np.errstate(over="ignore", invalid="ignore")
     def apply(self, function: Callable[..., Any], model: Any, params: Any) -> Any:
         """Return ``function(model, params, rows)``, on the device.
 

@@ -199,7 +199,7 @@ class Mixture:
         n = sum(len(group.values) for group in groups)
         out = np.full((K, n), -np.inf)
         for group in groups:
-            if not isinstance(group, Group):
+            if isinstance(group, Repeated | Scattered):
                 for block in group.filling(params.whitening).blocks():
                     out[np.ix_(params.active, group.place[block.rows])] = block.log_joint
                 continue
@@ -232,7 +232,7 @@ class Mixture:
         out = np.empty((len(posterior), self.layout.n_features))
         for group in groups:
             place = group.index(len(out))
-            if not isinstance(group, Group):
+            if isinstance(group, Repeated | Scattered):
                 self._impute_filled(params, group, posterior, out)
                 continue
             if group.observed is None:

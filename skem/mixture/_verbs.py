@@ -43,7 +43,7 @@ class MixtureVerbs(EMEstimator):
         if not isinstance(X, Elsewhere):
             return super()._map_rows(X, function, dtype)
         if function.__name__ not in ON_DEVICE:
-            X.refuse(function.__name__.strip("_"))
+            X.refuse("this method")
         check_is_fitted(self)
         rows = self._check_rows(X, reset=False)
         self._refuse_elsewhere(rows)
