@@ -5,7 +5,7 @@ What scikit-learn knows of other libraries is used in this file only.
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from functools import partial, wraps
+from functools import lru_cache, partial, wraps
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from sklearn import get_config
 from sklearn.utils._array_api import (
     _convert_to_numpy,
     _max_precision_float_dtype,
-    get_namespace_and_device,
+    get_namespace,
 )
 
 from skem._base.compat import check_same_namespace
@@ -21,6 +21,7 @@ from skem._rows.arrays import Elsewhere, Place, in_numpy
 from skem._rows.parts import Rows
 
 Class = TypeVar("Class", bound=type)
+_NAMESPACES: dict[type, Any] = {}  # of each type of array; to ask scikit-learn takes time
 # Whether a method runs on rows that are in NumPy or ``Elsewhere`` by now.
 _is_inside: ContextVar[bool] = ContextVar("_is_inside", default=False)
 
@@ -30,7 +31,15 @@ def place_of(values: Any) -> Place | None:
     is_array = hasattr(values, "__dlpack__") and hasattr(values, "shape")
     if not is_array or isinstance(values, np.ndarray) or not get_config()["array_api_dispatch"]:
         return None
-    xp, _, device = get_namespace_and_device(values)
+    kind = type(values)
+    if kind not in _NAMESPACES:
+        _NAMESPACES[kind] = get_namespace(values)[0]
+    return _place(_NAMESPACES[kind], values.device)
+
+
+@lru_cache(maxsize=16)
+def _place(xp: Any, device: Any) -> Place:
+    """Return one object for each place; to ask a library for its dtypes takes time."""
     return Place(
         xp,
         device,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
+from typing import Any
 
 import numpy as np
 
@@ -65,16 +66,18 @@ def _moments_of(X: AnyArray, weight: Weights) -> Moments:
     def of_block(start: int) -> Moments:
         values = np.array(X[start : start + size], dtype=float)
         w = np.asarray(weight[start : start + size])[:, None]
-        observed = ~np.isnan(values) & (w > 0)
-        w = w * observed
-        np.copyto(values, 0, where=~observed)
-        total = w.sum(0)
+        where: dict[str, Any] = {}
+        if np.isnan(values.sum()) or not w.all():
+            where["where"] = ~np.isnan(values) & (w > 0)
+            w = w * where["where"]
+            np.copyto(values, 0, where=~where["where"])
+        total = np.broadcast_to(w.sum(0), values.shape[1:]).copy()
 
         def average(values: Array) -> Array:
             return np.divide((w * values).sum(0), total, out=0 * total, where=total > 0)
 
-        low = values.min(initial=np.inf, where=observed)
-        high = values.max(initial=-np.inf, where=observed)
+        low = values.min(initial=np.inf, **where)
+        high = values.max(initial=-np.inf, **where)
         mean = average(values)
         values -= mean
         rest = average(values)  # what rounding left out of the mean

@@ -56,7 +56,7 @@ def _drawn_of_sorted(
     keys: AnyArray, weight: Weights, size: int, offset: float
 ) -> tuple[Indices, Array]:
     """Return the indices of the sample, and their weights."""
-    weight, order = np.asarray(weight), np.lexsort(keys.T)
+    weight, order = np.asarray(weight), _sorted(keys)
     order = order[weight[order] > 0]
     weights = weight[order]
     if len(order) <= size:
@@ -64,6 +64,15 @@ def _drawn_of_sorted(
     total = np.cumsum(weights)[-1]
     drawn, counts = _counted(_rows_at(weights, _even_steps(size, offset, total)), total / size)
     return order[drawn], counts
+
+
+def _sorted(keys: AnyArray) -> Indices:
+    """Return the order of ``np.lexsort(keys.T)``; other keys than the last matter in ties."""
+    order = np.argsort(keys[:, -1], kind="stable")
+    last = keys[order, -1]
+    if (last[1:] > last[:-1]).all():  # false for NaN
+        return order
+    return np.lexsort(keys.T)
 
 
 def _drawn(rows: Rows, size: int, offset: float) -> tuple[Indices, Array]:

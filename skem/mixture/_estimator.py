@@ -555,7 +555,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         seen = moments(sample.rows)
         seen.check_observed()
         core = rows if self.background is None else core_of(sample.rows)
-        mixture = self._new_model(layout, core, moments(sample.rows if core is rows else core))
+        mixture = self._new_model(layout, core, seen if core is rows else moments(core))
         given = self._given(mixture, resume)
         mixture = replace(mixture, fixed=fixed_of(self.fixed, layout, given))
         if self.connectivity is not None and mixture.fixed and mixture.fixed.weights.any():
