@@ -149,6 +149,10 @@ class LatentEstimator(
         """Return the number of iterations that callbacks may expect for these rows."""
         return self._n_subtasks()
 
+    def _opened(self, X: Any, *, is_fit: bool = False) -> Any:
+        """Return X in a form that ``open_rows`` takes, wherever it is."""
+        return X
+
     def _is_fitted(self) -> bool:
         return hasattr(self, self._fitted_name)
 

@@ -57,6 +57,12 @@ def hosted(values: Any) -> Any:
     return in_numpy(values) if place is None or place.is_host else place.to_numpy(values)
 
 
+def rows_of(X: Any) -> Any:
+    """Return an array on another device as rows that stay there, other values as they are."""
+    place = place_of(X)
+    return X if place is None else _rows_of(X, place)
+
+
 def _rows_of(X: Any, place: Place) -> Any:
     """Return X in NumPy if it is in the memory of the CPU, else rows that stay there."""
     if place.is_host:

@@ -27,6 +27,7 @@ def rowwise(method: Method) -> Method:
 
     @wraps(method)
     def of_any(self: Any, X: Any, *args: Any, **options: Any) -> Any:
+        X = _opened(self, X)
         rows, name = open_rows(X), method.__name__
 
         def whole(X: Any) -> Any:
@@ -54,6 +55,11 @@ def _refuse_frames(estimator: Any) -> None:
             "set_output cannot make a data frame of what dask has not computed: set it to "
             "'default', or give X.compute()."
         )
+
+
+def _opened(estimator: Any, X: Any) -> Any:
+    """Return X in a form that ``open_rows`` takes, if the estimator knows of devices."""
+    return estimator._opened(X) if hasattr(estimator, "_opened") else X
 
 
 def check_outline(estimator: Any, rows: Rows, shape: tuple[int, ...]) -> None:
@@ -87,6 +93,7 @@ def _apply(
 
 def weighted_mean(estimator: Any, name: str, X: Any, sample_weight: Any) -> tuple[float, float]:
     """Return the weighted mean of a row-wise method, and the sum of the weights."""
+    X = _opened(estimator, X)
     rows = open_rows(X)
 
     def of_part(lazy: bool) -> OfPart:
@@ -124,7 +131,8 @@ def blockwise(method: Method) -> Method:
     def of_any(self: Any, X: Any, y: object = None, sample_weight: Any = None) -> Any:
         before = dict(vars(self))
         try:
-            for block, weight in open_rows(X).one_by_one(sample_weight, check_weights):
+            rows, sample_weight = open_rows(self._opened(X, is_fit=True)), hosted(sample_weight)
+            for block, weight in rows.one_by_one(sample_weight, check_weights):
                 method(self, block, y, weight)
         except Exception:
             vars(self).clear()

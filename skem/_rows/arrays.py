@@ -4,7 +4,8 @@ NumPy reads arrays in the memory of the CPU where they are. ``Elsewhere`` holds 
 on another device, such as a GPU, and stay there.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -93,10 +94,13 @@ class Placed:
     def __getitem__(self, part: slice) -> "Placed":
         return Placed(self.values[part, ...], self.place)
 
+    def batch(self, index: Indices) -> Any:
+        """Return rows at these indices, in their place."""
+        return self.place.xp.take(self.values, self.place.put(np.asarray(index)), axis=0)
+
     def take(self, index: Indices) -> AnyArray:
         """Return rows at these indices, in NumPy."""
-        taken = self.place.xp.take(self.values, self.place.put(np.asarray(index)), axis=0)
-        return self.place.to_numpy(taken)
+        return self.place.to_numpy(self.batch(index))
 
 
 class Elsewhere(LocalRows):
@@ -106,10 +110,13 @@ class Elsewhere(LocalRows):
     Weights are in the memory of the CPU.
     """
 
+    is_complete = True
+
     def __init__(self, values: Any, place: Place, weight: Weights | None = None) -> None:
         self.values, self.place = values, place
         self.weight = Ones(values.shape[0]) if weight is None else weight
         self.is_weighted = not isinstance(self.weight, Ones)
+        self._row_shape = tuple(values.shape[1:])
 
     @property
     def dtype(self) -> np.dtype:
@@ -121,7 +128,7 @@ class Elsewhere(LocalRows):
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        return self.shape[1:]
+        return self._row_shape
 
     # -- coming in ------------------------------------------------------------------------
 
@@ -134,17 +141,18 @@ class Elsewhere(LocalRows):
         return Placed(self.values, self.place)
 
     def outline(self) -> Any:
-        return np.empty((0, *self.row_shape))
+        return np.empty((0, math.prod(self.row_shape)))
 
     def checked(self, checks: Checks, *, images: bool) -> "Elsewhere":
-        place, xp = self.place, self.place.xp
-        if len(self.shape) != 2:
+        place, xp, values = self.place, self.place.xp, self.values
+        if images and len(self.shape) > 2:
+            values = xp.reshape(values, (len(self), -1))
+        if len(values.shape) != 2:
             raise ValueError(
                 f"X has shape {self.shape}, but a row for each sample and a column for each "
                 "feature are needed: reshape X."
             )
         checks.outline(self.outline())
-        values = self.values
         try:
             if values.dtype not in (xp.float32, xp.float64):
                 widest = np.float64 if place.has_float64 else np.float32
@@ -157,7 +165,9 @@ class Elsewhere(LocalRows):
             raise ValueError("Input X contains infinity or a value too large.")
         if n_missing:
             self.refuse("NaN in X")
-        return Elsewhere(values, place, self.weight)
+        rows = Elsewhere(values, place, self.weight)
+        rows._row_shape = self._row_shape
+        return rows
 
     def weighted(self, sample_weight: Any, check: Callable[..., Any]) -> "Elsewhere":
         return self.reweighted(check(sample_weight, self))
@@ -205,6 +215,12 @@ class Elsewhere(LocalRows):
 
     def take(self, index: Indices) -> AnyArray:
         return self.array.take(index)
+
+    def batch(self, index: Indices) -> Any:
+        return self.array.batch(index)
+
+    def one_by_one(self, sample_weight: Any, weigh: Any) -> Iterator[tuple[Any, Any]]:
+        yield self, sample_weight
 
     def gather(self, columns: Indices, function: Callable[..., Result]) -> Result:
         some = self.place.xp.take(self.values, self.place.put(columns), axis=1)

@@ -89,6 +89,7 @@ class Rows(ABC):
     """Rows, their weights, and what is asked of them."""
 
     is_weighted: bool = False
+    is_complete: bool = False  # whether it is known that no value is missing
 
     @property
     @abstractmethod
@@ -250,6 +251,10 @@ class LocalRows(Rows):
 
     @abstractmethod
     def __getitem__(self, key: Any) -> AnyArray: ...
+
+    def batch(self, index: Indices) -> Any:
+        """Return rows at these indices, on the device where they are."""
+        return np.asarray(self[index])
 
     @abstractmethod
     def select(self, index: Indices | slice) -> Self:
