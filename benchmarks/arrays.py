@@ -5,7 +5,7 @@
 Both sides start from the same parameters, run the same iterations, interleaved in one process,
 and must find the same means. Times are the least of several repeats: of the processor on the
 CPU, where both have one thread, and of the clock on a GPU. The tensors are on the GPU if torch
-finds one. "whole" sends tensors of the CPU along the path of a GPU, for comparison.
+finds one.
 """
 
 import argparse

@@ -5,7 +5,7 @@ What scikit-learn knows of other libraries is used in this file only.
 
 from collections.abc import Callable
 from contextvars import ContextVar
-from functools import lru_cache, partial, wraps
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,7 +21,10 @@ from skem._rows.arrays import Elsewhere, Place, in_numpy
 from skem._rows.parts import Rows
 
 Class = TypeVar("Class", bound=type)
-_NAMESPACES: dict[type, Any] = {}  # of each type of array; to ask scikit-learn takes time
+# What was asked once: the namespace of a type of arrays, and the place of a device. Libraries
+# take long to answer.
+_NAMESPACES: dict[type, Any] = {}
+_PLACES: dict[tuple[str, str], Place] = {}
 # Whether a method runs on rows that are in NumPy or ``Elsewhere`` by now.
 _is_inside: ContextVar[bool] = ContextVar("_is_inside", default=False)
 
@@ -34,12 +37,14 @@ def place_of(values: Any) -> Place | None:
     kind = type(values)
     if kind not in _NAMESPACES:
         _NAMESPACES[kind] = get_namespace(values)[0]
-    return _place(_NAMESPACES[kind], values.device)
+    xp, device = _NAMESPACES[kind], values.device
+    name = xp.__name__, str(device)
+    if name not in _PLACES:
+        _PLACES[name] = _new_place(xp, device)
+    return _PLACES[name]
 
 
-@lru_cache(maxsize=16)
-def _place(xp: Any, device: Any) -> Place:
-    """Return one object for each place; to ask a library for its dtypes takes time."""
+def _new_place(xp: Any, device: Any) -> Place:
     return Place(
         xp,
         device,

@@ -170,6 +170,7 @@ def test_single_precision(array, kind):
 def test_a_device_without_float64(monkeypatch):
     """Where float32 cannot tell components apart, such a device leaves them to NumPy."""
     monkeypatch.setattr(places, "_max_precision_float_dtype", lambda xp, device: xp.float32)
+    monkeypatch.setattr(places, "_PLACES", {})
     for scale in (1.0, 1e-5):
         X = blobs(seed=7).astype(np.float32)
         X[:300] = X[:300] * np.float32(scale) + 50
