@@ -20,6 +20,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skem._base.compat import CallbackSupportMixin, with_callbacks
+from skem._base.places import put
 from skem._base.streams import weighted_mean
 from skem._loop import Run
 from skem._rows import open_rows
@@ -72,7 +73,8 @@ def fitting_of(estimator: Any, X: Any, rows: Rows, resume: bool) -> Fitting:
     # None hides names from an earlier fit
     if names is not None or hasattr(estimator, "feature_names_in_"):
         features["feature_names_in_"] = names
-    return Fitting(rows.given if names is None else X, features)
+    seen = put(rows.given, getattr(estimator, "_place", None)) if names is None else X
+    return Fitting(seen, features)
 
 
 def documentation() -> str:

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skem._base.input import check_weights, largest_weight
 from skem._base.places import hosted
 from skem._rows import open_rows
+from skem._rows.arrays import Elsewhere, Placed
 from skem._rows.parts import Ones, Rows, Weights
 from skem._typing import AnyArray, Array
 
@@ -108,12 +109,14 @@ def weighted_mean(estimator: Any, name: str, X: Any, sample_weight: Any) -> tupl
     function = rows.choose(getattr(estimator, name), of_part)
     rows = check_weights(sample_weight, rows)
     top = largest_weight(rows)
-    total, mass = rows.fold(partial(_sums, function, top))
+    total, mass = rows.fold_in_place(partial(_sums, function, top))
     with np.errstate(over="ignore"):
         return float(total / mass), float(mass * top)
 
 
-def _sums(function: OfPart, top: float, rows: AnyArray, weight: Weights) -> Array:
+def _sums(function: OfPart, top: float, rows: Any, weight: Weights) -> Array:
+    if isinstance(rows, Placed):
+        rows = Elsewhere(rows.values, rows.place)
     values = hosted(function(rows))
     if isinstance(weight, Ones):
         return np.array([values.sum(dtype=float), len(values)])

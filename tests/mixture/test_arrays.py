@@ -13,6 +13,7 @@ from sklearn.model_selection import GridSearchCV
 
 from skem import BayesianGMM_MAP
 from skem._base import places
+from skem._base.compat import OwnCallback
 
 strict = pytest.importorskip("array_api_strict")
 pytestmark = [
@@ -229,6 +230,29 @@ def test_callbacks_score_rows_in_their_place(array):
     model = BayesianGMM_MAP(3, random_state=0).set_callbacks(found, EarlyStopping(array(X)))
     model.fit(array(X))
     assert type(model.means_) is type(array(X))
+    seen = []
+
+    class Seen(OwnCallback):
+        """What scikit-learn's callbacks see: X as it was given, and a model of its place."""
+
+        def setup(self, estimator, context):
+            pass
+
+        def teardown(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context, *, X=None):
+            pass
+
+        def on_fit_task_end(
+            self, estimator, context, *, X=None, fitted_estimator=None, **beside
+        ):
+            if context.task_name == "iteration":
+                seen.append((type(X), fitted_estimator.score(X)))
+
+    model.set_callbacks(Seen()).fit(array(X))
+    assert {kind for kind, _ in seen} == {type(array(X))}
+    np.testing.assert_allclose([score for _, score in seen], model.lower_bounds_, rtol=1e-8)
 
 
 def test_scikit_learn_agrees(array):
@@ -337,5 +361,9 @@ def test_rows_stay_on_the_device(monkeypatch):
     monkeypatch.setattr(Elsewhere, "read", None)  # parts of all rows
     model = BayesianGMM_MAP(3, random_state=0).fit(on_device(X))
     brought.clear()
-    model.predict_proba(on_device(X)), model.predict(on_device(X))
+    for name in VERBS:
+        getattr(model, name)(on_device(X))
     assert sum(brought) < 1000
+    brought.clear()
+    model.score(on_device(X))  # a number for each row, and the parameters
+    assert sum(brought) < len(X) + 1000
