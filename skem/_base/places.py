@@ -128,9 +128,9 @@ def _placed_fit(method: Callable[..., Any]) -> Callable[..., Any]:
 def _placed_verb(method: Callable[..., Any], attribute: str) -> Callable[..., Any]:
     @wraps(method)
     def of_any(self: Any, X: Any, *args: Any, **options: Any) -> Any:
-        if _is_inside.get() or isinstance(X, Rows):
-            return method(self, X, *args, **options)
         place, fitted = place_of(X), getattr(self, attribute, None)
+        if _is_inside.get() or isinstance(X, Rows):
+            return method(self, rows_of(X), *args, **options)
         if fitted is not None and not place == place_of(fitted) is None:
             check_same_namespace(X, self, attribute=attribute, method=method.__name__)
         token = _is_inside.set(True)

@@ -281,11 +281,11 @@ def sums(
             top = r.max(0)
             r -= top
             np.exp(r, out=r)
+            if r.dtype == np.float32:
+                r *= r > MIN_SINGLE
             total = r.sum(0)
             log_lik += float(w @ top) + float(w @ np.log(total))
             r *= w / total
-            if r.dtype == np.float32:
-                r *= r > MIN_SINGLE
         else:
             np.multiply(responsibilities[:, part], w, out=r)
         counts += r.sum(1)

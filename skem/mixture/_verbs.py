@@ -208,7 +208,8 @@ class MixtureVerbs(EMEstimator):
         check_is_fitted(self)
         if isinstance(X, Elsewhere):
             check_width(X.shape, np.shape(self.means_)[0], "component")
-            return X.place.xp.matmul(X.values, self.means_)
+            means = X.place.cast(X.place.put(hosted(self.means_)), X.dtype)
+            return X.place.xp.matmul(X.place.cast(X.values, X.dtype), means)
         means = hosted(self.means_)
         if getattr(self, "_box", None) is not None:
             means = np.vstack([means, self._box.mean(axis=0)])

@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]
 TYPES = ["full", "tied", "diag", "spherical"]
-VERBS = ["predict", "predict_proba", "transform", "score_samples", "log_joint"]
+VERBS = ["predict", "predict_proba", "transform", "reconstruct", "score_samples", "log_joint"]
 
 
 @pytest.fixture(autouse=True)
@@ -363,7 +363,7 @@ def test_rows_stay_on_the_device(monkeypatch):
     brought.clear()
     for name in VERBS:
         getattr(model, name)(on_device(X))
-    assert sum(brought) < 1000
+    assert sum(brought) < 300 * len(VERBS)  # parameters, several times
     brought.clear()
     model.score(on_device(X))  # a number for each row, and the parameters
     assert sum(brought) < len(X) + 1000
