@@ -15,7 +15,7 @@ from typing import Any, Self
 import sklearn
 from sklearn.utils.fixes import parse_version
 
-__all__ = ["CallbackSupportMixin", "OwnCallback", "with_callbacks"]
+__all__ = ["CallbackSupportMixin", "OwnCallback", "check_same_namespace", "with_callbacks"]
 
 FIRST_WITH_CALLBACKS = "1.9"
 
@@ -124,3 +124,10 @@ if parse_version(sklearn.__version__) >= parse_version(f"{FIRST_WITH_CALLBACKS}.
     from sklearn.callback import CallbackSupportMixin, with_callbacks
 else:
     CallbackSupportMixin, with_callbacks = _OwnCallbackSupportMixin, _with_own_callbacks
+
+try:
+    from sklearn.utils._array_api import check_same_namespace
+except ImportError:  # older versions do not compare the places of X in fit and predict
+
+    def check_same_namespace(X: Any, estimator: Any, *, attribute: str, method: str) -> None:
+        """Accept X wherever it is."""

@@ -15,6 +15,7 @@ from skem._base.estimator import (
     warn_if_interrupted,
 )
 from skem._base.passes import Model, Passes
+from skem._base.places import hosted
 from skem._base.streams import rowwise, weighted_mean
 from skem._loop import Run, em
 from skem._rows.parts import Rows, chunks, working_dtype
@@ -126,7 +127,7 @@ class EMEstimator(ReconstructMixin, LatentEstimator):
         with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
             stats = Passes(model, rows, self.n_jobs).total(params)
         step = (self._n_batches + self.learning_offset) ** -self.learning_decay
-        kept = type(stats)(**self._statistics)
+        kept = type(stats)(**hosted(self._statistics))
         seen = self._weight_seen + stats.weight
         objective = float(stats.log_lik / stats.weight + model.log_prior(params) / seen)
         mixed = (1 - step) * kept + (step / stats.weight) * stats

@@ -20,6 +20,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skem._base.compat import CallbackSupportMixin, with_callbacks
+from skem._base.places import put
 from skem._base.streams import weighted_mean
 from skem._loop import Run
 from skem._rows import open_rows
@@ -73,7 +74,8 @@ def fitting_of(estimator: Any, X: Any, rows: Rows, resume: bool) -> Fitting:
     # None hides names from an earlier fit
     if names is not None or hasattr(estimator, "feature_names_in_"):
         features["feature_names_in_"] = names
-    return Fitting(rows.given if names is None else X, features)
+    seen = put(rows.given, getattr(estimator, "_place", None)) if names is None else X
+    return Fitting(seen, features)
 
 
 def documentation() -> str:
@@ -149,6 +151,10 @@ class LatentEstimator(
     def _n_subtasks_of(self, rows: Any) -> int | None:
         """Return the number of iterations that callbacks may expect for these rows."""
         return self._n_subtasks()
+
+    def _opened(self, X: Any, *, is_fit: bool = False) -> Any:
+        """Return X in a form that ``open_rows`` takes, wherever it is."""
+        return X
 
     def _is_fitted(self) -> bool:
         return hasattr(self, self._fitted_name)

@@ -104,12 +104,17 @@ def check_codes(X: Any, n_columns: int, unit: str) -> Array:
     """
     with np.errstate(over="ignore", invalid="ignore"):  # the check sums values of any size
         codes: Array = check_array(X, dtype=[np.float64, np.float32], input_name="X")
-    if codes.shape[1] != n_columns:
+    check_width(codes.shape, n_columns, unit)
+    return codes
+
+
+def check_width(shape: tuple[int, ...], n_columns: int, unit: str) -> None:
+    """Refuse codes that do not have ``n_columns`` columns, each for a ``unit``."""
+    if shape[1:] != (n_columns,):
         raise ValueError(
-            f"X has {codes.shape[1]} columns, but {n_columns} are needed: pass one column for "
+            f"X has {shape[1]} columns, but {n_columns} are needed: pass one column for "
             f"each {unit}."
         )
-    return codes
 
 
 def _columns_of(X: Any) -> Iterator[tuple[Any, AnyArray]]:

@@ -60,7 +60,7 @@ class Passes:
         dtype = self._model.dtype_for(params, self._dtype)
         if self._kept is None or dtype != self._dtype:
             of_part = partial(_sum_of_part, self._model, function, dtype, self._within)
-            return self.rows.fold(of_part, run=self._over_parts)
+            return self.rows.fold_in_place(of_part, run=self._over_parts)
         return self._kept.fold(partial(_sum_of_kept, function, self._within))
 
     def total(self, params: Any) -> Any:

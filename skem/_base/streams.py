@@ -10,7 +10,9 @@ from sklearn import get_config
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skem._base.input import check_weights, largest_weight
+from skem._base.places import hosted
 from skem._rows import open_rows
+from skem._rows.arrays import Elsewhere, Placed
 from skem._rows.parts import Ones, Rows, Weights
 from skem._typing import AnyArray, Array
 
@@ -26,6 +28,7 @@ def rowwise(method: Method) -> Method:
 
     @wraps(method)
     def of_any(self: Any, X: Any, *args: Any, **options: Any) -> Any:
+        X = _opened(self, X)
         rows, name = open_rows(X), method.__name__
 
         def whole(X: Any) -> Any:
@@ -53,6 +56,11 @@ def _refuse_frames(estimator: Any) -> None:
             "set_output cannot make a data frame of what dask has not computed: set it to "
             "'default', or give X.compute()."
         )
+
+
+def _opened(estimator: Any, X: Any) -> Any:
+    """Return X in a form that ``open_rows`` takes, if the estimator knows of devices."""
+    return estimator._opened(X) if hasattr(estimator, "_opened") else X
 
 
 def check_outline(estimator: Any, rows: Rows, shape: tuple[int, ...]) -> None:
@@ -86,6 +94,7 @@ def _apply(
 
 def weighted_mean(estimator: Any, name: str, X: Any, sample_weight: Any) -> tuple[float, float]:
     """Return the weighted mean of a row-wise method, and the sum of the weights."""
+    X = _opened(estimator, X)
     rows = open_rows(X)
 
     def of_part(lazy: bool) -> OfPart:
@@ -100,13 +109,15 @@ def weighted_mean(estimator: Any, name: str, X: Any, sample_weight: Any) -> tupl
     function = rows.choose(getattr(estimator, name), of_part)
     rows = check_weights(sample_weight, rows)
     top = largest_weight(rows)
-    total, mass = rows.fold(partial(_sums, function, top))
+    total, mass = rows.fold_in_place(partial(_sums, function, top))
     with np.errstate(over="ignore"):
         return float(total / mass), float(mass * top)
 
 
-def _sums(function: OfPart, top: float, rows: AnyArray, weight: Weights) -> Array:
-    values = function(rows)
+def _sums(function: OfPart, top: float, rows: Any, weight: Weights) -> Array:
+    if isinstance(rows, Placed):
+        rows = Elsewhere(rows.values, rows.place)
+    values = hosted(function(rows))
     if isinstance(weight, Ones):
         return np.array([values.sum(dtype=float), len(values)])
     relative = weight / top
@@ -123,7 +134,8 @@ def blockwise(method: Method) -> Method:
     def of_any(self: Any, X: Any, y: object = None, sample_weight: Any = None) -> Any:
         before = dict(vars(self))
         try:
-            for block, weight in open_rows(X).one_by_one(sample_weight, check_weights):
+            rows, sample_weight = open_rows(self._opened(X, is_fit=True)), hosted(sample_weight)
+            for block, weight in rows.one_by_one(sample_weight, check_weights):
                 method(self, block, y, weight)
         except Exception:
             vars(self).clear()

@@ -11,6 +11,7 @@ from sklearn.utils import gen_batches
 from skem._base.estimator import warn
 from skem._base.input import check_rows
 from skem._base.minibatch import MinibatchEstimator
+from skem._base.places import hosted, rows_of
 from skem._compiled import has_numba
 from skem._network.layers import Design
 from skem._network.training import Purpose, choose_device, one_cycle
@@ -80,6 +81,13 @@ class NetworkEstimator(MinibatchEstimator):
                 f"step size is learning_rate_init={self.learning_rate!r}."
             )
         super()._check_parameters()
+
+    def _opened(self, X: Any, *, is_fit: bool = False) -> Any:
+        """Leave rows on their device for a fit; copy them to the CPU for other methods."""
+        return rows_of(X) if is_fit else hosted(X)
+
+    def _fit(self, X: Any, sample_weight: Any, **beside: Any) -> Any:
+        return super()._fit(self._opened(X, is_fit=True), hosted(sample_weight), **beside)
 
     def _start(
         self, rows: LocalRows, chosen: Indices, seed: int, resume: bool, n_passes: int | None
@@ -188,7 +196,8 @@ class NetworkEstimator(MinibatchEstimator):
             image_shape=lambda row_shape: shape,
             random_order=True,
         )
-        may_miss = rows.dtype.kind == "f"  # files of integers need not be searched
+        # files of integers need not be searched
+        may_miss = rows.dtype.kind == "f" and not rows.is_complete
         if not self._allow_nan and may_miss and any(rows.collect(_has_nan)):
             raise ValueError(
                 f"X contains NaN, which {type(self).__name__} does not accept: fill missing "

@@ -53,6 +53,19 @@ class Scaling:
             x.clamp_(0, 1)
         return x.to(device), seen
 
+    def of_tensor(self, rows: Tensor, dtype: Any, device: Any) -> Tensor:
+        """Return a scaled copy of complete rows, which leave their device for ``device``."""
+        kind = torch.from_numpy(np.empty(0, dtype)).dtype
+        if not self.standardized:
+            return rows.to(device=device, dtype=kind, copy=True).clamp_(0, 1)
+        wide = torch.float32 if rows.device.type == "mps" else torch.float64
+        offset, scale = (
+            torch.from_numpy(v).to(rows.device, wide) for v in (self.offset, self.scale)
+        )
+        far = float(np.finfo(dtype).max) ** (1 / 3)
+        values = ((rows.to(wide) - offset) / scale).clamp_(-far, far)
+        return values.to(device=device, dtype=kind)
+
     def invert(self, rows: Array) -> Array:
         """Convert scaled rows to the user's units."""
         if not self.standardized:

@@ -310,7 +310,16 @@ def epoch_batches(
     order = chosen[torch.randperm(len(chosen), generator=random).numpy()]
     mean_weight = weight[chosen].mean()
     for index in batches(rows, order, size, min_rows=2):
-        x, seen = trained.scaling.apply(np.asarray(rows[index]), np.float32, device)
+        x, seen = scaled_batch(trained.scaling, rows.batch(index), device)
         relative = weight[index] / (mean_weight * len(index))
         share = torch.from_numpy(relative.astype(np.float32)).to(device)
         yield Batch(x, seen, share, float(relative.sum()), len(index))
+
+
+def scaled_batch(
+    scaling: Scaling, rows: AnyArray | Tensor, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """Return scaled rows, and a 0/1 mask of observed values or None; tensors are complete."""
+    if isinstance(rows, Tensor):
+        return scaling.of_tensor(rows, np.float32, device), None
+    return scaling.apply(rows, np.float32, device)

@@ -11,7 +11,9 @@ from skem._rows.parts import InMemory, Rows
 
 
 def open_rows(X: Any) -> Rows:
-    """Return X as rows, not checked yet."""
+    """Return X as rows, not checked yet; rows are returned as they are."""
+    if isinstance(X, Rows):
+        return X
     if is_dask(X):
         return Blocks(X)
     if is_on_disk(X):

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from copy import copy
 from functools import cached_property, partial, reduce
 from itertools import accumulate
-from operator import add, getitem, methodcaller
+from operator import add, getitem, itemgetter, methodcaller
 from typing import Any, NoReturn, Self
 
 import numpy as np
@@ -226,14 +226,12 @@ class Blocks(Rows):
         found: Result = _sum_of(self._on_rows(function))
         return found
 
-    def gather(
-        self, keys: Callable[[Any], AnyArray], function: Callable[..., Result]
-    ) -> Result:
+    def gather(self, columns: Indices, function: Callable[..., Result]) -> Result:
         from dask import delayed
 
-        join = delayed(np.concatenate, pure=False)
-        columns = [_tasks(partial(_on_array, keys), self.tasks), self.weights]
-        found: Result = delayed(function, pure=False)(*map(join, columns)).compute()
+        join, keys = delayed(np.concatenate, pure=False), itemgetter((slice(None), columns))
+        parts = [_tasks(partial(_on_array, keys), self.tasks), self.weights]
+        found: Result = delayed(function, pure=False)(*map(join, parts)).compute()
         return found
 
     def keep(self, prepare: Callable[..., Any]) -> "Folded | None":

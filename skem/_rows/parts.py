@@ -89,6 +89,7 @@ class Rows(ABC):
     """Rows, their weights, and what is asked of them."""
 
     is_weighted: bool = False
+    is_complete: bool = False  # whether it is known that no value is missing
 
     @property
     @abstractmethod
@@ -170,11 +171,16 @@ class Rows(ABC):
     def fold(self, function: Callable[..., Result], run: Map = map) -> Result:
         """Return the sum of ``function(rows, weight)`` over the parts."""
 
+    def fold_in_place(self, function: Callable[..., Result], run: Map = map) -> Result:
+        """Return the sum of a function that takes the parts on the device where they are."""
+        return self.fold(function, run)
+
+    def refuse(self, name: str) -> None:  # noqa: B027
+        """Raise an error if rows on another device cannot be used together with this."""
+
     @abstractmethod
-    def gather(
-        self, keys: Callable[[Any], AnyArray], function: Callable[..., Result]
-    ) -> Result:
-        """Return ``function(keys, weight)`` of the keys of all rows, in one place."""
+    def gather(self, columns: Indices, function: Callable[..., Result]) -> Result:
+        """Return ``function(values, weight)`` of some columns of all rows, in one place."""
 
     @abstractmethod
     def keep(self, prepare: Callable[..., Any]) -> "Folded | None":
@@ -251,6 +257,10 @@ class LocalRows(Rows):
     @abstractmethod
     def __getitem__(self, key: Any) -> AnyArray: ...
 
+    def batch(self, index: Indices) -> Any:
+        """Return rows at these indices, on the device where they are."""
+        return np.asarray(self[index])
+
     @abstractmethod
     def select(self, index: Indices | slice) -> Self:
         """Return some of the rows, in their order, with their weights."""
@@ -299,12 +309,9 @@ class LocalRows(Rows):
         found: Result = reduce(add, run(read, self.parts(), *self._columns(self.weight)))
         return found
 
-    def gather(
-        self, keys: Callable[[Any], AnyArray], function: Callable[..., Result]
-    ) -> Result:
-        return function(
-            np.concatenate([keys(self.read(part)) for part in self.parts()]), self.weight
-        )
+    def gather(self, columns: Indices, function: Callable[..., Result]) -> Result:
+        values = np.concatenate([self.read(part)[:, columns] for part in self.parts()])
+        return function(values, self.weight)
 
     def one_by_one(
         self, sample_weight: Any, weigh: Callable[[Any, Rows], Rows]

@@ -29,7 +29,7 @@ def representative_rows(rows: Rows, size: int, rng: np.random.RandomState) -> In
         return InMemory(_taken(rows, index), weight)
     columns = np.linspace(0, rows.shape[1] - 1, N_KEYS).astype(int)
     of_sorted = partial(_drawn_of_sorted, size=size, offset=offset)
-    index, weight = rows.gather(partial(_keys, columns), of_sorted)
+    index, weight = rows.gather(columns, of_sorted)
     sample = _taken(rows, index)
     first = _first_of_equal(sample)
     if len(first) < len(sample):
@@ -52,15 +52,11 @@ def _taken(rows: Rows, index: Indices) -> Array:
     return rows.take(index).astype(rows.working_dtype, copy=False)
 
 
-def _keys(columns: Indices, X: AnyArray) -> AnyArray:
-    return X[:, columns]
-
-
 def _drawn_of_sorted(
     keys: AnyArray, weight: Weights, size: int, offset: float
 ) -> tuple[Indices, Array]:
     """Return the indices of the sample, and their weights."""
-    weight, order = np.asarray(weight), np.lexsort(keys.T)
+    weight, order = np.asarray(weight), _sorted(keys)
     order = order[weight[order] > 0]
     weights = weight[order]
     if len(order) <= size:
@@ -68,6 +64,15 @@ def _drawn_of_sorted(
     total = np.cumsum(weights)[-1]
     drawn, counts = _counted(_rows_at(weights, _even_steps(size, offset, total)), total / size)
     return order[drawn], counts
+
+
+def _sorted(keys: AnyArray) -> Indices:
+    """Return the order of ``np.lexsort(keys.T)``; other keys than the last matter in ties."""
+    order = np.argsort(keys[:, -1], kind="stable")
+    last = keys[order, -1]
+    if (last[1:] > last[:-1]).all():  # false for NaN
+        return order
+    return np.lexsort(keys.T)
 
 
 def _drawn(rows: Rows, size: int, offset: float) -> tuple[Indices, Array]:

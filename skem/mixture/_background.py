@@ -19,6 +19,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from skem._base.em import FARTHEST
 from skem._base.passes import Passes
+from skem._base.places import hosted
 from skem._rows.parts import InMemory
 from skem._typing import AnyArray, Array, Indices
 from skem.mixture._densities import Box, Density, FittedDensity
@@ -119,7 +120,7 @@ def shown_background(mixture: Mixture, params: Params) -> dict[str, Any]:
 
 def density_of_fit(estimator: Any) -> Density | None:
     """Return the density that a fitted mixture has kept, or None."""
-    kept = getattr(estimator, "_background", None)
+    kept = hosted(getattr(estimator, "_background", None))
     if kept is None:
         return None
     return FittedDensity(kept) if hasattr(kept, "score_samples") else Box(kept)

@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
+from sklearn.utils import Tags, check_random_state
 
 from skem._base.em import Trained
 from skem._base.estimator import (
@@ -29,6 +29,7 @@ from skem._base.estimator import (
 )
 from skem._base.input import MAX_SUMMED_WEIGHT, check_rows
 from skem._base.passes import Passes
+from skem._base.places import follows_rows, hosted, put
 from skem._compiled import has_numba
 from skem._loop import em
 from skem._rows import open_rows
@@ -71,6 +72,16 @@ from skem.mixture._verbs import MixtureVerbs
 MIN_SHARE = 0.01
 
 
+@follows_rows(
+    "fit",
+    "partial_fit",
+    verbs=(
+        *("predict", "predict_proba", "transform", "inverse_transform", "reconstruct"),
+        *("score_samples", "log_joint", "score", "aic", "bic", "icl"),
+        *("impute", "condition", "sample_conditional"),
+    ),
+    attribute="means_",
+)
 class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
     """A Gaussian mixture at the mode of its posterior, fitted by EM.
 
@@ -500,6 +511,9 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         measurement_covariance: Any = None,
     ) -> Trained:
         check_size(self, rows)
+        self._refuse_elsewhere(
+            rows, resp_prior=resp_prior, measurement_covariance=measurement_covariance
+        )
         if resume:
             self._check_same_model(rows.shape[1])
         rng = check_random_state(self.random_state)
@@ -551,7 +565,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         seen = moments(sample.rows)
         seen.check_observed()
         core = rows if self.background is None else core_of(sample.rows)
-        mixture = self._new_model(layout, core, moments(sample.rows if core is rows else core))
+        mixture = self._new_model(layout, core, seen if core is rows else moments(core))
         given = self._given(mixture, resume)
         mixture = replace(mixture, fixed=fixed_of(self.fixed, layout, given))
         if self.connectivity is not None and mixture.fixed and mixture.fixed.weights.any():
@@ -588,7 +602,8 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         means = self.means_init
         if means is None and model.prior.mean_precision > 0 and model.prior.mean.ndim == 2:
             means = model.prior.mean
-        given = given_of(model.layout, self.weights_init, means, self.precisions_init)
+        starts = (self.weights_init, means, self.precisions_init)
+        given = given_of(model.layout, *map(hosted, starts))
         return Given.all_of(self._params(model)) if resume else given
 
     def _new_model(self, layout: Layout, rows: Rows, seen: Moments) -> Mixture:
@@ -601,9 +616,9 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
             layout,
             weight_concentration_prior=self.weight_concentration_prior,
             mean_precision_prior=self.mean_precision_prior,
-            mean_prior=self.mean_prior,
+            mean_prior=hosted(self.mean_prior),
             degrees_of_freedom_prior=self.degrees_of_freedom_prior,
-            covariance_prior=self.covariance_prior,
+            covariance_prior=hosted(self.covariance_prior),
         )
         if prior.mean_precision > 0 and self.mean_prior is None and self.prior == "flat":
             prior = replace(prior, mean=moments(rows).mean)
@@ -619,7 +634,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         """Raise an error if the last fit has other sizes."""
         for name, old, new in (
             ("the number of features", self.means_.shape[1], n_features),
-            ("n_components", len(self.weights_), self.n_components),
+            ("n_components", np.shape(self.weights_)[0], self.n_components),
             ("covariance_type", self._covariance_type, self.covariance_type),
         ):
             if old != new:
@@ -651,45 +666,53 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
 
     def _attributes(self, model: Mixture, params: Params, stats: Stats) -> dict[str, Any]:
         values = public_values(params, single=model.single)
+        values = put(values, getattr(self, "_place", None))
         return {
             **values,
             "_covariance_type": model.layout.covariance_type,
             "_prior": vars(model.prior),
-            "_scale": model.scale,
+            "_scale": model.scale.tolist(),
             "_reg_covar": model.reg_covar,
             "_fixed": vars(model.fixed) if model.fixed else None,
             **shown_background(model, params),
-            "_digests": digests_of(values),
+            "_digests": digests_of(hosted(values)),
         }
 
     def _fitted_model(self) -> Mixture:
         """Return the fitted model, with a flat prior if the user set the parameters."""
-        means = np.asarray(self.means_)
+        means = np.asarray(hosted(self.means_))
         kind = getattr(self, "_covariance_type", self.covariance_type)
         layout, single = Layout(kind, *means.shape), means.dtype == np.float32
         if not hasattr(self, "_prior"):
             return Mixture(layout, flat_prior(layout), np.ones(means.shape[1]), single=single)
-        prior, masks = Prior(**self._prior), getattr(self, "_fixed", None)
-        fixed = Fixed(**masks) if masks else None
-        model = Mixture(layout, prior, self._scale, self._reg_covar, single, fixed=fixed)
+        prior, masks = Prior(**hosted(self._prior)), hosted(getattr(self, "_fixed", None))
+        fixed, scale = Fixed(**masks) if masks else None, np.asarray(self._scale)
+        model = Mixture(layout, prior, scale, self._reg_covar, single, fixed=fixed)
         density = density_of_fit(self)
         return model if density is None else BackgroundMixture(**vars(model), density=density)
 
     def _params(self, model: Mixture) -> Params:
         """Return the parameters that the fitted attributes describe."""
-        return params_of(model.layout, vars(self), self._set_by_hand())
+        own = {name: hosted(value) for name, value in vars(self).items() if name[-1] == "_"}
+        return params_of(model.layout, own, self._set_by_hand())
 
     def _set_by_hand(self) -> set[str]:
         """Return the names of the attributes that were set after the fit."""
         digests = getattr(self, "_digests", {})
-        found = digests_of({name: getattr(self, name, None) for name in digests})
+        found = digests_of({name: hosted(getattr(self, name, None)) for name in digests})
         return {name for name, digest in digests.items() if found[name] != digest}
 
     def _n_parameters(self) -> int:
         model = self._fitted_model()
         own = int(isinstance(model, BackgroundMixture))
-        return own + n_free(model.layout, model.fixed, np.asarray(self.weights_) > 0)
+        return own + n_free(model.layout, model.fixed, np.asarray(hosted(self.weights_)) > 0)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags
 
     @property
     def _n_features_out(self) -> int:
-        return len(self.weights_) + (getattr(self, "_background", None) is not None)
+        has_background = getattr(self, "_background", None) is not None
+        return int(np.shape(self.weights_)[0]) + has_background

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
+from skem._rows.arrays import Placed
 from skem._typing import Array, Indices, Mask
+from skem.mixture._arrays import PlacedGroup
 from skem.mixture._covariances import inverse_cholesky
 from skem.mixture._repeated import Repeated
 from skem.mixture._scattered import Scattered
@@ -43,16 +46,21 @@ class Group:
         return np.arange(n_rows) if self.place is None else self.place
 
 
-Groups = list[Group | Repeated | Scattered]
+Groups = list[Group | Repeated | Scattered | PlacedGroup]
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def group_rows(values: Array, *, dense: bool) -> Groups:
+def group_rows(values: Array | Placed, dtype: DTypeLike, *, dense: bool) -> Groups:
     """Group rows with the same missing features, and the rest by their number.
 
-    If nothing is missing, the result is one group that is not copied. Diagonal covariances,
-    which are not ``dense``, need no matrices for a pattern.
+    If nothing is missing, the result is one group that is not copied, also on a device.
+    Diagonal covariances, which are not ``dense``, need no matrices for a pattern.
     """
+    if isinstance(values, Placed):
+        if dtype == np.float32 or values.place.has_float64:
+            return [PlacedGroup(values, dtype)]
+        values = values.place.to_numpy(values.values)
+    values = np.asarray(values, dtype)
     if not np.isnan(values.sum()) or not (missing := np.isnan(values)).any():
         return [Group(values)]
     places = same_patterns(missing)
@@ -91,6 +99,13 @@ def _scattered(values: Array, missing: Mask, place: Indices) -> list[Scattered]:
     counts = missing[place].sum(1)
     groups = (place[counts == count] for count in np.unique(counts))
     return [Scattered(values[own].astype(float), missing[own], own) for own in groups]
+
+
+def some_values_of(groups: Groups, index: Indices, n_rows: int, n_features: int) -> Array:
+    """Return some of the rows of the groups; missing values are NaN."""
+    if isinstance(groups[0], PlacedGroup):
+        return groups[0].take(index)
+    return values_of(groups, n_rows, n_features)[index]
 
 
 def values_of(groups: Groups, n_rows: int, n_features: int) -> Array:

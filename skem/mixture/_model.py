@@ -26,6 +26,7 @@ from skem._base.em import FARTHEST, with_limits
 from skem._stats import Additive
 from skem._typing import Array, Indices, Mask
 from skem.mixture import _sums
+from skem.mixture._arrays import PlacedGroup
 from skem.mixture._covariances import Layout
 from skem.mixture._missing import (
     Group,
@@ -109,7 +110,7 @@ class Mixture:
 
     def rows(self, values: Array, dtype: DTypeLike) -> Groups:
         """Split a chunk (n, D) into groups of rows with the same missing features."""
-        return group_rows(np.asarray(values, dtype), dense=self.layout.dense)
+        return group_rows(values, dtype, dense=self.layout.dense)
 
     # -- E step -----------------------------------------------------------------------
 
@@ -130,11 +131,15 @@ class Mixture:
     def _group_stats(
         self,
         params: Params,
-        group: Group | Repeated | Scattered,
+        group: Group | Repeated | Scattered | PlacedGroup,
         weight: Array,
         responsibilities: Array | None,
     ) -> Stats:
-        weight, active = group.of(weight), params.active
+        active = params.active
+        if isinstance(group, PlacedGroup):
+            given = None if responsibilities is None else responsibilities.T[active]
+            return self._of_active(params, group.sums(params.whitening, weight, given))
+        weight = group.of(weight)
         given = None if responsibilities is None else group.of(responsibilities).T[active]
         # float32 holds neither tiny nor huge weights
         unit = float(weight.max()) if self.single else 1.0
@@ -188,10 +193,13 @@ class Mixture:
             )
 
     def _log_joint(self, params: Params, groups: Groups) -> Array:
+        K = self.layout.n_components
+        if isinstance(groups[0], PlacedGroup):
+            return groups[0].log_joint_in_numpy(params.whitening, params.active, K)
         n = sum(len(group.values) for group in groups)
-        out = np.full((self.layout.n_components, n), -np.inf)
+        out = np.full((K, n), -np.inf)
         for group in groups:
-            if not isinstance(group, Group):
+            if isinstance(group, Repeated | Scattered):
                 for block in group.filling(params.whitening).blocks():
                     out[np.ix_(params.active, group.place[block.rows])] = block.log_joint
                 continue
@@ -224,7 +232,7 @@ class Mixture:
         out = np.empty((len(posterior), self.layout.n_features))
         for group in groups:
             place = group.index(len(out))
-            if not isinstance(group, Group):
+            if isinstance(group, Repeated | Scattered):
                 self._impute_filled(params, group, posterior, out)
                 continue
             if group.observed is None:

@@ -19,7 +19,7 @@ from skem._base.passes import Passes
 from skem._rows.parts import InMemory
 from skem._typing import Array, Indices
 from skem.mixture._candidates import DECIMALS, Batch, Scores
-from skem.mixture._missing import Groups, values_of
+from skem.mixture._missing import Groups, some_values_of
 from skem.mixture._model import Mixture
 from skem.mixture._params import Params
 
@@ -85,8 +85,8 @@ def _lowest_of(
     index = np.arange(len(log_density))
     if len(index) > size:
         index = np.argpartition(log_density, size)[:size]
-    values = values_of(groups, len(log_density), model.layout.n_features)
-    return Lowest(size, values[index], weight[index], log_density[index]).cut()
+    values = some_values_of(groups, index, len(log_density), model.layout.n_features)
+    return Lowest(size, values, weight[index], log_density[index]).cut()
 
 
 def _log_density(model: Mixture, params: Params, groups: Any) -> Array:

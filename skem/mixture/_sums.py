@@ -31,6 +31,9 @@ MIN_ROWS, MAX_ROWS = 256, 8192
 MAX_DOTS = 8
 # Expanding the square loses digits in proportion to |b|^2. It is used up to this |b|^2.
 MAX_EXPANSION = 2.0**18
+# Products of smaller responsibilities in float32 are subnormal numbers, which processors
+# multiply many times more slowly.
+MIN_SINGLE = 1e-18
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,6 +281,8 @@ def sums(
             top = r.max(0)
             r -= top
             np.exp(r, out=r)
+            if r.dtype == np.float32:
+                r *= r > MIN_SINGLE
             total = r.sum(0)
             log_lik += float(w @ top) + float(w @ np.log(total))
             r *= w / total

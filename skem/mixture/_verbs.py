@@ -1,10 +1,11 @@
 """The verbs of the mixture about hidden things: components, and missing values."""
 
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any, Literal, overload
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, DTypeLike
 from scipy.special import logsumexp, softmax
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
@@ -12,11 +13,14 @@ from sklearn.utils import check_random_state
 from skem._base.draws import generator_of
 from skem._base.em import EMEstimator
 from skem._base.estimator import check_is_fitted
-from skem._base.input import check_codes, check_count
+from skem._base.input import check_codes, check_count, check_width
+from skem._base.places import hosted, place_of, put
 from skem._base.streams import row_function, rowwise, weighted_mean
-from skem._rows.parts import InMemory, Rows
+from skem._rows.arrays import Elsewhere
+from skem._rows.parts import InMemory, Rows, chunks
 from skem._threads import one_blas_thread
-from skem._typing import Array, Indices
+from skem._typing import AnyArray, Array, Indices
+from skem.mixture._arrays import ON_DEVICE, PlacedGroup
 from skem.mixture._background import BackgroundMixture, density_of_fit
 from skem.mixture._conditionals import Conditional, Regression, common_gaps, deviations, draw
 from skem.mixture._evidence import evidence_of, known_posterior
@@ -30,6 +34,44 @@ from skem.mixture._potts import PottsPasses, neighbors
 
 class MixtureVerbs(EMEstimator):
     """What a fitted mixture says of the components and of missing values."""
+
+    def _map_rows(
+        self,
+        X: ArrayLike,
+        function: Callable[[Any, Any, Any], AnyArray],
+        dtype: DTypeLike | None = None,
+    ) -> AnyArray:
+        if not isinstance(X, Elsewhere):
+            return super()._map_rows(X, function, dtype)
+        if function.__name__ not in ON_DEVICE:
+            X.refuse("this method")
+        check_is_fitted(self)
+        rows = self._check_rows(X, reset=False)
+        self._refuse_elsewhere(rows)
+        model = self._fitted_model()
+        params = self._params(model)
+        resolved = model.dtype_for(params, rows.working_dtype)
+
+        def of_chunk(part: slice) -> Any:
+            (group,) = model.rows(rows.array[part], resolved)
+            if not isinstance(group, PlacedGroup):  # the device has no float64
+                return X.place.put(function(model, params, [group]))
+            return group.apply(function, model, params)
+
+        parts = map(of_chunk, chunks(len(rows), model.row_size))
+        found = X.place.xp.concat(list(parts))
+        is_float = X.place.xp.isdtype(found.dtype, "real floating")
+        return X.place.cast(found, rows.dtype) if is_float else found
+
+    def _refuse_elsewhere(self, rows: Rows, **beside: Any) -> None:
+        """Refuse rows on a device if there is something that passes there do not know."""
+        for name, value in (
+            ("connectivity", self.connectivity),
+            ("background", self.background),
+            *beside.items(),
+        ):
+            if value is not None:
+                rows.refuse(name)
 
     def predict(self, X: ArrayLike) -> Indices:
         """Return the most probable component of each row.
@@ -93,7 +135,7 @@ class MixtureVerbs(EMEstimator):
         return noise_of(measurement_covariance, rows.shape, known)
 
     def _noisy_log_joint(self, both: Array) -> Array:
-        D = self.means_.shape[1]
+        D = np.shape(self.means_)[1]
         values, noise = both[:, :D].astype(float), both[:, D:]
         noise = noise.reshape(values.shape + (-1,) * (noise.shape[1] > D))
         plain = self._fitted_model()
@@ -109,7 +151,7 @@ class MixtureVerbs(EMEstimator):
         return found
 
     def _known_posterior(self, both: Array) -> Array:
-        D = self.means_.shape[1]
+        D = np.shape(self.means_)[1]
         log_joint = self._map_rows(both[:, :D], Mixture.log_joint, np.float64)
         evidence = both[:, D:]
         evidence[~evidence.any(1)] = 1  # dask tries the method on a row of zeros
@@ -118,6 +160,7 @@ class MixtureVerbs(EMEstimator):
     def _of_both(self, X: ArrayLike, aside: Array, name: str) -> Array:
         """Return a method of the rows with what each has beside it, wherever they live."""
         rows = self._check_rows(X, reset=False)
+        rows.refuse("values beside the rows")
         both = rows.with_columns(aside.reshape(len(aside), -1))
         found: Array = both.apply(row_function(self, (both.shape[1],), name))
         return found
@@ -160,7 +203,7 @@ class MixtureVerbs(EMEstimator):
         rows, evidence = self._check_rows(X, reset=False), None
         if resp_prior is not None:
             self._refuse_background("resp_prior")
-            evidence = evidence_of(resp_prior, len(rows), len(self.weights_))
+            evidence = evidence_of(resp_prior, len(rows), np.shape(self.weights_)[0])
         if self.connectivity is None and evidence is not None:
             return self._of_both(X, evidence, "_known_posterior").astype(rows.working_dtype)
         rows = rows.in_memory("connectivity")
@@ -189,7 +232,11 @@ class MixtureVerbs(EMEstimator):
             ``X @ means_``.
         """
         check_is_fitted(self)
-        means, density = self.means_, density_of_fit(self)
+        if isinstance(X, Elsewhere):
+            check_width(X.shape, np.shape(self.means_)[0], "component")
+            means = X.place.cast(X.place.put(hosted(self.means_)), X.dtype)
+            return X.place.xp.matmul(X.place.cast(X.values, X.dtype), means)
+        means, density = hosted(self.means_), density_of_fit(self)
         if density is not None:
             means = np.vstack([means, density.mean()])
         code = check_codes(X, len(means), "component")
@@ -264,6 +311,7 @@ class MixtureVerbs(EMEstimator):
         """
         self._refuse_background("condition")
         model, rows = self._fitted_model(), self._check_rows(X, reset=False)
+        rows.refuse("condition")
         regression = Regression.of(self._params(model), common_gaps(rows))
         return Conditional(
             np.flatnonzero(regression.missing),
@@ -310,6 +358,7 @@ class MixtureVerbs(EMEstimator):
     def _draws(self, X: ArrayLike, n_samples: int, seed: int) -> Array:
         """Return the draws of each row, (n_rows, n_samples, n_features)."""
         rows, model = self._check_rows(X, reset=False), self._fitted_model()
+        rows.refuse("sample_conditional")
         values = np.asarray(rows.given, float)
         rng = generator_of(values, seed)
         found = draw(model, self._params(model), values, n_samples, rng).swapaxes(0, 1)
@@ -342,7 +391,8 @@ class MixtureVerbs(EMEstimator):
         model = self._fitted_model()
         params = self._params(model)
         X, components = model.sample(params, n_samples, rng)
-        return X.astype(np.float32 if model.single else np.float64, copy=False), components
+        X = X.astype(np.float32 if model.single else np.float64, copy=False)
+        return put((X, components), place_of(self.means_))
 
     def _update(self, model: Any, rows: Rows) -> None:
         if isinstance(model, BackgroundMixture):

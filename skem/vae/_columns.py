@@ -269,6 +269,9 @@ class MixedScaling(Scaling):
             "fit with rows that have it."
         )
 
+    def of_tensor(self, rows: Any, dtype: Any, device: Any) -> Any:
+        return self.apply(rows.cpu().numpy(), dtype, device)[0]
+
     def apply(self, rows: Array, dtype: Any, device: Any) -> tuple[Any, Any]:
         """Return scaled rows of the networks, and a 0/1 mask of the observed values."""
         x, seen = super().apply(self.encode(rows), dtype, device)

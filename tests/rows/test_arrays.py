@@ -55,7 +55,8 @@ def test_verbs_take_them(name, kind, dtype, dispatch):
     with sklearn.config_context(array_api_dispatch=dispatch):
         found = clone(model).fit(given, sample_weight=weight)
         np.testing.assert_array_equal(found.transform(given), codes)
-        assert found.transform(given).dtype == dtype
+        own = found.transform(given).dtype  # of the library, where results follow X
+        assert str(own).rsplit(".", 1)[-1] == np.dtype(dtype).name
         assert found.score(given) == expected.score(values)
         for verb in ("predict", "score_samples", "impute", "reconstruct"):
             if hasattr(found, verb):
