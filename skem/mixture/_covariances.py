@@ -18,6 +18,12 @@ from scipy.linalg.lapack import dtrtri
 
 from skem._typing import Array
 
+# Compiling is worthwhile if a pass in NumPy takes more than about this many nanoseconds.
+MIN_FAST_TIME = 2e7
+# Largest number of features for which the compiled loop is faster than NumPy: with full
+# covariances, and with the other types.
+MAX_FAST_FULL, MAX_FAST_OTHER = 128, 4
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -113,3 +119,10 @@ def inverse_cholesky(cholesky: Array) -> Array:
     for index in np.ndindex(cholesky.shape[:-2]):
         out[index] = dtrtri(cholesky[index], lower=1)[0]
     return out
+
+
+def fast_pays(layout: Layout, n_rows: int) -> bool:
+    """Return whether a pass over the rows is long enough to justify compiling its loop."""
+    K, D = layout.n_components, layout.n_features
+    limit = MAX_FAST_FULL if layout.covariance_type == "full" else MAX_FAST_OTHER
+    return limit >= D and n_rows * K * D * (2 + D / 16) >= MIN_FAST_TIME

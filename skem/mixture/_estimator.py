@@ -29,7 +29,7 @@ from skem._base.estimator import (
 )
 from skem._base.input import MAX_SUMMED_WEIGHT, check_rows
 from skem._base.passes import Passes
-from skem._base.places import follows_rows, hosted, put
+from skem._base.places import follows_rows, hosted
 from skem._compiled import has_numba
 from skem._loop import em
 from skem._rows import open_rows
@@ -41,21 +41,18 @@ from skem._typing import Array, Indices
 from skem.mixture._background import (
     BackgroundMixture,
     core_of,
-    density_of_fit,
     refuse_others,
-    shown_background,
     trimmed_starts,
 )
 from skem.mixture._checks import check_size
-from skem.mixture._covariances import Layout
+from skem.mixture._covariances import Layout, fast_pays
 from skem.mixture._densities import density_of
 from skem.mixture._evidence import evidence_of_fit, known_passes, known_starts
-from skem.mixture._fixed import fixed_of, n_free
+from skem.mixture._fixed import fixed_of
 from skem.mixture._given import Given, given_of
-from skem.mixture._model import Mixture, Stats, fast_pays
+from skem.mixture._model import Mixture
 from skem.mixture._noisy import noise_of_fit, noisy_passes
 from skem.mixture._outcome import first_to_hold
-from skem.mixture._params import Fixed, Params, Prior, digests_of, params_of, public_values
 from skem.mixture._pixels import merge_equal_pixels
 from skem.mixture._potts import PottsMixture, PottsPasses, neighbors
 from skem.mixture._prior import (
@@ -643,7 +640,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
                     "old value, or fit from scratch with warm_start=False."
                 )
 
-    # -- input and fitted attributes ----------------------------------------------------
+    # -- input ----------------------------------------------------
 
     def _check_rows(self, X: Any, sample_weight: Any = None, *, reset: bool) -> Rows:
         if self.connectivity is not None:
@@ -664,55 +661,7 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
             max_weight=MAX_SUMMED_WEIGHT,
         )
 
-    def _attributes(self, model: Mixture, params: Params, stats: Stats) -> dict[str, Any]:
-        values = public_values(params, single=model.single)
-        values = put(values, getattr(self, "_place", None))
-        return {
-            **values,
-            "_covariance_type": model.layout.covariance_type,
-            "_prior": vars(model.prior),
-            "_scale": model.scale.tolist(),
-            "_reg_covar": model.reg_covar,
-            "_fixed": vars(model.fixed) if model.fixed else None,
-            **shown_background(model, params),
-            "_digests": digests_of(hosted(values)),
-        }
-
-    def _fitted_model(self) -> Mixture:
-        """Return the fitted model, with a flat prior if the user set the parameters."""
-        means = np.asarray(hosted(self.means_))
-        kind = getattr(self, "_covariance_type", self.covariance_type)
-        layout, single = Layout(kind, *means.shape), means.dtype == np.float32
-        if not hasattr(self, "_prior"):
-            return Mixture(layout, flat_prior(layout), np.ones(means.shape[1]), single=single)
-        prior, masks = Prior(**hosted(self._prior)), hosted(getattr(self, "_fixed", None))
-        fixed, scale = Fixed(**masks) if masks else None, np.asarray(self._scale)
-        model = Mixture(layout, prior, scale, self._reg_covar, single, fixed=fixed)
-        density = density_of_fit(self)
-        return model if density is None else BackgroundMixture(**vars(model), density=density)
-
-    def _params(self, model: Mixture) -> Params:
-        """Return the parameters that the fitted attributes describe."""
-        own = {name: hosted(value) for name, value in vars(self).items() if name[-1] == "_"}
-        return params_of(model.layout, own, self._set_by_hand())
-
-    def _set_by_hand(self) -> set[str]:
-        """Return the names of the attributes that were set after the fit."""
-        digests = getattr(self, "_digests", {})
-        found = digests_of({name: hosted(getattr(self, name, None)) for name in digests})
-        return {name for name, digest in digests.items() if found[name] != digest}
-
-    def _n_parameters(self) -> int:
-        model = self._fitted_model()
-        own = int(isinstance(model, BackgroundMixture))
-        return own + n_free(model.layout, model.fixed, np.asarray(hosted(self.weights_)) > 0)
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
         return tags
-
-    @property
-    def _n_features_out(self) -> int:
-        has_background = getattr(self, "_background", None) is not None
-        return int(np.shape(self.weights_)[0]) + has_background

@@ -58,11 +58,6 @@ MAX_FLOOR, MIN_SPREAD = 2.0, 100.0
 MIN_SINGLE_SCALE = 1e-3
 # The squares of a larger spread, and of the inverse of a smaller one, leave float32's range.
 MAX_SINGLE_SPREAD = 1e15
-# Compiling is worthwhile if a pass in NumPy takes more than about this many nanoseconds.
-MIN_FAST_TIME = 2e7
-# Largest number of features for which the compiled loop is faster than NumPy: with full
-# covariances, and with the other types.
-MAX_FAST_FULL, MAX_FAST_OTHER = 128, 4
 
 
 @dataclass(frozen=True)
@@ -453,10 +448,3 @@ class Mixture:
 def _inverse(counts: Array) -> Array:
     """Return 1 / counts, and 0 where a count is 0."""
     return np.divide(1, counts, out=np.zeros_like(counts), where=counts > 0)
-
-
-def fast_pays(layout: Layout, n_rows: int) -> bool:
-    """Return whether a pass over the rows is long enough to justify compiling its loop."""
-    K, D = layout.n_components, layout.n_features
-    limit = MAX_FAST_FULL if layout.covariance_type == "full" else MAX_FAST_OTHER
-    return limit >= D and n_rows * K * D * (2 + D / 16) >= MIN_FAST_TIME

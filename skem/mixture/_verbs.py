@@ -1,30 +1,28 @@
 """The verbs of the mixture about hidden things: components, and missing values."""
 
-from collections.abc import Callable
 from numbers import Integral
 from typing import Any, Literal, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike
 from scipy.special import logsumexp, softmax
 from sklearn.mixture import GaussianMixture
 from sklearn.utils import check_random_state
 
 from skem._base.draws import generator_of
-from skem._base.em import EMEstimator
 from skem._base.estimator import check_is_fitted
 from skem._base.input import check_codes, check_count, check_width
 from skem._base.places import hosted, place_of, put
 from skem._base.streams import row_function, rowwise, weighted_mean
 from skem._rows.arrays import Elsewhere
-from skem._rows.parts import InMemory, Rows, chunks
+from skem._rows.parts import InMemory, Rows
 from skem._threads import one_blas_thread
-from skem._typing import AnyArray, Array, Indices
-from skem.mixture._arrays import ON_DEVICE, PlacedGroup
+from skem._typing import Array, Indices
 from skem.mixture._background import BackgroundMixture, density_of_fit
 from skem.mixture._conditionals import Conditional, Regression, common_gaps, deviations, draw
 from skem.mixture._evidence import evidence_of, known_posterior
 from skem.mixture._export import gaussian_mixture
+from skem.mixture._fitted import FittedMixture
 from skem.mixture._missing import Groups
 from skem.mixture._model import Mixture
 from skem.mixture._noisy import NoisyMixture, noise_of
@@ -32,46 +30,8 @@ from skem.mixture._params import Params
 from skem.mixture._potts import PottsPasses, neighbors
 
 
-class MixtureVerbs(EMEstimator):
+class MixtureVerbs(FittedMixture):
     """What a fitted mixture says of the components and of missing values."""
-
-    def _map_rows(
-        self,
-        X: ArrayLike,
-        function: Callable[[Any, Any, Any], AnyArray],
-        dtype: DTypeLike | None = None,
-    ) -> AnyArray:
-        if not isinstance(X, Elsewhere):
-            return super()._map_rows(X, function, dtype)
-        if function.__name__ not in ON_DEVICE:
-            X.refuse("this method")
-        check_is_fitted(self)
-        rows = self._check_rows(X, reset=False)
-        self._refuse_elsewhere(rows)
-        model = self._fitted_model()
-        params = self._params(model)
-        resolved = model.dtype_for(params, rows.working_dtype)
-
-        def of_chunk(part: slice) -> Any:
-            (group,) = model.rows(rows.array[part], resolved)
-            if not isinstance(group, PlacedGroup):  # the device has no float64
-                return X.place.put(function(model, params, [group]))
-            return group.apply(function, model, params)
-
-        parts = map(of_chunk, chunks(len(rows), model.row_size))
-        found = X.place.xp.concat(list(parts))
-        is_float = X.place.xp.isdtype(found.dtype, "real floating")
-        return X.place.cast(found, rows.dtype) if is_float else found
-
-    def _refuse_elsewhere(self, rows: Rows, **beside: Any) -> None:
-        """Refuse rows on a device if there is something that passes there do not know."""
-        for name, value in (
-            ("connectivity", self.connectivity),
-            ("background", self.background),
-            *beside.items(),
-        ):
-            if value is not None:
-                rows.refuse(name)
 
     def predict(self, X: ArrayLike) -> Indices:
         """Return the most probable component of each row.

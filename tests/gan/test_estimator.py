@@ -593,3 +593,12 @@ def test_samples_come_from_the_noise(noise):
     assert codes[0].mean() == pytest.approx(0, abs=0.03)
     if noise == "uniform":
         assert np.abs(codes[0]).max() <= 1
+
+
+@pytest.mark.parametrize(("noise", "second"), [("normal", 1), ("uniform", 1 / 3)])
+def test_training_draws_the_same_noise(noise, second):
+    design = networks(n_components=4, noise=noise).design
+    z = gan.draw(design, 5000, torch.Generator().manual_seed(0))
+    assert z.shape == (5000, 4)
+    assert float((z**2).mean()) == pytest.approx(second, rel=0.05)
+    assert noise == "normal" or float(z.abs().max()) <= 1

@@ -19,8 +19,7 @@ from versions import has
 
 from skem import BayesianGMM_MAP
 from skem._rows.parts import InMemory
-from skem.mixture._covariances import Layout
-from skem.mixture._model import fast_pays
+from skem.mixture._covariances import Layout, fast_pays
 from skem.mixture._pixels import merge_equal_pixels
 
 TYPES = ["full", "tied", "diag", "spherical"]
