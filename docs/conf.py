@@ -56,6 +56,7 @@ html_css_files = ["skem.css"]
 html_context = {"default_mode": "auto"}
 html_theme = "pydata_sphinx_theme"
 html_title = "skem"
+toc_object_entries_show_parents = "hide"
 html_favicon = "_static/favicon.svg"
 html_show_sourcelink = False
 html_theme_options = {
