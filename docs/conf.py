@@ -18,6 +18,7 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.mathjax",
     "bundled_mathjax",
     "sphinx.ext.viewcode",
@@ -26,13 +27,25 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "benchmarks/[!i]*.md"]  # tables that pages include
+exclude_patterns = [
+    "_build",
+    "_inventories",
+    "benchmarks/[!i]*.md",
+]  # tables that pages include
 suppress_warnings = ["config.cache"]
 nitpicky = False
 
+intersphinx_mapping = {  # see _inventories/make.py
+    "python": ("https://docs.python.org/3", "_inventories/python.inv"),
+    "sklearn": ("https://scikit-learn.org/stable", "_inventories/sklearn.inv"),
+    "numpy": ("https://numpy.org/doc/stable", "_inventories/numpy.inv"),
+}
 autosummary_generate = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
+numpydoc_xref_param_type = True
+numpydoc_xref_ignore = "all"
+numpydoc_xref_aliases = {"ndarray": "numpy.ndarray", "RandomState": "numpy.random.RandomState"}
 myst_enable_extensions = ["amsmath", "attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 copybutton_prompt_text = r">>> |\.\.\. "
