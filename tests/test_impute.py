@@ -249,6 +249,7 @@ def mixed(n=400, seed=0):
     return frame, holes, missing
 
 
+@pytest.mark.slow
 def test_categories_come_back_as_they_were():
     frame, holes, missing = mixed()
     chosen = ["text", "kind", "flag", "level"]
@@ -480,6 +481,7 @@ def small_vae(**options):
     return VAEEstimator(3, hidden_layer_sizes=(16,), max_iter=20, random_state=0, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["auto", "gaussian", {"gaussian": ["size"]}])
 def test_a_vae_fills_categories_by_their_likelihood(likelihood):
     table = table_of_groups(np.random.default_rng(0), 600)

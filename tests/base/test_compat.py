@@ -25,6 +25,7 @@ class Other:
     def on_fit_task_end(self, estimator, context): ...
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has("1.9"), reason="the other tests are the same then")
 def test_the_stand_in_passes_these_tests():
     """What runs with old versions of scikit-learn is tested with new ones too."""

@@ -88,6 +88,7 @@ def fitted(data):
     return ShiftedTemplateEM(8, image_shape=(6, 24), random_state=0).fit(data.X)
 
 
+@pytest.mark.slow
 def test_grid_search_finds_the_true_width(data):
     search = GridSearchCV(
         ShiftedTemplateEM(image_shape=(6, 24), random_state=0),

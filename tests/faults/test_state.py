@@ -118,6 +118,7 @@ class InterruptAt:
 
 
 @every_model
+@pytest.mark.slow
 def test_at_any_moment_a_fit_is_kept_or_nothing_has_changed(name, X):
     # what is compiled or loaded at the first fit does not count
     clone(MODELS[name]).fit(X)

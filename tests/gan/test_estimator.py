@@ -200,6 +200,7 @@ def test_the_discriminator_finds_the_log_density_ratio():
 # -- the estimator -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_draws_digits(fitted, digits):
     assert fitted.coverage_ > 0.6
     X = fitted.sample(3000, random_state=0)
@@ -414,6 +415,7 @@ def test_files_are_read_batch_by_batch(digits, tmp_path):
 
 
 @early
+@pytest.mark.slow
 def test_in_pipelines_and_searches(digits):
     y = load_digits().target[np.random.default_rng(0).permutation(len(digits))]
     pipeline = make_pipeline(
@@ -509,6 +511,7 @@ def test_the_step_rises_and_falls_to_0(digits, monkeypatch):
     assert rates == [0.01] * 21
 
 
+@pytest.mark.slow
 def test_learns_from_a_stream():
     rng = np.random.default_rng(0)
     model = GANEstimator(4, hidden_layer_sizes=(32,), random_state=0)
@@ -527,6 +530,7 @@ def test_rows_of_weight_0_are_not_there(digits):
     np.testing.assert_allclose(one.score_samples(digits), two.score_samples(digits), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.1, 1e-4])
 def test_a_narrow_range_within_0_and_1(spread):
     X = 0.5 + spread * np.random.default_rng(0).standard_normal((1000, 4)).clip(-4, 4)

@@ -872,6 +872,7 @@ def test_threads_change_nothing(monkeypatch):
     np.testing.assert_array_equal(one.score_samples(X), two.score_samples(X))
 
 
+@pytest.mark.slow
 def test_compiled_fit_gives_the_same(monkeypatch, data):
     pytest.importorskip("numba")
     X, _ = data

@@ -229,9 +229,9 @@ def test_recentered_statistics_give_the_same_m_step(kind, data):
 @pytest.mark.parametrize(
     ("dtype", "n_features"),
     [
-        *((np.float64, n) for n in (1, 4, 5, 13)),
+        *((np.float64, n) for n in (4, 13)),
         (np.float32, 13),
-        *(pytest.param(np.float64, n, marks=pytest.mark.slow) for n in (2, 3, 8)),
+        *(pytest.param(np.float64, n, marks=pytest.mark.slow) for n in (1, 2, 3, 5, 8)),
         *(pytest.param(np.float32, n, marks=pytest.mark.slow) for n in (1, 2, 3, 4, 5, 8)),
     ],
 )

@@ -34,6 +34,7 @@ def test_groups_of_few_rows_are_found(n_rare, seed):
     assert found.lower_bound_ == pytest.approx(given.lower_bound_, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_samples_are_large_enough_for_the_parameters():
     """60 features, 20 components: few more than 60 of 5000 rows for a covariance."""
     X, y = make_blobs(12_000, 60, centers=20, random_state=0)

@@ -256,6 +256,7 @@ def test_compiled_fits_are_as_good(monkeypatch):
 # -- learning ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_learns_digits_better_than_scikit_learn(digits):
     model = BernoulliRBMCD(16, n_iter=30, random_state=0).fit(digits)
     theirs = BernoulliRBM(16, n_iter=30, random_state=0, learning_rate=0.05).fit(digits)
@@ -322,6 +323,7 @@ def test_sparse_is_dense(digits):
     )
 
 
+@pytest.mark.slow
 def test_missing_pixels(digits):
     rng = np.random.default_rng(0)
     missing = rng.random(digits.shape) < 0.3

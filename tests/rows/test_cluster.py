@@ -213,6 +213,7 @@ def test_weights_of_unknown_length_may_have_other_blocks(client):
         model.fit(blocks[:50], sample_weight=series)
 
 
+@pytest.mark.slow
 def test_blocks_of_unknown_length_and_none(client):
     X = three_clusters(9000)
     weight = weights_of(9000)
@@ -294,7 +295,8 @@ class Killer:
 
 
 @needs_callbacks
-@pytest.mark.parametrize("kept", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kept", [False, True])
 def test_a_worker_may_die(client, kept):
     X, weight = three_clusters(120_000), weights_of(120_000)
     options = {"n_components": 3, "random_state": 0, "tol": 0, "max_iter": 12}
@@ -458,6 +460,7 @@ def test_threads_are_not_the_cores_of_the_cluster(client):
         assert own_threads(2) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_jobs", [None, 2])
 def test_restarts_and_searches_on_the_cluster(client, n_jobs):
     X = three_clusters(8000)

@@ -236,6 +236,7 @@ def test_training_reads_each_chunk_about_once_a_pass(monkeypatch):
     assert file.n_read / len(X) < 4 + 2 * 1.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.uint8])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_memory_of_a_mixture_does_not_grow_with_the_file(
@@ -260,6 +261,7 @@ def test_memory_of_a_mixture_does_not_grow_with_the_file(
     assert peaks[1] - peaks[0] < 1.2 * 8 * 1_500_000 * weighted + 2**20
 
 
+@pytest.mark.slow
 def test_memory_of_chunks_is_not_held(tmp_path, monkeypatch):
     """Rows to start from come from all over the file."""
     monkeypatch.setattr("skem._rows.files.PART_SIZE", 2**18)

@@ -133,6 +133,7 @@ def test_other_ways_to_fit(kind, keywords):
     assert np.diff(model.lower_bounds_).min(initial=0) > -1e-8
 
 
+@pytest.mark.slow
 def test_map_beats_maximum_likelihood_in_strong_noise():
     data = load_hidden_face(200, noise_std=800, clip=None)
     X = data.X.reshape(200, 100, 200)[:, ::4, ::2].reshape(200, -1)
@@ -321,6 +322,7 @@ def test_weights_are_repeats():
     np.testing.assert_allclose(objective(weighted, data.X, repeats), weighted.lower_bound_)
 
 
+@pytest.mark.slow
 def test_threads_change_no_digit():
     data = load_hidden_face(300, noise_std=100)
     fits = [

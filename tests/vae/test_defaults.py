@@ -18,6 +18,7 @@ def halves(X, seed=0):
     return scaler.transform(X[:n]), scaler.transform(X[n:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer])
 def test_no_worse_than_factor_analysis(load):
     X, test = halves(load().data)

@@ -309,6 +309,7 @@ def test_learns_digits(fitted, digits):
     assert set(np.unique(fitted.sample(5, random_state=0))) == {0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_missing_values(digits):
     rng = np.random.default_rng(0)
     missing = rng.random(digits.shape) < 0.4
@@ -328,6 +329,7 @@ def test_missing_values(digits):
         VAEEstimator().fit(np.where(np.arange(64) == 3, np.nan, digits))
 
 
+@pytest.mark.slow
 def test_densities_are_in_the_units_of_the_rows():
     X = load_iris().data
     options = {"max_iter": 40, "batch_size": 15, "random_state": 0}
