@@ -1,13 +1,12 @@
-"""Docstrings of everything public are complete."""
+"""Docstrings of everything public are complete, and the pages of the guide run."""
 
 import inspect
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
 import numpy as np
+import pages
 import pandas as pd
 import pytest
 import zarr
@@ -18,7 +17,7 @@ import skem
 import skem.datasets
 import skem.template
 
-GUIDE = Path(__file__).parent.parent / "docs" / "user_guide"
+DOCS = Path(__file__).parent.parent / "docs"
 IGNORED = {"ES01", "EX01", "SA01", "GL01", "GL02", "GL03", "GL08", "RT02", "PR02"}
 
 
@@ -48,16 +47,10 @@ def test_classes_have_an_example(name):
 
 
 def test_versions_agree():
-    root = GUIDE.parent.parent
+    root = DOCS.parent
     heading = re.search(r"^## (\S+?),? ", (root / "CHANGELOG.md").read_text(), re.M)
     citation = re.search(r"^version: (\S+)$", (root / "CITATION.cff").read_text(), re.M)
     assert heading[1] == citation[1] == skem.__version__
-
-
-def recipes():
-    """The blocks of code of the page on scaling."""
-    parts = (GUIDE / "scaling.md").read_text().split("```python\n")[1:]
-    return [part.split("```")[0] for part in parts]
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +77,25 @@ def folder_of_data(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("code", recipes(), ids=range(len(recipes())))
-def test_recipes_run(code, folder_of_data, monkeypatch):
-    monkeypatch.chdir(folder_of_data)
-    if "__main__" not in code:
-        exec(compile(code, "scaling.md", "exec"), {"__name__": "recipe"})
-        return
-    Path("recipe.py").write_text(code)
-    # another cluster on this machine, which has the port of the dashboard, is no error
-    options = ["-W", "error", "-W", "default::UserWarning"]
-    subprocess.run([sys.executable, *options, "recipe.py"], check=True)
+SLOW = {
+    "generative_adversarial_network",
+    "getting_started",
+    "images",
+    "in_scikit_learn",
+    "scaling",
+    "signals",
+    "variational_autoencoder",
+}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * (page.stem in SLOW))
+        for page in pages.pages()
+    ],
+)
+def test_blocks_of_pages_run(page, request, tmp_path, monkeypatch):
+    scaling = page.stem == "scaling"
+    monkeypatch.chdir(request.getfixturevalue("folder_of_data") if scaling else tmp_path)
+    pages.run(page)
