@@ -50,6 +50,8 @@ def run(page, pictures=None, with_clients=False):
     """
     import matplotlib.pyplot as plt
 
+    if page.stem == "scaling":
+        write_files()
     text, names, left_out = page.read_text(), {"__name__": "page"}, False
     for part in PARTS.finditer(text):
         if part["picture"]:
@@ -69,6 +71,33 @@ def run(page, pictures=None, with_clients=False):
         # with the lines above it, a traceback shows the line of the page
         above = text[: part.start()].count("\n") + 1
         exec(compile("\n" * above + source, str(page), "exec"), names)
+
+
+def write_files():
+    """Write the files that the page on scaling reads."""
+    import h5py
+    import numpy as np
+    import pandas as pd
+    import zarr
+    from sklearn.datasets import load_digits
+
+    from skem.datasets import make_shifted_templates
+
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(size=(60_000, 3)) + 3 * rng.integers(0, 3, size=(60_000, 1))
+    pixels = pixels.astype(np.float32)
+    np.save("pixels.npy", pixels)
+    pixels.tofile("pixels.f32")
+    digits = (load_digits().data / 16).astype(np.float32)
+    for name, X in (("pixels", pixels), ("digits", digits)):
+        array = zarr.create_array(f"{name}.zarr", shape=X.shape, dtype=X.dtype)
+        array[:] = X
+    images = make_shifted_templates(200, image_shape=(6, 24), template_width=8, random_state=0)
+    with h5py.File("images.h5", "w") as file:
+        file["images"] = images.X.reshape(-1, 6, 24)
+    frame = pd.DataFrame(pixels[:5000], columns=list("abc"))
+    frame.to_csv("table.csv", index=False)
+    frame.to_parquet("table.parquet")
 
 
 def run_script(source):
@@ -96,7 +125,7 @@ def save(figure, path):
 if __name__ == "__main__":
     os.environ["MPLBACKEND"] = "Agg"
     chosen = [Path(name).resolve() for name in sys.argv[1:]]
-    for page in chosen or [p for p in pages() if p.stem != "scaling"]:
+    for page in chosen or pages():
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
             run(page, DOCS / "images")

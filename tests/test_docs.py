@@ -4,14 +4,9 @@ import inspect
 import re
 from pathlib import Path
 
-import h5py
-import numpy as np
 import pages
-import pandas as pd
 import pytest
-import zarr
 from numpydoc.validate import validate
-from sklearn.datasets import load_digits
 
 import skem
 import skem.datasets
@@ -53,30 +48,6 @@ def test_versions_agree():
     assert heading[1] == citation[1] == skem.__version__
 
 
-@pytest.fixture(scope="module")
-def folder_of_data(tmp_path_factory):
-    """The files that the recipes name."""
-    folder = tmp_path_factory.mktemp("recipes")
-    rng = np.random.default_rng(0)
-    pixels = rng.normal(size=(60_000, 3)) + 3 * rng.integers(0, 3, size=(60_000, 1))
-    pixels = pixels.astype(np.float32)
-    np.save(folder / "pixels.npy", pixels)
-    pixels.tofile(folder / "pixels.f32")
-    digits = (load_digits().data / 16).astype(np.float32)
-    for name, X in (("pixels", pixels), ("digits", digits)):
-        array = zarr.create_array(folder / f"{name}.zarr", shape=X.shape, dtype=X.dtype)
-        array[:] = X
-    images = skem.datasets.make_shifted_templates(
-        n_samples=200, image_shape=(6, 24), template_width=8, random_state=0
-    ).X
-    with h5py.File(folder / "images.h5", "w") as file:
-        file["images"] = images.reshape(-1, 6, 24)
-    frame = pd.DataFrame(pixels[:5000], columns=list("abc"))
-    frame.to_csv(folder / "table.csv", index=False)
-    frame.to_parquet(folder / "table.parquet")
-    return folder
-
-
 SLOW = {
     "generative_adversarial_network",
     "getting_started",
@@ -95,7 +66,6 @@ SLOW = {
         for page in pages.pages()
     ],
 )
-def test_blocks_of_pages_run(page, request, tmp_path, monkeypatch):
-    scaling = page.stem == "scaling"
-    monkeypatch.chdir(request.getfixturevalue("folder_of_data") if scaling else tmp_path)
+def test_blocks_of_pages_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     pages.run(page)
