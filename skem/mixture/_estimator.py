@@ -110,8 +110,8 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
     tol : float, default=1e-3
         Smallest change of the objective that counts, in nats (units of natural logarithm)
         per row. From complete given starts, EM runs one more iteration after a smaller
-        change, as in scikit-learn. Otherwise it also asks that the changes to come, if they
-        go on shrinking as they do, are below 10 tol in total. With missing values, tol is
+        change, as in scikit-learn. Otherwise the predicted sum of future changes, which
+        shrink at the rate seen so far, must also be below 10 tol. With missing values, tol is
         multiplied by the share of rows in which the rarest feature is observed. Components
         that overlap strongly need 1e-6 or less, because the likelihood hardly depends on
         their weights.
@@ -158,8 +158,9 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
     weight_concentration_prior : float, default=None
         The concentration alpha. A value below 1 favors few components, and a component whose
         count falls below 1 - alpha is switched off: its weight becomes 0. This needs values
-        below 0, such as 1 - T/2 with the T parameters of a component [3]_; few rows bear no
-        more. EM does not find the smallest number of components that way; compare ``bic``.
+        below 0, such as 1 - T/2 for a component with T parameters [3]_. If rows are few, a
+        lower value may switch off every component. EM does not find the smallest number of
+        components that way; compare ``bic``.
     mean_precision_prior : float, default=None
         The precision kappa_0: the number of rows that the prior mean counts as.
     mean_prior : array-like of shape (n_features,) or (n_components, n_features), or float, \
@@ -182,10 +183,10 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
     background : "uniform", array-like of shape (2, n_features) or estimator, default=None
         A background for outliers, beside the components. "uniform" is a uniform density in
         the bounding box of X, and an array holds the lower and the upper limits of a box. A
-        fitted estimator with ``score_samples`` is a density that stays as it is; wrap it in
+        fitted estimator with ``score_samples`` is a density that EM does not change; wrap it in
         ``sklearn.frozen.FrozenEstimator``, so that ``clone`` keeps the fit. ``predict``
         returns -1 for rows of the background, and ``predict_proba`` and ``transform`` have
-        one more column. Rows outside of a box count as in the background too.
+        one more column. ``predict`` treats rows outside a box as if the box continued.
     n_jobs : int, default=None
         Number of threads for the passes over the rows and for the starts. On dask, the
         threads serve the passes over each block. The results do not depend on it.

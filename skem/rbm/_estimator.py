@@ -68,10 +68,10 @@ class BernoulliRBMCD(ReconstructMixin, Machine):
         p(v, h) = \\exp(b^\\top v + c^\\top h + v^\\top W h) / Z,
         \\quad v \\in \\{0, 1\\}^D, \\; h \\in \\{0, 1\\}^H.
 
-    The machine is fitted by contrastive divergence [1]_. The defaults reach a higher
+    The RBM is fitted by contrastive divergence [1]_. The defaults reach a higher
     likelihood sooner: persistent chains [2]_, the centered gradient [3]_, a step size that
-    falls to 0, and averaged weights. Step size, number of passes and weight decay follow from
-    the rows.
+    falls to 0, and averaged weights. By default, step size, number of passes and weight
+    decay are computed from the rows.
 
     Parameters
     ----------
@@ -80,15 +80,15 @@ class BernoulliRBMCD(ReconstructMixin, Machine):
     learning_rate : "auto" or float, default="auto"
         The initial step size. "auto" is 120 / (variance * sqrt(H)), at most 0.4, with the
         variance of a row: the sum of m (1 - m) over features of mean m. It is smaller if few
-        rows are fitted in the default number of passes, and at most 0.002 for gray rows in
-        which there is nothing to learn: their features vary less together than binary units
-        do one by one. Without ``centered`` it is a quarter of that.
+        rows are fitted in the default number of passes. It is at most 0.002 for gray rows whose
+        features vary less together than independent binary units would, because an RBM has
+        nothing to learn from them. Without ``centered`` it is a quarter of that.
     batch_size : "auto" or int, default="auto"
         Number of rows in a minibatch, and number of persistent chains. "auto" is the number
         of rows divided by 600, at least 10 and at most 100. Small data need many small steps.
     n_iter : "auto" or int, default="auto"
         Number of passes over the rows. "auto" is at least 10, and enough for 100 sqrt(n)
-        updates for n rows, but for no more than 6000.
+        updates for n rows, with at most 6000 updates.
     verbose : int, default=0
         1 prints a line after each pass, 10 after every tenth pass.
     random_state : int, RandomState or None, default=None
@@ -105,7 +105,7 @@ class BernoulliRBMCD(ReconstructMixin, Machine):
         ``partial_fit`` always uses a constant step size.
     weight_decay : "auto" or float, default="auto"
         Strength of weight decay: each update shrinks the weights by the share
-        ``learning_rate * weight_decay``. With ``centered``, biases make up for it. "auto" is
+        ``learning_rate * weight_decay``. With ``centered``, the biases compensate. "auto" is
         0.03 variance / n for n rows, between 0.0001 and 0.005; in ``partial_fit`` 0.0001.
     early_stopping : bool, default=False
         Whether ``fit`` holds out validation rows and scores their pseudo-log-likelihood after

@@ -103,16 +103,16 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     activation : {"gelu", "relu", "tanh"}, default="gelu"
         The activation of the hidden layers.
     likelihood : {"auto", "bernoulli", "gaussian"} or dict, default="auto"
-        The distribution of each feature given the code. "bernoulli" needs values between 0
-        and 1; they may exceed this range by rounding errors. "gaussian" takes any values, and
+        The distribution of each feature given the code. "bernoulli" needs values between 0 and
+        1; they may exceed this range by rounding errors. "gaussian" takes any values, and
         learns a noise variance for each feature. "auto" is "bernoulli" if the values of X at
-        the first fit are between 0 and 1 and, moreover, either nearly all at 0 and 1, or pixels
+        the first fit are between 0 and 1 and are either nearly all 0 and 1, or pixels
         (``image_shape`` is given). It is "gaussian" otherwise. A dict gives each column its
         own: ``{"gaussian": [...], "bernoulli": [...], "categorical": [...]}``, with lists of
-        names (of a data frame) or indices. A column of categories holds codes 0, 1, 2, ...,
-        as ``OrdinalEncoder`` returns them; there are as many as the largest code at the first
-        fit tells, and below 1000. Columns not named are Bernoulli if they hold 0 and 1 and
-        no other value, and Gaussian otherwise.
+        names (of a data frame) or indices. A column of categories holds codes 0, 1, 2, ..., as
+        ``OrdinalEncoder`` returns them. The largest code at the first fit determines their
+        number, which must be below 1000. Columns not named are Bernoulli if they hold 0 and 1
+        and no other value, and Gaussian otherwise.
     image_shape : tuple of int, default=None
         Shape (height, width) or (height, width, channels) of a row that is an image.
     architecture : {"dense", "conv"}, default="dense"
@@ -155,11 +155,11 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         logarithm) per row.
     early_stopping : "auto" or bool, default="auto"
         Whether ``fit`` holds out validation rows and scores their ELBO after each pass. It
-        stops when the score no longer rises, and restores the best weights. The weights that it
-        scores and restores are running averages over about 100 steps. "auto" is True if there
-        are from 20 to 10,000 rows: longer fits would otherwise learn such rows by heart. With
-        fewer rows of Gaussian features, the result is a factor analysis, where fits start:
-        nothing could tell whether training helps.
+        stops when the score no longer rises, and restores the best weights. The weights that
+        it scores and restores are running averages over about 100 steps. "auto" is True if
+        there are from 20 to 10,000 rows, because longer fits would otherwise overfit. With
+        fewer rows of Gaussian features, the result is the factor analysis from which fits
+        start, because too few rows could be held out to tell whether training helps.
     validation_fraction : float, default=0.1
         The share of the rows that ``early_stopping`` holds out.
     n_iter_no_change : int, default=10
@@ -227,9 +227,9 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     own weights.
 
     NaN marks a missing value. It is omitted from the likelihood. In training, the encoder sees
-    the mean of the feature in its place. It cannot be right then, and the ELBO would pull the
-    decoder to what it can tell. Minibatches with missing values therefore maximize an
-    importance-weighted bound [4]_, of five draws.
+    the mean of the feature in its place. Its posterior is then rough, and the ELBO would make
+    the decoder lose dependence that the encoder cannot use. Minibatches with missing values
+    therefore maximize an importance-weighted bound [4]_, of five draws.
 
     The weights, the state of Adam and the seed are stored as NumPy data. A pickle can therefore
     be loaded on any machine, and ``partial_fit`` can continue there.

@@ -1,14 +1,11 @@
 """Packages that use a Gaussian mixture, with ours in the place of scikit-learn's."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits, load_iris
+from sklearn.datasets import load_iris
 from sklearn.metrics import roc_auc_score
-from sklearn.neural_network import BernoulliRBM
 
-from skem import BayesianGMM_MAP, BernoulliRBMCD
+from skem import BayesianGMM_MAP
 
 pytestmark = pytest.mark.clients
 X, y = load_iris(return_X_y=True)
@@ -78,23 +75,3 @@ def test_onnx(kind, dtype):
     np.testing.assert_array_equal(labels.ravel(), model.predict(data))
     atol = 1e-12 if dtype == np.float64 else 5e-5  # ONNX has sums of single precision
     np.testing.assert_allclose(probabilities, model.predict_proba(data), rtol=0, atol=atol)
-
-
-def test_the_page_on_onnx():
-    """Its code runs as it is, and the predictions are ours."""
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("skl2onnx")
-    page = Path(__file__).parents[2] / "docs/user_guide/in_scikit_learn.md"
-    section = page.read_text().split("## Export to")[1].split("\n## ")[0]
-    blocks = [part.split("```")[0] for part in section.split("```python\n")[1:]]
-    names = {"np": np, "load_iris": load_iris, "BayesianGMM_MAP": BayesianGMM_MAP}
-    exec(blocks[0], names)
-    ours = names["model"].predict_proba(names["X"])
-    np.testing.assert_allclose(names["probabilities"], ours, rtol=0, atol=1e-6)
-    pixels = (load_digits().data > 7).astype(np.float32)
-    rbm = BernoulliRBMCD(8, n_iter=3, random_state=0).fit(pixels)
-    names.update(rbm=rbm, X=pixels, BernoulliRBM=BernoulliRBM)
-    exec(blocks[1], names)
-    session = onnxruntime.InferenceSession(names["onx"].SerializeToString())
-    (codes,) = session.run(None, {"X": pixels})
-    np.testing.assert_allclose(codes, rbm.transform(pixels), rtol=0, atol=1e-6)
