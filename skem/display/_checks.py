@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import get_tags
+from sklearn.utils import check_array, get_tags
 from sklearn.utils.validation import check_is_fitted
 
 
@@ -44,6 +44,11 @@ class Unwrapped(NamedTuple):
         names = getattr(self.model, "feature_names_in_", names)
         return None if names is None else [str(name) for name in names]
 
+    def label(self, name: str, X: Any) -> str:
+        """Return the label of a column; steps before the model may have changed its units."""
+        is_changed = self.before and name in map(str, getattr(X, "columns", []))
+        return f"{name}\n(transformed)" if is_changed else name
+
 
 def unwrapped(estimator: Any) -> Unwrapped:
     """Return the best estimator of a search, the last step of a pipeline."""
@@ -69,9 +74,22 @@ def check_has(display: str, estimator: Any, name: str, kinds: str) -> None:
         )
 
 
+def name_of(y: Any) -> str | None:
+    """Return the name of a series."""
+    name = getattr(y, "name", None)
+    return None if name is None else str(name)
+
+
 def is_density(estimator: Any) -> bool:
     """Return whether the scores of an estimator are log-densities."""
     return bool(get_tags(estimator).estimator_type == "density_estimator")
+
+
+def as_floats(X: Any) -> NDArray[np.floating]:
+    """Return rows as an array of floats; NaN marks what is masked or missing."""
+    if np.ma.isMaskedArray(X):
+        return np.ma.filled(X.astype(float), np.nan)
+    return np.asarray(check_array(X, dtype=float, ensure_all_finite=False, input_name="X"))
 
 
 def reshaped(name: str, values: ArrayLike, shape: tuple[int, ...]) -> NDArray[Any]:

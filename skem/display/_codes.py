@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from skem.display._checks import Display, check_has, class_masks, shape_of, unwrapped
+from skem.display._checks import Display, check_has, class_masks, name_of, shape_of, unwrapped
 from skem.display._images import GAP, ImageGrid, as_colors, as_images, gray_style
 from skem.display._style import add_legend, color_of, full_names, key, marker_of
 
@@ -334,12 +334,11 @@ class EmbeddingDisplay(Display):
         _check_components(cls.__name__, components, codes.shape[1])
         first, second = components
         names = f"code {first}", f"code {second}"
-        title = getattr(y, "name", None)
         display = cls(
             codes[:, [first, second]],
             y,
             names=names,
-            label_name=None if title is None else str(title),
+            label_name=name_of(y),
         )
         return display.plot(ax=ax, **kwargs)
 
@@ -363,7 +362,7 @@ class EmbeddingDisplay(Display):
         is_own = ax is None
         if ax is None:
             _, ax = plt.subplots(figsize=(6.4, 5.4), layout="constrained")
-        options = {"s": 12, "alpha": 0.7, "linewidths": 0, **full_names(kwargs, "scatter")}
+        options = {"s": 12, "alpha": 0.7, "linewidth": 0, **full_names(kwargs, "scatter")}
         x, y = self.codes.T
         if self.labels is None:
             ax.scatter(x, y, **{"color": color_of(0), **options})

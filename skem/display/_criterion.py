@@ -218,7 +218,7 @@ class CriterionDisplay(Display):
         display = cls(
             values,
             {name: means[rows]},
-            {name: given[best]},
+            {name: _plain(given[best])},
             errors={name: _standard_errors(results, metric)[rows]},
             param_name=param_name.split("__")[-1],
             criterion_name=f"held-out score{unit}" if metric == "score" else name,
@@ -249,16 +249,18 @@ class CriterionDisplay(Display):
         self.lines_: list[Any] = []
         for i, (name, curve) in enumerate(self.criteria.items()):
             label = name.upper() if name in ("aic", "bic", "icl") else name
+            chosen = self.chosen.get(name)
+            if name in self.chosen:
+                label = f"{label} chooses {chosen}"
             style = {"linestyle": LINES[i % len(LINES)], "marker": MARKERS[i % len(MARKERS)]}
             style |= {"color": color_of(i), "label": label}
             options = {"capsize": 3, **style, **full_names(kwargs, "plot")}
             drawn = ax.errorbar(positions, curve, yerr=self.errors.get(name), **options)
             self.lines_.append(drawn.lines[0])
-            if name in self.chosen and self.chosen[name] in self.values:
-                at = self.values.index(self.chosen[name])
-                star: dict[str, Any] = {"marker": "*", "ms": 17, "ls": "", "mec": "black"}
-                star |= {"label": f"{label} chooses {self.chosen[name]}", "zorder": 4}
-                star["color"] = drawn.lines[0].get_color()
+            if chosen in self.values:
+                at = self.values.index(chosen)
+                star: dict[str, Any] = {"marker": "*", "ms": max(20 - 6 * i, 8), "mec": "black"}
+                star |= {"color": drawn.lines[0].get_color(), "zorder": 4}
                 ax.plot(positions[at], curve[at], **star)
         if not self._are_numbers():
             ax.set_xticks(positions, [str(value) for value in self.values])
@@ -298,11 +300,16 @@ def _best_rows(given: Any, means: NDArray[np.floating]) -> tuple[list[Any], list
         value = given[row]
         if value is np.ma.masked or (np.isnan(means[row]) and repr(value) in best):
             continue
-        best[repr(value)] = (value, int(row))
+        best[repr(value)] = (_plain(value), int(row))
     order = sorted(best.values(), key=lambda pair: pair[1])
     if all(isinstance(value, Real) for value, _ in order):
         order.sort(key=lambda pair: pair[0])
     return [value for value, _ in order], [row for _, row in order]
+
+
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy as one of Python, for labels."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _standard_errors(results: Mapping[str, Any], metric: str) -> NDArray[np.floating]:

@@ -9,7 +9,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from skem.display._checks import Display, Unwrapped, check_has, class_masks, unwrapped
+from skem.display._checks import (
+    Display,
+    Unwrapped,
+    as_floats,
+    check_has,
+    class_masks,
+    name_of,
+    unwrapped,
+)
 from skem.display._style import (
     COLORS,
     LINES,
@@ -39,6 +47,7 @@ class Group(NamedTuple):
     rows: NDArray[np.bool_]
     color: str
     marker: str
+    component: int | None = None
 
 
 class MixtureDisplay(Display):
@@ -69,6 +78,8 @@ class MixtureDisplay(Display):
         The values of X that were missing, and are conditional means.
     labels : array-like of shape (n_samples,), default=None
         Labels by which rows are colored; None takes their components.
+    label_name : str, default=None
+        Title of the legend of labels.
     feature_names : sequence of str, default=None
         Names of the features; None means "feature 0", "feature 1", ...
 
@@ -111,6 +122,7 @@ class MixtureDisplay(Display):
         *,
         missing: NDArray[np.bool_] | None = None,
         labels: ArrayLike | None = None,
+        label_name: str | None = None,
         feature_names: Sequence[str] | None = None,
     ) -> None:
         self.X = X
@@ -121,6 +133,7 @@ class MixtureDisplay(Display):
         self.missing = np.zeros(X.shape, bool) if missing is None else missing
         self.labels = None if labels is None else column_or_1d(labels)
         check_consistent_length(self.X, self.labels)
+        self.label_name = label_name
         names = [f"feature {j}" for j in range(X.shape[1])]
         self.feature_names = list(names if feature_names is None else feature_names)
 
@@ -187,7 +200,8 @@ class MixtureDisplay(Display):
             model.weights_,
             missing=missing[:, chosen],
             labels=y,
-            feature_names=[names[j] for j in chosen],
+            label_name=name_of(y),
+            feature_names=[inner.label(names[j], X) for j in chosen],
         )
         return display.plot(ax=ax, uncertainty=uncertainty, **kwargs)
 
@@ -232,9 +246,9 @@ class MixtureDisplay(Display):
         maps = self._draw_panels(axes, options, uncertainty)
         self._add_keys(axes, figure, is_own, options)
         if maps:
-            place: dict[str, Any] = {"ax": axes if is_own else axes[0, 0]}
-            if not single:
-                place |= {"location": "bottom", "shrink": 0.5, "aspect": 40}
+            place: dict[str, Any] = {"ax": axes[0, 0]}
+            if is_own:  # below, since the legend is on the right
+                place = {"ax": axes, "location": "bottom", "shrink": 0.5, "aspect": 40}
             figure.colorbar(maps[-1], label="1 - max P(component)", **place)
         self.axes_, self.figure_ = axes, figure
         self.ax_ = axes[0, 0] if single else None
@@ -271,17 +285,17 @@ class MixtureDisplay(Display):
 
         pair = np.array([i, j])
         filled = self.missing[:, pair].any(1)
-        style = {"s": 14, "alpha": 0.6, "linewidths": 0, **options}
-        hollow = {**style, "facecolors": "none", "linewidths": 0.9, "alpha": 0.9}
+        style = {"s": 18, "alpha": 0.6, "linewidth": 0, **options}
+        hollow = {**style, "facecolor": "none", "linewidth": 0.9, "alpha": 0.9}
         for group in self._groups():
             for rows, how in ((group.rows & ~filled, style), (group.rows & filled, hollow)):
                 if not rows.any():
                     continue
                 colors: dict[str, Any] = {"color": group.color}
                 if how is hollow:
-                    colors = {"edgecolors": group.color}
+                    colors = {"edgecolor": group.color}
                 elif group.marker == "x":
-                    how = {**how, "linewidths": 1, "alpha": 0.9}
+                    how = {**how, "linewidth": 1, "alpha": 0.9}
                 x, y = self.X[rows][:, pair].T
                 ax.scatter(x, y, **{"marker": group.marker, **colors, **how})
         for k in self._used():
@@ -335,11 +349,10 @@ class MixtureDisplay(Display):
         with np.errstate(divide="ignore", invalid="ignore"):
             squares = ((x[:, None] - self.means[:, j]) / deviations) ** 2
             parts = self.weights * np.exp(-squares / 2) / (np.sqrt(2 * np.pi) * deviations)
+        ax.plot(x, parts[:, used].sum(1), color="0.4", lw=1.2)
         for k in used:
             color = "0.3" if self.labels is not None else color_of(k)
-            line = LINES[1:][(k + k // len(COLORS)) % (len(LINES) - 1)]
-            ax.plot(x, parts[:, k], line, color=color, lw=1.5)
-        ax.plot(x, parts[:, used].sum(1), color="black", lw=1.2)
+            ax.plot(x, parts[:, k], _line_of(k), color=color, lw=1.5)
         ax.set(xlabel=self.feature_names[j], ylabel="density", yticks=[])
 
     def _used(self) -> list[int]:
@@ -355,7 +368,7 @@ class MixtureDisplay(Display):
             return
         for k in self._used():
             label = f"{k} ({self.weights[k]:.0%})"
-            yield Group(label, self.components == k, color_of(k), marker_of(k))
+            yield Group(label, self.components == k, color_of(k), marker_of(k), k)
         if (self.components < 0).any():
             yield Group("background", self.components < 0, "black", "x")
 
@@ -363,20 +376,28 @@ class MixtureDisplay(Display):
         self, axes: NDArray[Any], figure: Any, is_own: bool, options: dict[str, Any]
     ) -> None:
         """Add the legend: groups of rows, and hollow points."""
-        keys = []
+        keys, n = [], self.X.shape[1]
+        title = "component (weight)" if self.labels is None else self.label_name
         for group in self._groups():
             style = {"color": options.get("color", group.color), "marker": group.marker}
+            if n != 2 and group.component is not None:
+                style["ls"] = _line_of(group.component)
             keys.append(key(group.label, **style))
         keys = keys if len(keys) <= MAX_ENTRIES else []
-        if self.missing.any():
-            keys.append(key("with missing values", marker="o", mfc="none", mec="0.3"))
+        if n > 1 and self.missing.any():
+            keys.append(key("missing, at the mean", marker="o", mfc="none", mec="0.3"))
         if not keys:
             return
-        if len(axes) == 1:
-            add_legend(axes[0, 0], keys, outside=is_own, n_points=len(self.X))
+        if n <= 2:
+            many = len(self.X)
+            add_legend(axes[0, 0], keys, outside=is_own, n_points=many, title=title)
         else:
-            title = "component (weight)" if self.labels is None else None
             figure.legend(handles=keys, loc="upper right", title=title)
+
+
+def _line_of(k: int) -> str:
+    """Return the line of the density of component k; the solid one is that of the sum."""
+    return LINES[1:][(k + k // len(COLORS)) % (len(LINES) - 1)]
 
 
 def _indices(features: Sequence[int | str] | None, names: list[str]) -> list[int]:
@@ -399,11 +420,10 @@ def _completed(
 ) -> tuple[NDArray[np.floating], NDArray[np.bool_], NDArray[np.integer]]:
     """Return rows with conditional means for what is missing, the holes, and components."""
     X = inner.transform(X)
-    if not hasattr(inner.model, "feature_names_in_") and not np.ma.isMaskedArray(X):
-        X = np.asarray(X, dtype=float)
+    values = as_floats(X)
+    if not hasattr(inner.model, "feature_names_in_"):
+        X = values
     components = np.asarray(inner.model.predict(X))
-    masked = np.ma.isMaskedArray(X)
-    values = np.ma.filled(X.astype(float), np.nan) if masked else np.asarray(X, dtype=float)
     missing = np.isnan(values)
     if missing.any():
         values = np.where(missing, np.asarray(inner.model.impute(X)), values)

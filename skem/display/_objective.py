@@ -233,7 +233,8 @@ class ObjectiveDisplay(Display):
         return self
 
     def _label(self, name: str) -> str | None:
-        """Return the label of a curve; a single one has the name of the estimator."""
-        if len(self.curves) == 1:
-            return self.estimator_name
-        return name if self.estimator_name is None else f"{self.estimator_name}: {name}"
+        """Return the label of a curve; that of the objective is the name of the estimator."""
+        if self.estimator_name is None:
+            return name if len(self.curves) > 1 else None
+        own = self.estimator_name
+        return own if name == "objective" else f"{own}: {name}"
