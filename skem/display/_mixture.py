@@ -303,10 +303,11 @@ class MixtureDisplay(Display):
             mean, covariance = self.means[k, pair], self.covariances[k][pair[:, None], pair]
             for radius, line in ((1, "-"), (2, "--")):
                 points = _ellipse(mean, covariance, radius)
-                self.ellipses_ += ax.plot(*points, line, color=color, lw=1.5, zorder=2)
-            text = ax.text(
-                mean[0], mean[1], str(k), ha="center", va="center", weight="bold", zorder=4
-            )
+                (ellipse,) = ax.plot(*points, line, color=color, lw=1.5, zorder=2)
+                ellipse.set_path_effects([withStroke(linewidth=3, foreground="white")])
+                self.ellipses_.append(ellipse)
+            style = {"ha": "center", "va": "center", "weight": "bold", "clip_on": True}
+            text = ax.text(mean[0], mean[1], str(k), zorder=4, **style)
             text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
         ax.set(xlabel=self.feature_names[i], ylabel=self.feature_names[j])
         return [self._shade(ax, pair)] if uncertainty else []
@@ -367,7 +368,7 @@ class MixtureDisplay(Display):
                 yield Group(label, rows, color_of(i), marker_of(i))
             return
         for k in self._used():
-            label = f"{k} ({self.weights[k]:.0%})"
+            label = f"{k} ({_percent(self.weights[k])})"
             yield Group(label, self.components == k, color_of(k), marker_of(k), k)
         if (self.components < 0).any():
             yield Group("background", self.components < 0, "black", "x")
@@ -393,6 +394,11 @@ class MixtureDisplay(Display):
             add_legend(axes[0, 0], keys, outside=is_own, n_points=many, title=title)
         else:
             figure.legend(handles=keys, loc="upper right", title=title)
+
+
+def _percent(share: float) -> str:
+    """Return a share as a percentage; small ones keep a digit."""
+    return f"{share:.0%}" if share >= 0.01 else f"{100 * share:.1g}%"
 
 
 def _line_of(k: int) -> str:
