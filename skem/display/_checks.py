@@ -21,6 +21,11 @@ class Display:
         raise NotImplementedError
 
 
+def counted(n: int, thing: str) -> str:
+    """Return a number of things in words."""
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
 class Unwrapped(NamedTuple):
     """The model in a pipeline or in a search, and the steps before it."""
 

@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from skem.display._checks import Display, check_has, class_masks, name_of, shape_of, unwrapped
+from skem.display._checks import (
+    Display,
+    check_has,
+    class_masks,
+    counted,
+    name_of,
+    shape_of,
+    unwrapped,
+)
 from skem.display._images import GAP, ImageGrid, as_colors, as_images, gray_style
 from skem.display._style import add_legend, color_of, full_names, key, marker_of
 
@@ -293,8 +301,10 @@ class EmbeddingDisplay(Display):
         self.label_name = label_name
 
     def _about(self) -> str:
-        labels = "" if self.labels is None else f", {len(np.unique(self.labels))} labels"
-        return f"{len(self.codes)} rows, {self.names[0]!r} and {self.names[1]!r}{labels}"
+        parts = [counted(len(self.codes), "row"), f"{self.names[0]!r} and {self.names[1]!r}"]
+        if self.labels is not None:
+            parts.append(counted(len(np.unique(self.labels)), "label"))
+        return ", ".join(parts)
 
     @classmethod
     def from_estimator(

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
-from skem.display._checks import Display, is_density, unwrapped
+from skem.display._checks import Display, counted, is_density, unwrapped
 from skem.display._style import LINES, MARKERS, color_of, full_names
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ class CriterionDisplay(Display):
 
     def _about(self) -> str:
         chosen = [f"{name} chooses {value!r}" for name, value in self.chosen.items()]
-        return f"{len(self.values)} values of {self.param_name}: {', '.join(chosen)}"
+        values = counted(len(self.values), "value")
+        return f"{values} of {self.param_name}: {', '.join(chosen)}"
 
     @classmethod
     def from_estimator(

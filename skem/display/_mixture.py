@@ -15,6 +15,7 @@ from skem.display._checks import (
     as_floats,
     check_has,
     class_masks,
+    counted,
     name_of,
     unwrapped,
 )
@@ -142,7 +143,8 @@ class MixtureDisplay(Display):
         names = " and ".join(map(repr, self.feature_names))
         if len(self.feature_names) > 2:
             names = f"{len(self.feature_names)} features"
-        return f"{len(self.X)} rows, {n_components} components, {names}"
+        parts = counted(len(self.X), "row"), counted(n_components, "component"), names
+        return ", ".join(parts)
 
     @classmethod
     def from_estimator(
@@ -243,7 +245,9 @@ class MixtureDisplay(Display):
             figure, axes = ax.figure, np.array([[ax]])
         self.ellipses_: list[Any] = []
         options = full_names(kwargs, "scatter")
-        maps = self._draw_panels(axes, options, uncertainty)
+        planes = self._draw_panels(axes, options)
+        # shaded when all is drawn, and the limits are known
+        maps = [self._shade(*plane) for plane in planes] if uncertainty else []
         self._add_keys(axes, figure, is_own, options)
         if maps:
             place: dict[str, Any] = {"ax": axes[0, 0]}
@@ -255,13 +259,13 @@ class MixtureDisplay(Display):
         return self
 
     def _draw_panels(
-        self, axes: NDArray[Any], options: dict[str, Any], uncertainty: bool
-    ) -> list[Any]:
-        """Draw all panels, and return the maps of uncertainty."""
-        n, maps = self.X.shape[1], []
+        self, axes: NDArray[Any], options: dict[str, Any]
+    ) -> list[tuple[Axes, NDArray[np.integer]]]:
+        """Draw all panels, and return those of two features, with these."""
+        n, planes = self.X.shape[1], []
         if n == 2:
-            return self._draw_plane(axes[0, 0], 0, 1, options, uncertainty)
-        for i in range(n):
+            planes.append((axes[0, 0], np.array([0, 1])))
+        for i in range(n if n != 2 else 0):
             for j in range(n):
                 ax = axes[i, j]
                 if j > i:
@@ -269,21 +273,21 @@ class MixtureDisplay(Display):
                 elif i == j:
                     self._draw_density(ax, i)
                 else:
-                    maps += self._draw_plane(ax, j, i, options, uncertainty)
+                    planes.append((ax, np.array([j, i])))
                     if j:
                         ax.sharey(axes[i, 0])
-                if n > 1:
-                    ax.label_outer()
-        axes[0, 0].set_ylabel("density")
-        return maps
+        for ax, pair in planes:
+            self._draw_plane(ax, pair, options)
+        if n != 2:
+            for ax in axes.flat:
+                ax.label_outer()
+            axes[0, 0].set_ylabel("density")
+        return planes
 
-    def _draw_plane(
-        self, ax: Axes, i: int, j: int, options: dict[str, Any], uncertainty: bool
-    ) -> list[Any]:
+    def _draw_plane(self, ax: Axes, pair: NDArray[np.integer], options: dict[str, Any]) -> None:
         """Draw the panel of two features."""
         from matplotlib.patheffects import withStroke
 
-        pair = np.array([i, j])
         filled = self.missing[:, pair].any(1)
         style = {"s": 18, "alpha": 0.6, "linewidth": 0, **options}
         hollow = {**style, "facecolor": "none", "linewidth": 0.9, "alpha": 0.9}
@@ -309,13 +313,12 @@ class MixtureDisplay(Display):
             style = {"ha": "center", "va": "center", "weight": "bold", "clip_on": True}
             text = ax.text(mean[0], mean[1], str(k), zorder=4, **style)
             text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
-        ax.set(xlabel=self.feature_names[i], ylabel=self.feature_names[j])
-        return [self._shade(ax, pair)] if uncertainty else []
+        ax.set(xlabel=self.feature_names[pair[0]], ylabel=self.feature_names[pair[1]])
 
     def _shade(self, ax: Axes, pair: NDArray[np.integer]) -> Any:
         """Shade a plane by 1 - max_k P(k | x)."""
-        ax.autoscale(enable=False)
         limits = (*ax.get_xlim(), *ax.get_ylim())
+        ax.autoscale(enable=False)  # or the picture would widen them
         grid = np.meshgrid(np.linspace(*limits[:2], N_GRID), np.linspace(*limits[2:], N_GRID))
         used = self._used()
         wrong = _doubt(
@@ -380,13 +383,14 @@ class MixtureDisplay(Display):
         keys, n = [], self.X.shape[1]
         title = "component (weight)" if self.labels is None else self.label_name
         for group in self._groups():
-            style = {"color": options.get("color", group.color), "marker": group.marker}
+            style = {"color": group.color, "marker": group.marker}
+            style |= {name: options[name] for name in style if name in options}
             if n != 2 and group.component is not None:
                 style["ls"] = _line_of(group.component)
             keys.append(key(group.label, **style))
         keys = keys if len(keys) <= MAX_ENTRIES else []
         if n > 1 and self.missing.any():
-            keys.append(key("missing, at the mean", marker="o", mfc="none", mec="0.3"))
+            keys.append(key("missing: conditional mean", marker="o", mfc="none", mec="0.3"))
         if not keys:
             return
         if n <= 2:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
-from skem.display._checks import Display, is_density, unwrapped
+from skem.display._checks import Display, counted, is_density, unwrapped
 from skem.display._style import LINES, MARKERS, color_of, full_names
 
 if TYPE_CHECKING:
@@ -82,12 +82,11 @@ class ObjectiveDisplay(Display):
         self.balance = balance
 
     def _about(self) -> str:
-        name = [] if self.estimator_name is None else [self.estimator_name]
-        ends = [f"{key}: {len(v)} values, the last {v[-1]:.4g}" for key, v in self._drawn()]
-        return "; ".join(name + ends)
-
-    def _drawn(self) -> list[tuple[str, Any]]:
-        return [(name, values) for name, values in self.curves.items() if len(values)]
+        parts = [] if self.estimator_name is None else [self.estimator_name]
+        for name, values in self.curves.items():
+            if len(values):
+                parts.append(f"{name}: {counted(len(values), 'value')}, last {values[-1]:.4g}")
+        return "; ".join(parts)
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Axes | None = None, **kwargs: Any) -> Self:
@@ -191,8 +190,8 @@ class ObjectiveDisplay(Display):
             label = f"fit {number}"
             scores[label] = [record["score"] for record in own]
             iterations[label] = [record["iteration"] for record in own]
-        unit = " (nats per sample)" if getattr(history, "scoring", None) is None else ""
-        display = cls(scores, iterations=iterations, objective_name=f"score{unit}")
+        label = _score_name(getattr(history, "scoring", None))
+        display = cls(scores, iterations=iterations, objective_name=label)
         return display.plot(ax=ax, **kwargs)
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
@@ -238,3 +237,11 @@ class ObjectiveDisplay(Display):
             return name if len(self.curves) > 1 else None
         own = self.estimator_name
         return own if name == "objective" else f"{own}: {name}"
+
+
+def _score_name(scoring: Any) -> str:
+    """Return the label of the scores of a callback."""
+    if scoring is None:
+        return "score (nats per sample)"
+    name = scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "<lambda>")
+    return "score" if name == "<lambda>" else name

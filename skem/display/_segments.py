@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skem.display._checks import Display, check_has
+from skem.display._checks import Display, check_has, counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +60,8 @@ class SegmentationDisplay(Display):
 
     def _about(self) -> str:
         height, width = self.segments.shape
-        return f"{height} x {width} pixels, {len(np.unique(self.segments))} segments"
+        segments = counted(len(np.unique(self.segments)), "segment")
+        return f"{height} x {width} pixels, {segments}"
 
     @classmethod
     def from_estimator(

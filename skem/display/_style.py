@@ -36,7 +36,10 @@ def full_names(kwargs: Mapping[str, Any], artist: str) -> dict[str, Any]:
     from matplotlib.lines import Line2D
 
     kind = {"scatter": PathCollection, "plot": Line2D}[artist]
-    return dict(normalize_kwargs(dict(kwargs), kind))
+    options = dict(normalize_kwargs(dict(kwargs), kind))
+    if "c" in options:  # which scatter does not take beside color
+        options["color"] = options.pop("c")
+    return options
 
 
 def key(label: str, **style: Any) -> Any:

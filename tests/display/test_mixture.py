@@ -61,7 +61,7 @@ def test_names_and_missing_values(irises):
     assert hollow(ax) == {tuple(row) for row in filled[lost].round(9)}
     entries = [text.get_text() for text in ax.get_legend().get_texts()]
     assert len(entries) == 4
-    assert entries[-1] == "missing, at the mean"
+    assert entries[-1] == "missing: conditional mean"
     assert entries[0] == f"0 ({model.weights_[0]:.0%})"
     assert [text.get_text() for text in ax.texts] == ["0", "1", "2"]
     about = "150 rows, 3 components, 'petal width (cm)' and 'sepal length (cm)'"
@@ -124,6 +124,12 @@ def test_uncertainty(irises, features):
     ax = display.axes_[-1, len(features) - 2 if len(features) > 2 else 0]
     (picture,) = ax.images
     left, right, bottom, top = picture.get_extent()
+    for panel in display.axes_[np.tril_indices(len(display.axes_))]:
+        for line in panel.lines:  # no ellipse is cut off
+            for drawn, limits in zip(
+                line.get_data(), (panel.get_xlim(), panel.get_ylim()), strict=True
+            ):
+                assert limits[0] <= min(drawn) <= max(drawn) <= limits[1]
     values = np.asarray(picture.get_array())
     grid = np.meshgrid(
         np.linspace(left, right, len(values)), np.linspace(bottom, top, len(values))
@@ -182,6 +188,10 @@ def test_background_and_unused_components():
     assert points(ax) == {tuple(row) for row in X.round(9)}
     entries = [text.get_text() for text in ax.get_legend().get_texts()]
     assert entries[-1] == "background"
+    assert repr(display).startswith("MixtureDisplay(220 rows, 1 component, ")
+    for options in ({"c": "red"}, {"color": "red", "linewidths": 1, "marker": "."}):
+        drawn = display.plot(**options).ax_.collections[0]
+        np.testing.assert_allclose(drawn.get_facecolor()[0, :3], [1, 0, 0])
     display.weights = np.zeros(1)
     assert len(display.plot().ellipses_) == 0
 
