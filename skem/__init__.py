@@ -7,6 +7,7 @@ if _TYPE_CHECKING:
     from skem.callbacks import EarlyStopping, History
     from skem.display import (
         ChainsDisplay,
+        CriterionDisplay,
         EmbeddingDisplay,
         FiltersDisplay,
         ImputationDisplay,
@@ -33,6 +34,7 @@ _MODULE_OF = {
     "BayesianGMM_MAP": "mixture",
     "BernoulliRBMCD": "rbm",
     "ChainsDisplay": "display",
+    "CriterionDisplay": "display",
     "EarlyStopping": "callbacks",
     "EmbeddingDisplay": "display",
     "FiltersDisplay": "display",
@@ -58,6 +60,7 @@ __all__ = [
     "BayesianGMM_MAP",
     "BernoulliRBMCD",
     "ChainsDisplay",
+    "CriterionDisplay",
     "EarlyStopping",
     "EmbeddingDisplay",
     "FiltersDisplay",

@@ -12,9 +12,9 @@ can be told apart. The held-out likelihood measures how well new rows are predic
 
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold
 
-from skem import BayesianGMM_MAP, MixtureDisplay
+from skem import BayesianGMM_MAP, CriterionDisplay, MixtureDisplay
 
 rng = np.random.default_rng(3)
 X = np.concatenate(
@@ -25,31 +25,33 @@ X = np.concatenate(
         rng.normal([7, -3], 0.7, size=(100, 2)),
     ]
 )
-numbers = list(range(1, 9))
-options = {"prior": "empirical", "n_init": 3, "random_state": 0}
-models = [BayesianGMM_MAP(k, **options).fit(X) for k in numbers]
-bic = np.array([model.bic(X) for model in models])
-icl = np.array([model.icl(X) for model in models])
-search = GridSearchCV(BayesianGMM_MAP(**options), {"n_components": numbers}, cv=5)
-search.fit(rng.permutation(X))
-held_out = search.cv_results_["mean_test_score"]
-print("BIC:", numbers[bic.argmin()], " ICL:", numbers[icl.argmin()])
-print("held-out likelihood:", search.best_params_["n_components"])
-assert numbers[bic.argmin()] == 4
-assert numbers[icl.argmin()] == 3
+model = BayesianGMM_MAP(prior="empirical", n_init=3, random_state=0)
+
+# %%
+# :class:`~skem.CriterionDisplay` fits the mixture with one to eight components, and puts a star
+# at the choice of each criterion.
+
+fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+criteria = CriterionDisplay.from_estimator(model, X, param_range=range(1, 9), ax=left)
+assert criteria.chosen == {"bic": 4, "icl": 3}
+
+# %%
+# The rows are sorted by group, so that folds must be shuffled: otherwise a fold holds out a
+# group that the others do not show. Error bars are standard errors over five folds.
+
+folds = KFold(5, shuffle=True, random_state=0)
+search = GridSearchCV(model, {"n_components": range(1, 9)}, cv=folds).fit(X)
+CriterionDisplay.from_search(search, ax=right)
+plt.show()
 
 # %%
 # The cross needs two Gaussians, so that BIC chooses four components. The held-out likelihood
 # hardly changes beyond four. ICL penalizes points that could be in either arm of the cross, and
-# chooses three groups.
+# chooses three groups. The plane is dark where two components are nearly equally probable.
 
-fig, axes = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
-axes[0].plot(numbers, bic / len(X), "o-", label="BIC")
-axes[0].plot(numbers, icl / len(X), "s--", label="ICL")
-axes[0].set(xlabel="n_components", ylabel="criterion / n (nats, lower is better)")
-axes[0].legend()
-axes[1].plot(numbers, held_out, "o-", color="tab:green")
-axes[1].set(xlabel="n_components", ylabel="held-out score (nats per row)")
-MixtureDisplay.from_estimator(models[bic.argmin()], X, ax=axes[2])
-axes[2].set_title(f"{numbers[bic.argmin()]} components")
+fig, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+for ax, k in zip(axes, (4, 3), strict=True):
+    fitted = criteria.estimators_[k - 1]
+    MixtureDisplay.from_estimator(fitted, X, uncertainty=True, ax=ax)
+    ax.set_title(f"{k} components")
 plt.show()

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.mixture import GaussianMixture
 
-from skem import BayesianGMM_MAP
+from skem import BayesianGMM_MAP, MixtureDisplay
 
 rng = np.random.default_rng(0)
 n_rows, n_rare = 100_000, 50
@@ -31,17 +31,14 @@ for name, model in models.items():
 assert models["BayesianGMM_MAP"].score(X) > models["GaussianMixture"].score(X)
 
 # %%
-# The crosses are the means, and the ellipses are at two standard deviations.
+# One of ten rows, and all rare ones. The ellipses are at one and two standard deviations. The
+# component of 0.05% has found the rare rows.
 
-figure, axes = plt.subplots(1, 2, figsize=(9, 4.5), sharex=True, sharey=True)
-circle = 2 * np.array([np.cos(t := np.linspace(0, 2 * np.pi, 100)), np.sin(t)])
-for axis, (name, model) in zip(axes, models.items(), strict=True):
-    axis.plot(*X[::10].T, ",", color="0.6")
-    axis.plot(*X[X[:, 1] > 6].T, ".", color="tab:red", markersize=3)
-    for mean, covariance in zip(model.means_, model.covariances_, strict=True):
-        ellipse = mean[:, None] + np.linalg.cholesky(covariance) @ circle
-        axis.plot(*ellipse, color="tab:blue")
-        axis.plot(*mean, "x", color="tab:blue")
-    axis.set_title(name)
-figure.tight_layout()
+shown = np.concatenate([X[::10], X[X[:, 1] > 6]])
+figure, axes = plt.subplots(
+    1, 2, figsize=(10, 4.5), sharex=True, sharey=True, layout="constrained"
+)
+for ax, (name, model) in zip(axes, models.items(), strict=True):
+    MixtureDisplay.from_estimator(model, shown, s=3, ax=ax)
+    ax.set_title(name)
 plt.show()

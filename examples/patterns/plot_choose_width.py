@@ -11,10 +11,9 @@ Bayesian information criterion needs no held-out images.
 # Three hundred noisy images of 12 x 50 pixels hide a template that is 16 pixels wide.
 
 import matplotlib.pyplot as plt
-import numpy as np
 from sklearn.model_selection import GridSearchCV
 
-from skem import ShiftedTemplateEM
+from skem import CriterionDisplay, ShiftedTemplateEM
 from skem.datasets import make_shifted_templates
 
 data = make_shifted_templates(
@@ -22,31 +21,20 @@ data = make_shifted_templates(
 )
 widths = [10, 12, 14, 15, 16, 17, 18, 20, 22]
 
-search = GridSearchCV(
-    ShiftedTemplateEM(image_shape=data.image_shape, random_state=0),
-    {"template_width": widths},
-    cv=3,
-).fit(data.X)
+model = ShiftedTemplateEM(image_shape=data.image_shape, random_state=0)
+search = GridSearchCV(model, {"template_width": widths}, cv=3).fit(data.X)
 print("width by held-out likelihood:", search.best_params_["template_width"])
 
 # %%
 # A template that is too narrow misses part of the pattern. One that is too wide has pixels of
 # pure noise, and it cannot reach patterns at the border of the image.
 
-bic = [
-    ShiftedTemplateEM(width, image_shape=data.image_shape, random_state=0)
-    .fit(data.X)
-    .bic(data.X)
-    for width in widths
-]
-print("width by BIC:", widths[int(np.argmin(bic))])
-
-fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-scores = search.cv_results_["mean_test_score"]
-left.plot(widths, scores, "o-")
-left.set(xlabel="template_width (pixels)", ylabel="held-out score (nats per image)")
-right.plot(widths, np.array(bic) / len(data.X), "o-", color="tab:orange")
-right.set(xlabel="template_width (pixels)", ylabel="BIC (nats per image)")
+fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+CriterionDisplay.from_search(search, ax=left)
+display = CriterionDisplay.from_estimator(
+    model, data.X, param_name="template_width", param_range=widths, criteria=["bic"], ax=right
+)
+print("width by BIC:", display.chosen["bic"])
 for ax in (left, right):
     ax.axvline(16, color="gray", ls=":", label="true width")
     ax.legend()

@@ -16,15 +16,14 @@ import numpy as np
 from sklearn.datasets import load_wine
 from sklearn.metrics import adjusted_rand_score
 
-from skem import BayesianGMM_MAP
+from skem import BayesianGMM_MAP, MixtureDisplay
 
 rng = np.random.default_rng(0)
-data = load_wine()
-columns = ["alcohol", "flavanoids", "color_intensity", "proline"]
-X = data.data[:, [data.feature_names.index(name) for name in columns]]
+data = load_wine(as_frame=True)
+X = data.data[["alcohol", "flavanoids", "color_intensity", "proline"]]
 grower = data.target
 cells = (rng.random((len(X), 1)) < 1 / 8) & (rng.random(X.shape) < 0.5)
-X = np.where(cells, X * 10 ** rng.choice([-1.0, 1.0], size=X.shape), X)
+X = X.mask(cells, X * 10 ** rng.choice([-1.0, 1.0], size=X.shape))
 wrong = cells.any(axis=1)
 
 models = {
@@ -46,22 +45,15 @@ print(
 
 # %%
 # The last column of ``predict_proba`` is the probability of the background. It tells which rows
-# to check first.
+# to check first. In the picture, rows in the background are crosses. Some rows with errors are
+# outside of it.
 
 doubt = models["with background"].predict_proba(X)[:, -1]
 worst = np.argsort(-doubt)[:5]
 print("rows to look at first:", worst, "with errors:", wrong[worst])
 
-fig, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained", sharex=True, sharey=True)
-circle = 2 * np.array([np.cos(t := np.linspace(0, 2 * np.pi, 100)), np.sin(t)])
-for axis, (name, model) in zip(axes, models.items(), strict=True):
-    labels = model.predict(X)
-    for k in range(3):
-        points = axis.plot(*X[labels == k][:, [1, 2]].T, ".")
-        factor = np.linalg.cholesky(model.covariances_[k][np.ix_([1, 2], [1, 2])])
-        ellipse = model.means_[k][[1, 2], None] + factor @ circle
-        axis.plot(*ellipse, color=points[0].get_color())
-    axis.plot(*X[labels == -1][:, [1, 2]].T, "x", color="black")
-    axis.set(title=name, xlabel="flavanoids")
-axes[0].set_ylabel("color intensity")
+fig, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharex=True, sharey=True)
+for ax, (name, model) in zip(axes, models.items(), strict=True):
+    MixtureDisplay.from_estimator(model, X, features=["flavanoids", "color_intensity"], ax=ax)
+    ax.set(title=name, xlim=(-3, 8), ylim=(-10, 35))
 plt.show()

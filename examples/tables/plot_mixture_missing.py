@@ -15,12 +15,12 @@ import numpy as np
 from sklearn.datasets import load_iris
 from sklearn.impute import KNNImputer, SimpleImputer
 
-from skem import BayesianGMM_MAP
+from skem import BayesianGMM_MAP, MixtureDisplay
 
 rng = np.random.default_rng(0)
-complete = load_iris().data
+complete = load_iris(as_frame=True).data
 missing = rng.random(complete.shape) < 1 / 3
-X = np.where(missing, np.nan, complete)
+X = complete.mask(missing)
 
 model = BayesianGMM_MAP(3, prior="empirical", n_init=10, random_state=0).fit(X)
 filled = {
@@ -29,8 +29,16 @@ filled = {
     "mixture": model.impute(X),
 }
 for name, values in filled.items():
-    error = np.sqrt(np.mean((values - complete)[missing] ** 2))
+    error = np.sqrt(np.mean((values - complete.to_numpy())[missing] ** 2))
     print(f"{name}: root mean square error {error:.3f} cm")
+
+# %%
+# Every row is drawn: rows that lack one of the two values are hollow, at the mean of what is
+# missing given what is observed.
+
+pair = ["petal length (cm)", "sepal width (cm)"]
+MixtureDisplay.from_estimator(model, X, features=pair)
+plt.show()
 
 # %%
 # Regression: the second column given the first, of a mixture fitted to both. The conditional
@@ -52,7 +60,7 @@ conditional = np.exp(joint - pairs.score_samples(without_y))
 
 fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
 names = list(filled)
-errors = [np.abs(filled[name] - complete)[missing] for name in names]
+errors = [np.abs(filled[name] - complete.to_numpy())[missing] for name in names]
 left.boxplot(errors, tick_labels=names, showfliers=False)
 left.set_ylabel("absolute error of filled values (cm)")
 picture = right.imshow(

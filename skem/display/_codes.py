@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Self
@@ -11,8 +10,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
-from skem.display._checks import check_has
+from skem.display._checks import (
+    Display,
+    check_has,
+    class_masks,
+    counted,
+    name_of,
+    shape_of,
+    unwrapped,
+)
 from skem.display._images import GAP, ImageGrid, as_colors, as_images, gray_style
+from skem.display._style import add_legend, color_of, full_names, key, marker_of
 
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
@@ -26,7 +34,7 @@ __all__ = [
     "morph",
 ]
 
-MAX_CLASSES = 20  # a color scale shows more labels than this
+MAX_CLASSES = 20  # a color scale shows more numbers than this
 
 
 class LatentGridDisplay(ImageGrid):
@@ -112,7 +120,7 @@ class LatentGridDisplay(ImageGrid):
         LatentGridDisplay
             The display, drawn.
         """
-        estimator = _best_of(estimator)
+        estimator = getattr(estimator, "best_estimator_", estimator)
         check_has(cls.__name__, estimator, "inverse_transform", "an estimator that decodes")
         n_components = len(estimator.get_feature_names_out())
         _check_components(cls.__name__, components, n_components)
@@ -126,7 +134,7 @@ class LatentGridDisplay(ImageGrid):
             rows.reshape(n_codes, n_codes, -1),
             values,
             components=components,
-            image_shape=_shape_of(estimator, image_shape),
+            image_shape=shape_of(estimator, image_shape),
         )
         return display.plot(ax=ax, **kwargs)
 
@@ -217,8 +225,8 @@ class ReconstructionDisplay(ImageGrid):
 
         Parameters
         ----------
-        estimator : estimator with ``reconstruct``
-            Fitted.
+        estimator : estimator with ``reconstruct``, or a pipeline or search that ends in one
+            Fitted. The picture of a pipeline shows X as its last step gets it.
         X : array-like of shape (n_images, n_features)
             The images.
         image_shape : tuple of int, default=None
@@ -234,16 +242,18 @@ class ReconstructionDisplay(ImageGrid):
         ReconstructionDisplay
             The display, drawn.
         """
-        estimator = _best_of(estimator)
-        check_has(cls.__name__, estimator, "reconstruct", "an estimator with reconstruct")
-        shape = _shape_of(estimator, image_shape)
-        redrawn = np.asarray(estimator.reconstruct(X))
-        original = np.asarray(X, dtype=float).reshape(redrawn.shape)
+        inner = unwrapped(estimator)
+        kinds = "an estimator with reconstruct"
+        check_has(cls.__name__, inner.model, "reconstruct", kinds)
+        shape = shape_of(estimator, image_shape)
+        rows = inner.transform(X)
+        redrawn = np.asarray(inner.model.reconstruct(rows))
+        original = np.asarray(rows, dtype=float).reshape(redrawn.shape)
         return cls(original, redrawn, image_shape=shape).plot(ax=ax, **kwargs)
 
 
-class EmbeddingDisplay:
-    """Codes as points, colored by label.
+class EmbeddingDisplay(Display):
+    """Codes as points, with a color and a marker for each label.
 
     Parameters
     ----------
@@ -253,6 +263,8 @@ class EmbeddingDisplay:
         The class, or a number, of each row.
     names : tuple of two str, default=("code 0", "code 1")
         The labels of the two axes.
+    label_name : str, default=None
+        Title of the legend.
 
     Attributes
     ----------
@@ -280,11 +292,19 @@ class EmbeddingDisplay:
         labels: ArrayLike | None = None,
         *,
         names: tuple[str, str] = ("code 0", "code 1"),
+        label_name: str | None = None,
     ) -> None:
         self.codes = np.asarray(codes)
         self.labels = None if labels is None else column_or_1d(labels)
         check_consistent_length(self.codes, self.labels)
         self.names = names
+        self.label_name = label_name
+
+    def _about(self) -> str:
+        parts = [counted(len(self.codes), "row"), f"{self.names[0]!r} and {self.names[1]!r}"]
+        if self.labels is not None:
+            parts.append(counted(len(np.unique(self.labels)), "label"))
+        return ", ".join(parts)
 
     @classmethod
     def from_estimator(
@@ -324,7 +344,13 @@ class EmbeddingDisplay:
         _check_components(cls.__name__, components, codes.shape[1])
         first, second = components
         names = f"code {first}", f"code {second}"
-        return cls(codes[:, [first, second]], y, names=names).plot(ax=ax, **kwargs)
+        display = cls(
+            codes[:, [first, second]],
+            y,
+            names=names,
+            label_name=name_of(y),
+        )
+        return display.plot(ax=ax, **kwargs)
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
         """Draw the points.
@@ -341,42 +367,32 @@ class EmbeddingDisplay:
         EmbeddingDisplay
             This display.
         """
-        import matplotlib as mpl
         import matplotlib.pyplot as plt
 
+        is_own = ax is None
         if ax is None:
             _, ax = plt.subplots(figsize=(6.4, 5.4), layout="constrained")
-        from matplotlib.cbook import normalize_kwargs
-        from matplotlib.collections import PathCollection
-
-        given = normalize_kwargs(kwargs, PathCollection)
-        options = {"s": 6, "alpha": 0.7, "linewidth": 0, **given}
+        options = {"s": 12, "alpha": 0.7, "linewidth": 0, **full_names(kwargs, "scatter")}
         x, y = self.codes.T
-        classes = np.unique(self.labels) if self.labels is not None else np.empty(0)
-        if len(classes) > MAX_CLASSES and classes.dtype.kind not in "buif":
-            raise ValueError(
-                f"labels that are not numbers may have {MAX_CLASSES} different values, but "
-                f"there are {len(classes)}."
-            )
         if self.labels is None:
-            ax.scatter(x, y, **options)
-        elif len(classes) > MAX_CLASSES:
+            ax.scatter(x, y, **{"color": color_of(0), **options})
+        elif self.labels.dtype.kind in "buif" and len(np.unique(self.labels)) > MAX_CLASSES:
             points = ax.scatter(x, y, c=self.labels, **options)
-            ax.figure.colorbar(points, ax=ax)
+            ax.figure.colorbar(points, ax=ax, label=self.label_name)
         else:
-            colors = mpl.colormaps["tab10" if len(classes) <= 10 else "tab20"]
-            for i, label in enumerate(classes):
-                own = self.labels == label
-                style = {"color": colors(i), "label": str(label), **options}
-                ax.scatter(x[own], y[own], **style)
-            ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), markerscale=3)
+            keys = []
+            for i, (label, own) in enumerate(class_masks(self.labels, MAX_CLASSES).items()):
+                style = {"color": color_of(i), "marker": marker_of(i)}
+                ax.scatter(x[own], y[own], **{**style, **options})
+                keys.append(key(label, **style))
+            add_legend(ax, keys, outside=is_own, n_points=len(x), title=self.label_name)
         ax.set(xlabel=self.names[0], ylabel=self.names[1])
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
 
-@dataclass(frozen=True, eq=False)
-class MorphDisplay:
+@dataclass(frozen=True, eq=False, repr=False)
+class MorphDisplay(Display):
     """A walk through codes, and the image at each step.
 
     Parameters
@@ -402,6 +418,10 @@ class MorphDisplay:
 
     codes: NDArray[np.floating]
     images: NDArray[np.floating]
+
+    def _about(self) -> str:
+        height, width = self.images.shape[1:3]
+        return f"{len(self.images)} frames of {height} x {width} pixels"
 
     def animate(
         self, *, interval: float = 60.0, ax: Axes | None = None, **kwargs: Any
@@ -483,7 +503,7 @@ def morph(
     >>> walk.codes.shape
     (30, 2)
     """
-    estimator = _best_of(estimator)
+    estimator = getattr(estimator, "best_estimator_", estimator)
     check_has("morph", estimator, "inverse_transform", "an estimator that decodes")
     _check_count("n_steps", n_steps, 1)
     stops = np.asarray(estimator.transform(X))
@@ -493,20 +513,7 @@ def morph(
     legs = zip(stops, np.roll(stops, -1, axis=0), strict=True)
     codes = np.concatenate([(1 - share) * here + share * there for here, there in legs])
     rows = np.asarray(estimator.inverse_transform(codes))
-    return MorphDisplay(codes, as_images(rows, _shape_of(estimator, image_shape)))
-
-
-def _best_of(estimator: Any) -> Any:
-    """Return the best estimator of a search, or the estimator itself."""
-    return getattr(estimator, "best_estimator_", estimator)
-
-
-def _shape_of(estimator: Any, image_shape: Sequence[int] | None) -> tuple[int, ...] | None:
-    """Return the given shape of an image, or the shape of an estimator's last step."""
-    steps = [step for _, step in getattr(estimator, "steps", [("", estimator)])]
-    shapes = [getattr(step, "image_shape", None) for step in steps]
-    known = [shape for shape in (*shapes, image_shape) if shape is not None]
-    return tuple(known[-1]) if known else None
+    return MorphDisplay(codes, as_images(rows, shape_of(estimator, image_shape)))
 
 
 def _check_components(name: str, components: tuple[int, int], n_components: int) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skem.display._checks import check_has, reshaped
+from skem.display._checks import Display, check_has, reshaped, shape_of, unwrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,7 +19,7 @@ __all__ = ["ChainsDisplay", "FiltersDisplay", "ImputationDisplay"]
 CELL, GAP = 0.75, 1  # size of an image in inches, and pixels between images
 
 
-class ImageGrid:
+class ImageGrid(Display):
     """Images in rows and columns; NaN is drawn in blue."""
 
     images: NDArray[np.floating]  # (n_rows, n_columns, height, width)
@@ -27,6 +27,10 @@ class ImageGrid:
     column_names: Sequence[str] = ()
     title = ""
     style: dict[str, Any]
+
+    def _about(self) -> str:
+        n_rows, n_columns, height, width = self.images.shape[:4]
+        return f"{n_rows} x {n_columns} images of {height} x {width} pixels"
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
         """Draw the images.
@@ -160,7 +164,7 @@ class FiltersDisplay(ImageGrid):
 
         Parameters
         ----------
-        estimator : BernoulliRBMCD
+        estimator : BernoulliRBMCD, or a pipeline or search that ends in one
             Fitted.
         n_filters : int, default=64
             The largest number of filters; those with the largest weights are drawn.
@@ -176,10 +180,11 @@ class FiltersDisplay(ImageGrid):
         FiltersDisplay
             The display, drawn.
         """
-        check_has(cls.__name__, estimator, "components_", "a BernoulliRBMCD")
-        strength = (estimator.components_**2).sum(1)
+        model = unwrapped(estimator).model
+        check_has(cls.__name__, model, "components_", "a BernoulliRBMCD")
+        strength = (model.components_**2).sum(1)
         chosen = np.sort(np.argsort(-strength, kind="stable")[:n_filters])
-        display = cls(estimator.components_[chosen], image_shape=image_shape)
+        display = cls(model.components_[chosen], image_shape=image_shape)
         return display.plot(ax=ax, **kwargs)
 
 
@@ -244,7 +249,7 @@ class ChainsDisplay(ImageGrid):
 
         Parameters
         ----------
-        estimator : BernoulliRBMCD
+        estimator : BernoulliRBMCD, or a pipeline or search that ends in one
             Fitted.
         X : array-like of shape (n_chains, n_features)
             The rows that the chains start from.
@@ -266,15 +271,16 @@ class ChainsDisplay(ImageGrid):
         """
         from sklearn.utils import check_random_state
 
-        check_has(cls.__name__, estimator, "gibbs", "a BernoulliRBMCD")
+        inner = unwrapped(estimator)
+        check_has(cls.__name__, inner.model, "gibbs", "a BernoulliRBMCD")
         if list(n_steps) != sorted(n_steps) or not len(n_steps) or n_steps[0] < 0:
             raise ValueError(
                 f"n_steps must hold increasing numbers of at least 0, but it is {n_steps!r}."
             )
         rng = check_random_state(random_state)
-        states, now, v = [], 0, np.asarray(X, dtype=float)
+        states, now, v = [], 0, np.asarray(inner.transform(X), dtype=float)
         for n in n_steps:
-            v = estimator.gibbs(v, n - now, rng) if n > now else v
+            v = inner.model.gibbs(v, n - now, rng) if n > now else v
             now = n
             states.append(v)
         display = cls(np.stack(states, axis=1), n_steps, image_shape=image_shape)
@@ -325,7 +331,7 @@ class ImputationDisplay(ImageGrid):
         completed: ArrayLike,
         true: ArrayLike,
         *,
-        image_shape: tuple[int, int] | None = None,
+        image_shape: tuple[int, ...] | None = None,
     ) -> None:
         self.images = np.stack([as_images(x, image_shape) for x in (seen, completed, true)])
         self.style = gray_style(self.images[1:])
@@ -337,7 +343,7 @@ class ImputationDisplay(ImageGrid):
         X: ArrayLike,
         missing: ArrayLike,
         *,
-        image_shape: tuple[int, int] | None = None,
+        image_shape: tuple[int, ...] | None = None,
         ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
@@ -346,13 +352,15 @@ class ImputationDisplay(ImageGrid):
         Parameters
         ----------
         estimator : estimator with ``impute``, or an imputer with ``transform``
-            Fitted.
+            Fitted. It may end a pipeline or a search. The picture of a pipeline shows X as
+            its last step gets it.
         X : array-like of shape (n_images, n_features)
             Complete images.
         missing : array-like of bool of shape (n_images, n_features)
             The pixels to hide.
-        image_shape : tuple of two int, default=None
-            Height and width in pixels; None means squares.
+        image_shape : tuple of int, default=None
+            Height and width in pixels, and channels. None takes the shape of the estimator,
+            or squares if it has none.
         ax : matplotlib.axes.Axes, default=None
             The axes to draw in; None makes a new figure.
         **kwargs : dict
@@ -364,8 +372,11 @@ class ImputationDisplay(ImageGrid):
             The display, drawn.
         """
         kinds = "an estimator with impute, or an imputer"
-        check_has(cls.__name__, estimator, "transform", kinds)
-        true = np.asarray(X, dtype=float)
+        inner = unwrapped(estimator)
+        check_has(cls.__name__, inner.model, "transform", kinds)
+        true = np.asarray(inner.transform(X), dtype=float)
         seen = np.where(reshaped("missing", missing, true.shape), np.nan, true)
-        fill = estimator.impute if hasattr(estimator, "impute") else estimator.transform
-        return cls(seen, fill(seen), true, image_shape=image_shape).plot(ax=ax, **kwargs)
+        fill = getattr(inner.model, "impute", inner.model.transform)
+        shape = shape_of(estimator, image_shape)
+        display = cls(seen, np.asarray(fill(seen)), true, image_shape=shape)
+        return display.plot(ax=ax, **kwargs)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from skem.display._checks import check_has, reshaped
+from skem.display._checks import Display, check_has, reshaped, unwrapped
+from skem.display._style import color_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["TemplateDisplay"]
 
 
-class TemplateDisplay:
+class TemplateDisplay(Display):
     """A fitted ``ShiftedTemplateEM``: template, background, and an image in which it is found.
+
+    Images of height 1 are signals, drawn as curves one below the other. The places of the
+    signal line up with those of the background and of the posterior.
 
     Parameters
     ----------
@@ -36,7 +40,7 @@ class TemplateDisplay:
     Attributes
     ----------
     axes_ : ndarray of matplotlib.axes.Axes
-        The axes of the last plot.
+        The panels of the last plot: two in each row, or one for signals.
     figure_ : matplotlib.figure.Figure
         Its figure.
 
@@ -70,6 +74,23 @@ class TemplateDisplay:
         self.posterior = posterior
         self.absent = absent
 
+    def _about(self) -> str:
+        shapes = [" x ".join(map(str, a.shape)) for a in (self.template, self.background)]
+        found = "" if self.posterior is None else f", {self._found()}"
+        return f"template {shapes[0]}, background {shapes[1]}{found}"
+
+    def _found(self) -> str:
+        """Return where the template is, in words."""
+        assert self.posterior is not None
+        if self.absent > self.posterior.max():
+            return f"template absent: {self.absent:.2f}"
+        row, column = np.unravel_index(self.posterior.argmax(), self.posterior.shape)
+        place = f"sample {column}" if self._is_signal() else f"row {row}, column {column}"
+        return f"template at {place}: {self.posterior.max():.2f}"
+
+    def _is_signal(self) -> bool:
+        return self.background.shape[0] == 1 and self.background.shape[1] > 1
+
     @classmethod
     def from_estimator(
         cls, estimator: Any, image: ArrayLike | None = None, **kwargs: Any
@@ -78,23 +99,27 @@ class TemplateDisplay:
 
         Parameters
         ----------
-        estimator : ShiftedTemplateEM
-            Fitted.
+        estimator : ShiftedTemplateEM, or a pipeline or search that ends in one
+            Fitted. The picture of a pipeline shows the image as its last step gets it.
         image : array-like of shape (n_features,) or of the shape of an image, default=None
             An image; the plot shows where the template is.
         **kwargs : dict
-            Passed to ``matplotlib.axes.Axes.imshow``.
+            Passed to ``matplotlib.axes.Axes.imshow``, or ``plot`` for signals.
 
         Returns
         -------
         TemplateDisplay
             The display, drawn.
         """
+        inner = unwrapped(estimator)
+        estimator = inner.model
         check_has(cls.__name__, estimator, "template_", "a ShiftedTemplateEM")
         posterior, absent = None, 0.0
         if image is not None:
-            image = reshaped("image", image, estimator.image_shape_)
-            code = estimator.predict_proba(image.reshape(1, -1))[0]
+            row = reshaped("image", image, estimator.image_shape_).reshape(1, -1)
+            row = np.asarray(inner.transform(row), dtype=float)
+            image = row.reshape(estimator.image_shape_)
+            code = estimator.predict_proba(row)[0]
             n_shifts = int(np.prod(estimator.shift_shape_))
             posterior = code[:n_shifts].reshape(estimator.shift_shape_)
             absent = float(code[n_shifts:].sum())
@@ -114,7 +139,7 @@ class TemplateDisplay:
         Parameters
         ----------
         **kwargs : dict
-            Passed to ``matplotlib.axes.Axes.imshow``.
+            Passed to ``matplotlib.axes.Axes.imshow``, or ``plot`` for signals.
 
         Returns
         -------
@@ -123,6 +148,8 @@ class TemplateDisplay:
         """
         import matplotlib.pyplot as plt
 
+        if self._is_signal():
+            return self._plot_signals(kwargs)
         with_image = self.image is not None
         figure, axes = plt.subplots(
             2 if with_image else 1,
@@ -137,8 +164,10 @@ class TemplateDisplay:
         options = self._image_options(kwargs)
         self._draw(axes[0, 0], self.template, "template", options)
         self._draw(axes[0, 1], self.background, "background", options)
-        if not self.background_seen.all():
-            self._hatch(axes[0, 1])
+        hidden = self._hidden()
+        if hidden.any():
+            if min(hidden.shape) > 1:  # the least that matplotlib draws contours of
+                axes[0, 1].contourf(hidden, levels=[0.5, 1.5], colors="none", hatches=["////"])
             axes[0, 1].set_title("background (hatched: never seen)")
         if self.image is not None and self.posterior is not None:
             self._draw(axes[1, 0], self.image, "image", {**options, "clim": None})
@@ -157,54 +186,101 @@ class TemplateDisplay:
         self, ax: Axes, image: NDArray[np.floating], title: str, options: dict[str, Any]
     ) -> None:
         ax.set_title(title)
-        if image.shape[0] == 1:
-            ax.plot(np.arange(image.shape[1]), image[0])
-            return
         if image.ndim == 3:
             low, high = self.background.min(), self.background.max()
             image = np.clip((image - low) / ((high - low) or 1.0), 0, 1)
         ax.imshow(image, **options)
         ax.set(xticks=[], yticks=[])
 
-    def _hatch(self, ax: Axes) -> None:
-        """Hatch the places where the background was never seen."""
-        seen = self.background_seen.reshape(*self.background.shape[:2], -1)
-        hidden: NDArray[np.bool_] = np.logical_not(np.asarray(seen.all(2)))
-        if len(hidden) > 1 and hidden.shape[1] > 1:
-            ax.contourf(hidden, levels=[0.5, 1.5], colors="none", hatches=["////"])
-            return
-        ax.fill_between(
-            np.arange(hidden.shape[1]),
-            0,
-            1,
-            where=hidden[0],
-            transform=ax.get_xaxis_transform(),
-            facecolor="none",
-            edgecolor="gray",
-            hatch="////",
-        )
+    def _hidden(self) -> NDArray[np.bool_]:
+        """Return the places where the background was never seen, (height, width)."""
+        seen = np.asarray(self.background_seen).reshape(*self.background.shape[:2], -1)
+        hidden: NDArray[np.bool_] = np.logical_not(seen.all(2))
+        return hidden
 
     def _mark(self, ax: Axes, posterior: NDArray[np.floating]) -> None:
         """Outline the most probable window."""
         height, width = self.template.shape[:2]
         if self.absent > posterior.max():
-            ax.set_title(f"image (template absent: {self.absent:.2f})")
+            ax.set_title(f"image ({self._found()})")
             return
         row, column = np.unravel_index(posterior.argmax(), posterior.shape)
-        if height == 1:
-            ax.axvspan(int(column), int(column) + width - 1, alpha=0.2, color="tab:orange")
-            return
         corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]) * [width, height]
         x, y = (corners + np.array([column - 0.5, row - 0.5])).T
-        ax.plot(x, y, color="tab:orange", lw=2)
+        ax.plot(x, y, color="white", lw=4)
+        ax.plot(x, y, color=color_of(2), lw=2)
 
     def _draw_posterior(self, ax: Axes, posterior: NDArray[np.floating]) -> None:
         ax.set_title("posterior of the shift")
         if posterior.shape[0] == 1:
-            ax.bar(np.arange(posterior.size), posterior[0], width=1.0)
-            ax.set(xlabel="left edge of the template (pixels)", ylabel="probability")
-            ax.set_ylim(0, 1)
+            self._draw_area(ax, posterior[0])
+            ax.set_xlabel("left edge of the template (pixels)")
         else:
             picture = ax.imshow(posterior, vmin=0)
             ax.set(xlabel="left edge (pixels)", ylabel="top edge (pixels)")
             ax.figure.colorbar(picture, ax=ax, label="probability")
+
+    def _draw_area(self, ax: Axes, posterior: NDArray[np.floating]) -> None:
+        """Draw probabilities as an area, with a point at the largest."""
+        places = np.arange(len(posterior))
+        color = color_of(2)
+        ax.fill_between(places, posterior, step="mid", color=color, alpha=0.4, linewidth=0)
+        ax.step(places, posterior, where="mid", color=color, lw=1)
+        ax.plot(posterior.argmax(), posterior.max(), "o", color=color, ms=6)
+        ax.set(ylabel="probability", ylim=(0, 1.08))
+
+    def _plot_signals(self, kwargs: dict[str, Any]) -> Self:
+        """Draw template, background, signal and posterior as curves, one below the other."""
+        import matplotlib.pyplot as plt
+
+        n_rows = 2 if self.image is None else 4
+        figure, grid = plt.subplots(
+            n_rows, 1, figsize=(8, 1.8 * n_rows), squeeze=False, layout="constrained"
+        )
+        axes = grid[:, 0]
+        options = {"color": color_of(0), "lw": 1.2, **kwargs}
+        if self.background.ndim == 3 and "color" not in kwargs:
+            del options["color"]  # a color for each channel
+        self._draw_signal(axes[0], self.template, "template", options)
+        self._draw_signal(axes[1], self.background, "background", options)
+        hidden = self._hidden()[0]
+        if hidden.any():
+            axes[1].set_title("background (hatched: never seen)")
+            axes[1].fill_between(
+                np.arange(len(hidden)),
+                0,
+                1,
+                where=hidden,
+                step="mid",
+                transform=axes[1].get_xaxis_transform(),
+                facecolor="none",
+                edgecolor="gray",
+                hatch="////",
+            )
+        if self.image is not None and self.posterior is not None:
+            self._draw_signal(axes[2], self.image, f"signal ({self._found()})", options)
+            self._mark_signal(axes[2], self.posterior[0])
+            self._draw_area(axes[3], self.posterior[0])
+            axes[3].set(title="posterior of the shift", xlabel="start of the template (sample)")
+            for ax in axes[2:]:
+                ax.sharex(axes[1])
+        self.axes_, self.figure_ = grid, figure
+        return self
+
+    def _draw_signal(
+        self, ax: Axes, signal: NDArray[np.floating], title: str, options: dict[str, Any]
+    ) -> None:
+        ax.plot(np.arange(signal.shape[1]), signal[0], **options)
+        ax.set(title=title, xlabel="sample", ylabel="value")
+        ax.margins(x=0.01)
+
+    def _mark_signal(self, ax: Axes, posterior: NDArray[np.floating]) -> None:
+        """Shade the most probable window, and draw the template there."""
+        if self.absent > posterior.max():
+            return
+        start, width = int(posterior.argmax()), self.template.shape[1]
+        ax.axvspan(start - 0.5, start + width - 0.5, alpha=0.15, color=color_of(2))
+        places = start + np.arange(width)
+        lines = ax.plot(places, self.template[0], color=color_of(2), lw=2)
+        lines[0].set_label("template")
+        ax.legend(loc="upper right", fontsize="small")
