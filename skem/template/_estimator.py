@@ -483,7 +483,7 @@ class ShiftedTemplateEM(EMEstimator):
             return windows.to_images(lines).reshape(shape)
 
         template_shape = (*windows.window_shape, *channels)
-        template = model.to_image(params.template).astype(dtype)
+        template = model.to_image(params.template[0]).astype(dtype)
         background = model.to_image(params.background).astype(dtype)
         smoothness = model.smoothness
         return {
@@ -520,7 +520,7 @@ class ShiftedTemplateEM(EMEstimator):
         template = self.template_.reshape(*model.windows.window_shape, channels)
         background = self.background_.reshape(model.windows.full_shape)
         return Params(
-            model.to_centered(template),
+            model.to_centered(template)[None],
             model.to_centered(background),
             self.noise_std_**2,
             self.shift_prior_,

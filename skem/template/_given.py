@@ -27,7 +27,7 @@ def given_params(
     if template_init is not None:
         shapes = _shapes(windows.window_shape, channels)
         template = _checked("template_init", template_init, limit, *shapes)
-        params = replace(params, template=model.to_centered(template))
+        params = replace(params, template=model.to_centered(template)[None])
     if background_init is not None:
         shapes = _shapes(tuple(outer), channels)
         background = _checked("background_init", background_init, limit, *shapes)

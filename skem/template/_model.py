@@ -41,10 +41,10 @@ MIN_NOISE_VAR = 1e-300  # its inverse is finite in float64
 class Params:
     """Parameters of the model; template and background are centered."""
 
-    template: Array  # (R, *w)
+    template: Array  # (c, R, *w), one for each class
     background: Array  # (R, *S)
     noise_var: float
-    shift_prior: Array  # (N,), or (N + 1,) if the template may be absent
+    shift_prior: Array  # (c*N,), or (c*N + 1,) if the template may be absent
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Stats(Additive):
     n_pixels: float  # number of observed pixels
     sum_sq: float  # sum of squares of the observed pixels, centered
     shift_counts: Array
-    template_num: Array  # (R, *w)
-    template_den: Array  # (1, 1...), or (R, *w) where pixels are missing
+    template_num: Array  # (c, R, *w)
+    template_den: Array  # (c, 1, 1...), or (c, R, *w) where pixels are missing
     background_num: Array  # (R, *S)
     background_den: Array  # (1, *S), or (R, *S) where pixels are missing
 
@@ -85,7 +85,7 @@ class View(NamedTuple):
 class Smoothness:
     """Variances of independent Gaussian priors on the DCT coefficients of the images."""
 
-    template: Array  # (h, w, C)
+    template: Array  # (c, h, w, C)
     background: Array  # (H, W, C)
 
 
@@ -97,14 +97,25 @@ class ShiftedTemplate:
     center: Array  # (R,), subtracted from the pixels of each line
     variance: float  # variance of the centered pixels: the scale of the data
     single: bool = False  # whether the data are float32
+    n_templates: int = 1
     absent: bool = False
     hard: bool = False
     concentration: float = 1.0
     smoothness: Smoothness | None = None
 
     @property
+    def n_present(self) -> int:
+        """Number of categories in which a template is present: a class and a shift."""
+        return self.n_templates * self.windows.n_shifts
+
+    @property
     def n_categories(self) -> int:
-        return self.windows.n_shifts + self.absent
+        return self.n_present + self.absent
+
+    def present(self, posterior: Array) -> Array:
+        """Return the entries (k, c, *N) of a posterior that belong to present templates."""
+        entries = posterior[:, : self.n_present]
+        return entries.reshape(-1, self.n_templates, *self.windows.shifts)
 
     @property
     def row_size(self) -> int:
@@ -226,18 +237,20 @@ class ShiftedTemplate:
     def _log_joint(self, params: Params, rows: Rows, view: View) -> Array:
         windows, k = self.windows, len(rows.pixels)
         lines, offset, observed = view
-        background_sq, template_sq = params.background**2, params.template**2
+        background_sq = params.background**2
         background = params.background.astype(lines.dtype)
         cross = np.einsum("kr...,r...->k...", lines, background).astype(float)
         cross -= np.einsum("r,r...->...", offset, params.background)
         if observed is None or rows.observed_spectrum is None:
             square = background_sq.sum(0)[None]
-            covered_sq = template_sq.sum()
+            covered_sq = np.array([np.sum(template**2) for template in params.template])
+            covered_sq = windows.broadcast(covered_sq)
         else:
             square = np.einsum("kr...,r...->k...", observed, background_sq)
-            covered_sq = windows.correlate(rows.observed_spectrum, template_sq)
-        gain = windows.correlate(rows.spectrum, params.template) - windows.sums(cross)
-        gain = 2 * gain - (covered_sq - windows.sums(square))
+            covered_sq = windows.correlate(rows.observed_spectrum, params.template**2)
+        gain = windows.correlate(rows.spectrum, params.template)
+        gain -= windows.sums(cross)[:, None]
+        gain = 2 * gain - (covered_sq - windows.sums(square)[:, None])
         residual = rows.sum_sq - 2 * cross.reshape(k, -1).sum(1)
         residual += square.reshape(len(square), -1).sum(1)
         precision = 1 / params.noise_var
@@ -257,11 +270,13 @@ class ShiftedTemplate:
         windows = self.windows
         lines, offset, observed = view
         weighted = weight[:, None] * posterior
-        present = weighted[:, : windows.n_shifts].reshape(-1, *windows.shifts)
-        uncovered = windows.broadcast(weight) - windows.coverage(present)
+        present = self.present(weighted)
+        shift_counts = weighted.sum(0)
+        uncovered = windows.broadcast(weight) - windows.coverage(_over_classes(present))
         np.maximum(uncovered, 0, out=uncovered)
         if observed is None or rows.observed_spectrum is None:
-            template_den = windows.broadcast(present.sum()[None])
+            of_class = shift_counts[: self.n_present].reshape(self.n_templates, 1, -1)
+            template_den = windows.broadcast(of_class.sum(2))
             background_den = uncovered.sum(0)[None]
         else:
             template_den = windows.gather(rows.observed_spectrum, present)
@@ -275,7 +290,7 @@ class ShiftedTemplate:
             log_lik=bound,
             n_pixels=float(weight @ rows.n_pixels),
             sum_sq=float(weight @ rows.sum_sq),
-            shift_counts=weighted.sum(0),
+            shift_counts=shift_counts,
             template_num=windows.gather(rows.spectrum, present),
             template_den=template_den,
             background_num=background_num,
@@ -295,21 +310,20 @@ class ShiftedTemplate:
         background are updated given the old noise, and then the noise given them. Each of
         these steps raises the objective.
         """
-        images = (
-            (params.template, stats.template_num, stats.template_den),
-            (params.background, stats.background_num, stats.background_den),
-        )
+        of_template = params.template, stats.template_num, stats.template_den
+        of_background = params.background, stats.background_num, stats.background_den
         if self.smoothness is None:
-            template, background = (_mean(*i, SEEN * stats.weight) for i in images)
+            template = _mean(*of_template, SEEN * stats.weight)
+            background = _mean(*of_background, SEEN * stats.weight)
         else:
-            shrinks = (
-                params.noise_var / variances
-                for variances in (self.smoothness.template, self.smoothness.background)
+            variances = np.broadcast_to(
+                self.smoothness.template,
+                (self.n_templates, *self.smoothness.template.shape[-3:]),
             )
-            template, background = (
-                self._smooth_mean(*image, shrink)
-                for image, shrink in zip(images, shrinks, strict=True)
-            )
+            of_classes = zip(*of_template, params.noise_var / variances, strict=True)
+            template = np.stack([self._smooth_mean(*one) for one in of_classes])
+            shrink = params.noise_var / self.smoothness.background
+            background = self._smooth_mean(*of_background, shrink)
         return Params(
             template,
             background,
@@ -347,10 +361,11 @@ class ShiftedTemplate:
         return solution.reshape(num.shape)
 
     def dct(self, lines: Array) -> Array:
-        return dctn(self.windows.to_images(lines), axes=(0, 1), norm="ortho")
+        """Return the DCT (..., h, w, C) of lines (..., R, *w)."""
+        return dctn(self.windows.to_images(lines), axes=(-3, -2), norm="ortho")
 
     def _undo_dct(self, coefficients: Array) -> Array:
-        return self.windows.to_lines(idctn(coefficients, axes=(0, 1), norm="ortho"))
+        return self.windows.to_lines(idctn(coefficients, axes=(-3, -2), norm="ortho"))
 
     def _noise_var(self, template: Array, background: Array, stats: Stats) -> float:
         square = stats.sum_sq
@@ -362,14 +377,26 @@ class ShiftedTemplate:
         return max(square / (stats.n_pixels or 1.0), self.min_noise_var)
 
     def _shift_prior(self, counts: Array) -> Array:
-        extra, n_shifts = self.concentration - 1, self.windows.n_shifts
-        present = counts[:n_shifts] + extra
+        """Return the mode of the probabilities of classes and shifts, and of absence.
+
+        Absence against presence counts as one choice, and so does the class, however many
+        shifts there are.
+        """
+        extra = self.concentration - 1
+        of_class = counts[: self.n_present].reshape(self.n_templates, -1)
+        shifts = of_class + extra
+        totals = shifts.sum(1)
+        if self.n_templates > 1:
+            classes = of_class.sum(1) + extra
+            shifts[totals == 0] = 1.0  # a class without images may have any distribution
+            shifts *= (classes / classes.sum() / shifts.sum(1))[:, None]
+            totals = shifts.sum(1)
+        present = shifts.ravel()
         if not self.absent:
             return present / present.sum()
-        # Absence against presence counts as one choice, however many shifts there are.
-        choice = np.array([counts[:n_shifts].sum(), counts[n_shifts]]) + extra
+        choice = np.array([of_class.sum(), counts[-1]]) + extra
         choice /= choice.sum()
-        total = present.sum()
+        total = totals.sum()
         if total > 0:
             present = choice[0] / total * present
         return np.append(present, choice[1])
@@ -378,12 +405,15 @@ class ShiftedTemplate:
         """Return the log prior density of the parameters, in nats; 0 for a flat prior."""
         log_prior = 0.0
         if self.concentration != 1:
-            present = params.shift_prior[: self.windows.n_shifts]
+            shifts = params.shift_prior[: self.n_present].reshape(self.n_templates, -1)
+            classes = shifts.sum(1)
             if self.absent:
-                choice = np.array([present.sum(), params.shift_prior[-1]])
+                choice = np.array([classes.sum(), params.shift_prior[-1]])
                 log_prior += _log_dirichlet(choice, self.concentration)
-                present = present / (choice[0] or 1.0)
-            log_prior += _log_dirichlet(present, self.concentration)
+            if self.n_templates > 1:
+                log_prior += _log_dirichlet(classes / (classes.sum() or 1.0), self.concentration)
+            for one, total in zip(shifts, classes, strict=True):
+                log_prior += _log_dirichlet(one / (total or 1.0), self.concentration)
         if self.smoothness is not None:
             for lines, variances in (
                 (params.template, self.smoothness.template),
@@ -396,7 +426,7 @@ class ShiftedTemplate:
     # -- between images in the user's units and centered lines ---------------------------
 
     def to_centered(self, image: Array) -> Array:
-        """Convert an image or template (h, w, C) to centered lines."""
+        """Convert images or templates (..., h, w, C) to centered lines."""
         return self.windows.to_lines(image) - self.windows.broadcast(self.center)
 
     def to_image(self, lines: Array) -> Array:
@@ -408,9 +438,8 @@ class ShiftedTemplate:
     def expected(self, params: Params, code: Array) -> Array:
         """Return sum_d code[k, d] M_d, (k, n_features), in the user's units."""
         windows = self.windows
-        present = code[:, : windows.n_shifts].reshape(-1, *windows.shifts)
-        total = code.sum(1)
-        behind = windows.broadcast(total) - windows.coverage(present)
+        present, total = self.present(code), code.sum(1)
+        behind = windows.broadcast(total) - windows.coverage(_over_classes(present))
         lines = windows.paste(present, params.template)
         lines += behind[:, None] * params.background
         lines += windows.broadcast(np.multiply.outer(total, self.center))
@@ -429,6 +458,11 @@ def _mean(old: Array, num: Array, den: Array, minimum: float) -> Array:
     """Return num / den, or the old value of a pixel if ``den`` is at most ``minimum``."""
     seen = np.broadcast_to(den > minimum, num.shape)
     return np.divide(num, den, out=old.copy(), where=seen)
+
+
+def _over_classes(present: Array) -> Array:
+    """Return the sum (k, *N) of (k, c, *N) over classes, without a copy if there is one."""
+    return present[:, 0] if present.shape[1] == 1 else present.sum(1)
 
 
 def _log_dirichlet(probabilities: Array, alpha: float) -> float:

@@ -126,7 +126,7 @@ def best_moves(
         stats = reduce(
             add,
             (
-                model.given_posterior(*part, move_posterior(model.windows, posterior, move))
+                model.given_posterior(*part, move_posterior(model, posterior, move))
                 for part, posterior in zip(parts, posteriors, strict=True)
             ),
         )
@@ -162,9 +162,8 @@ def far_moves(
     """
     windows, dtype = model.windows, working_dtype(X)
     weight = weight / weight.mean()
-    present = np.concatenate([q[:, : windows.n_shifts] for q in posteriors])
-    present *= weight[:, None]
-    present = present.reshape(-1, *windows.shifts)
+    present = np.concatenate([model.present(q).sum(1) for q in posteriors])
+    present *= windows.broadcast(weight)
     lines = model.centered(X, dtype, bool(np.isnan(X).any()))
     limit = REACH if len(windows.space) == 1 else REACH_2D
     reach = tuple(min(limit, n - 1) for n in windows.shifts)
@@ -258,16 +257,16 @@ def moved(
 
     def statistics(rows: Rows, weight: Array) -> Stats:
         posterior = model.posterior(model.log_joint(params, rows))
-        posterior = move_posterior(model.windows, posterior, move)
+        posterior = move_posterior(model, posterior, move)
         return model.given_posterior(rows, weight, posterior)
 
     return model.m_step(params, lose_no_shift(passes.fold(statistics, params)))
 
 
-def move_posterior(windows: Windows, posterior: Array, move: tuple[int, ...]) -> Array:
+def move_posterior(model: ShiftedTemplate, posterior: Array, move: tuple[int, ...]) -> Array:
     """Move posteriors (k, n_categories); what would leave the range stays at its border."""
-    present = posterior[:, : windows.n_shifts].reshape(-1, *windows.shifts)
-    for axis, step in enumerate(move, start=1):
+    present = model.present(posterior)
+    for axis, step in enumerate(move, start=2):
         source = np.moveaxis(present, axis, 0)
         if step < 0:
             source = source[::-1]
@@ -277,4 +276,4 @@ def move_posterior(windows: Windows, posterior: Array, move: tuple[int, ...]) ->
         target[-1] += source[kept:].sum(0)
         present = np.moveaxis(target[::-1] if step < 0 else target, 0, axis)
     present = present.reshape(len(present), -1)
-    return np.concatenate([present, posterior[:, windows.n_shifts :]], axis=1)
+    return np.concatenate([present, posterior[:, model.n_present :]], axis=1)

@@ -88,7 +88,7 @@ def uniform_params(model: ShiftedTemplate) -> Params:
     windows = model.windows
     lines = len(model.center)
     return Params(
-        np.zeros((lines, *windows.window)),
+        np.zeros((model.n_templates, lines, *windows.window)),
         np.zeros((lines, *windows.space)),
         max(model.variance, model.min_noise_var),
         uniform_prior(model),
@@ -96,8 +96,8 @@ def uniform_params(model: ShiftedTemplate) -> Params:
 
 
 def uniform_prior(model: ShiftedTemplate) -> Array:
-    """Return equal probabilities of the shifts; absence, if allowed, has probability 1/2."""
-    present = np.full(model.windows.n_shifts, 1 / model.windows.n_shifts)
+    """Return equal probabilities of classes and shifts; that of absence, if allowed, is 1/2."""
+    present = np.full(model.n_present, 1 / model.n_present)
     return np.append(present / 2, 0.5) if model.absent else present
 
 
@@ -120,7 +120,7 @@ def dirichlet_params(
     model: ShiftedTemplate, passes: Passes, rng: np.random.RandomState
 ) -> Params:
     """Return the M step at a random posterior that is peaked at a few shifts per image."""
-    concentration = np.full(model.windows.n_shifts, 0.1)
+    concentration = np.full(model.n_present, 0.1)
 
     def statistics(rows: Rows, weight: Array) -> Stats:
         posterior = rng.dirichlet(concentration, size=len(weight))
@@ -145,7 +145,7 @@ def window_params(
     energy = windows.sums(((lines - params.background) ** 2).sum(0))
     corner = np.unravel_index(energy.argmax(), windows.shifts)
     place = tuple(slice(c, c + w) for c, w in zip(corner, windows.window, strict=True))
-    return replace(params, template=lines[(slice(None), *place)])
+    return replace(params, template=lines[(None, slice(None), *place)])
 
 
 def random_params(
@@ -203,8 +203,9 @@ def smoothness_of(model: ShiftedTemplate, params: Params, stats: Stats) -> Smoot
         signal = np.maximum(signal, 1e-3 * noise)
         return np.broadcast_to(signal[band][..., None], power.shape)
 
+    of_classes = zip(params.template, stats.template_den, strict=True)
     return Smoothness(
-        variances(params.template, stats.template_den),
+        np.stack([variances(*one) for one in of_classes]),
         variances(params.background, stats.background_den),
     )
 
