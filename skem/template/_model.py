@@ -14,18 +14,20 @@ cancellation, above all in float32.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 from scipy.fft import dctn, idctn
 from scipy.sparse.linalg import LinearOperator, cg
-from scipy.special import gammaln, softmax, xlogy
+from scipy.special import softmax, xlogy
 
 from skem._base.em import with_limits
 from skem._stats import Additive
 from skem._typing import AnyArray, Array, Mask
+from skem.template import _additive, _amplitude, _shift_prior
+from skem.template._amplitude import Moments
 from skem.template._windows import Windows
 
 # A pixel counts as uncovered if its total weight is above this share of the images. Smaller
@@ -45,6 +47,8 @@ class Params:
     background: Array  # (R, *S)
     noise_var: float
     shift_prior: Array  # (c*N,), or (c*N + 1,) if the template may be absent
+    amplitude_var: Array | None = None  # (c,), if the amplitudes are free
+    spectrum: Array | None = None  # (Q,), of the noise, beside noise_var; None if it is white
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,10 @@ class Stats(Additive):
     template_den: Array  # (c, 1, 1...), or (c, R, *w) where pixels are missing
     background_num: Array  # (R, *S)
     background_den: Array  # (1, *S), or (R, *S) where pixels are missing
+    amplitude_sum: Array | None = None  # (c,): sums of the mean amplitudes, if they are free
+    amplitude_sq: Array | None = None  # (c,): sums of the mean squared amplitudes
+    pasted: Array | None = None  # (c, *N): sums of posteriors times amplitudes, if additive
+    power: Array | None = None  # (Q,): sum of |x^|^2, in stationary noise
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ class Rows:
     observed_spectrum: AnyArray | None  # spectrum of the 0/1 mask; None if nothing is missing
     sum_sq: Array  # (k,)
     n_pixels: Array  # (k,)
+    power: Array | None = None  # (Q, k): |x^|^2 summed over lines, in stationary noise
 
 
 class View(NamedTuple):
@@ -86,7 +95,7 @@ class Smoothness:
     """Variances of independent Gaussian priors on the DCT coefficients of the images."""
 
     template: Array  # (c, h, w, C)
-    background: Array  # (H, W, C)
+    background: Array | None  # (H, W, C); None for an additive template
 
 
 @dataclass(frozen=True)
@@ -102,6 +111,10 @@ class ShiftedTemplate:
     hard: bool = False
     concentration: float = 1.0
     smoothness: Smoothness | None = None
+    known_shifts: Array | None = None  # (N,): probabilities that are not estimated
+    free_amplitude: bool = False
+    additive: bool = False  # whether the template is added to the background
+    stationary: bool = False  # whether the noise has a spectrum; only if additive
 
     @property
     def n_present(self) -> int:
@@ -148,6 +161,11 @@ class ShiftedTemplate:
         k, n_features = pixels.shape
         spectrum = self.windows.empty_spectrum(k, len(self.center), dtype)
         missing = bool(np.isnan(pixels).any())
+        if missing and self.additive:
+            raise ValueError(
+                "X has missing pixels, but composition='add' needs complete images: fill in "
+                "the pixels, for example with LatentImputer, or use composition='occlude'."
+            )
         observed_spectrum = np.empty_like(spectrum) if missing else None
         sum_sq, n_pixels = np.empty(k), np.full(k, float(n_features))
         for start in range(0, k, BLOCK):
@@ -160,7 +178,10 @@ class ShiftedTemplate:
                 observed = self._observed(pixels[block]).astype(dtype)
                 observed_spectrum[:, block] = self.windows.spectrum(observed)
                 n_pixels[block] = observed.reshape(len(observed), -1).sum(1)
-        return Rows(pixels, spectrum, observed_spectrum, sum_sq, n_pixels)
+        power = None
+        if self.stationary:
+            power = np.einsum("qkr,qkr->qk", spectrum, spectrum.conj()).real.astype(float)
+        return Rows(pixels, spectrum, observed_spectrum, sum_sq, n_pixels, power)
 
     def centered(self, pixels: Array, dtype: DTypeLike, missing: bool) -> Array:
         """Return centered lines (k, R, *S); missing pixels are 0."""
@@ -178,8 +199,13 @@ class ShiftedTemplate:
         images = pixels.reshape(len(pixels), *self.windows.full_shape)
         return self.windows.to_lines(images)
 
-    def _view(self, rows: Rows) -> View:
-        """Return the lines of a chunk: a view if that is exact, otherwise a centered copy."""
+    def _view(self, rows: Rows) -> View | None:
+        """Return the lines of a chunk: a view if that is exact, otherwise a centered copy.
+
+        An additive template needs their transform only.
+        """
+        if self.additive:
+            return None
         dtype, missing = rows.spectrum.real.dtype, rows.observed_spectrum is not None
         as_is = rows.pixels.dtype == dtype and self.windows.full_shape[2] == 1
         if as_is and not missing:
@@ -193,7 +219,7 @@ class ShiftedTemplate:
     def e_step(self, params: Params, rows: Rows, weight: Array) -> Stats:
         """Return the statistics of a chunk under its posterior."""
         view = self._view(rows)
-        log_joint = self._log_joint(params, rows, view)
+        log_joint, moments = self._log_joint(params, rows, view)
         if self.hard:
             posterior = self.posterior(log_joint)
             bound = lower_bound(log_joint, posterior)
@@ -203,23 +229,28 @@ class ShiftedTemplate:
             total = posterior.sum(1, keepdims=True)
             posterior /= total
             bound = (top + np.log(total))[:, 0]
-        return self._statistics(rows, view, weight, posterior, float(weight @ bound))
+        return self._statistics(rows, view, weight, posterior, float(weight @ bound), moments)
 
     def log_joint(self, params: Params, rows: Rows) -> Array:
-        """Return log p(x_k, d) in nats, (k, n_categories); "absent" is the last category.
+        """Return log p(x_k, c, d) in nats, (k, n_categories); "absent" is the last category.
 
         Images far away are treated as in ``with_limits``.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             return with_limits(
-                self._log_joint(params, rows, self._view(rows)),
+                self._log_joint(params, rows, self._view(rows))[0],
                 lambda: rows.pixels,
                 lambda X: self._log_joint_of(params, X),
             )
 
     def _log_joint_of(self, params: Params, X: Array) -> Array:
         rows = self.rows(X, float)
-        return self._log_joint(params, rows, self._view(rows))
+        return self._log_joint(params, rows, self._view(rows))[0]
+
+    def amplitude_moments(self, params: Params, rows: Rows) -> Moments | None:
+        """Return the moments of the amplitude given class and shift, if it is free."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._log_joint(params, rows, self._view(rows))[1]
 
     def posterior(self, log_joint: Array) -> Array:
         """Return q (k, n_categories); in hard EM, q is 1 at the most probable category."""
@@ -231,10 +262,41 @@ class ShiftedTemplate:
         return softmax(log_joint, axis=1)
 
     def given_posterior(self, rows: Rows, weight: Array, posterior: Array) -> Stats:
-        """Return the statistics of a chunk under a given posterior, to start EM."""
-        return self._statistics(rows, self._view(rows), weight, posterior, -math.inf)
+        """Return the statistics of a chunk under a given posterior, to start EM.
 
-    def _log_joint(self, params: Params, rows: Rows, view: View) -> Array:
+        All amplitudes are 1.
+        """
+        return self._statistics(rows, self._view(rows), weight, posterior, -math.inf, None)
+
+    def _log_joint(
+        self, params: Params, rows: Rows, view: View | None
+    ) -> tuple[Array, Moments | None]:
+        """Return log p(x_k, c, d), and the moments of the amplitude if it is free."""
+        k, moments = len(rows.pixels), None
+        if view is None:
+            log_background, match, energy = _additive.log_parts(self, params, rows)
+            gain: Array = match - energy / 2
+        else:
+            log_background, gain, match, energy = self._occluding_parts(params, rows, view)
+        if params.amplitude_var is not None:
+            variance = self.windows.broadcast(params.amplitude_var)
+            added, moments = _amplitude.free(match, energy, variance)
+            gain = gain + added
+        logits = gain.reshape(k, -1)
+        if self.absent:
+            logits = np.pad(logits, [(0, 0), (0, 1)])
+        with np.errstate(divide="ignore"):
+            logits += np.log(params.shift_prior)
+        logits += log_background[:, None]
+        return logits, moments
+
+    def _occluding_parts(
+        self, params: Params, rows: Rows, view: View
+    ) -> tuple[Array, Array, Array, Array]:
+        """Return log N(x | B), what a template adds to it, the matched filter and its energy.
+
+        The shapes are (k,), (k, c, *N), (k, c, *N) and (c, 1...) or (k, c, *N).
+        """
         windows, k = self.windows, len(rows.pixels)
         lines, offset, observed = view
         background_sq = params.background**2
@@ -248,54 +310,94 @@ class ShiftedTemplate:
         else:
             square = np.einsum("kr...,r...->k...", observed, background_sq)
             covered_sq = windows.correlate(rows.observed_spectrum, params.template**2)
-        gain = windows.correlate(rows.spectrum, params.template)
-        gain -= windows.sums(cross)[:, None]
+        match = windows.correlate(rows.spectrum, params.template)
+        gain = match - windows.sums(cross)[:, None]
         gain = 2 * gain - (covered_sq - windows.sums(square)[:, None])
         residual = rows.sum_sq - 2 * cross.reshape(k, -1).sum(1)
         residual += square.reshape(len(square), -1).sum(1)
         precision = 1 / params.noise_var
         log_background = rows.n_pixels * math.log(precision / (2 * math.pi))
         log_background = (log_background - precision * residual) / 2
-        logits = precision / 2 * gain.reshape(k, -1)
-        if self.absent:
-            logits = np.pad(logits, [(0, 0), (0, 1)])
-        with np.errstate(divide="ignore"):
-            logits += np.log(params.shift_prior)
-        logits += log_background[:, None]
-        return logits
+        gain *= precision / 2
+        if params.amplitude_var is not None:
+            match, covered_sq = precision * match, precision * covered_sq
+        return log_background, gain, match, covered_sq
 
     def _statistics(
-        self, rows: Rows, view: View, weight: Array, posterior: Array, bound: float
+        self,
+        rows: Rows,
+        view: View | None,
+        weight: Array,
+        posterior: Array,
+        bound: float,
+        moments: Moments | None,
     ) -> Stats:
-        windows = self.windows
-        lines, offset, observed = view
+        """Return the statistics; ``moments`` are those of free amplitudes."""
         weighted = weight[:, None] * posterior
-        present = self.present(weighted)
         shift_counts = weighted.sum(0)
-        uncovered = windows.broadcast(weight) - windows.coverage(_over_classes(present))
-        np.maximum(uncovered, 0, out=uncovered)
-        if observed is None or rows.observed_spectrum is None:
-            of_class = shift_counts[: self.n_present].reshape(self.n_templates, 1, -1)
-            template_den = windows.broadcast(of_class.sum(2))
-            background_den = uncovered.sum(0)[None]
+        present = self.present(weighted)
+        first = second = present
+        amplitudes: dict[str, Array] = {}
+        if moments is not None:
+            first, second = present * moments.mean, present * moments.square
+            amplitudes = {
+                "amplitude_sum": _per_class(first),
+                "amplitude_sq": _per_class(second),
+            }
+            squares = amplitudes["amplitude_sq"]
         else:
-            template_den = windows.gather(rows.observed_spectrum, present)
-            background_den = np.einsum("k...,kr...->r...", uncovered, observed)
-        background_num = np.einsum(
-            "k...,kr...->r...", uncovered.astype(lines.dtype), lines
-        ).astype(float)
-        background_num -= windows.broadcast(offset) * background_den
+            of_class = shift_counts[: self.n_present]
+            squares = of_class.reshape(self.n_templates, -1).sum(1)
+        template_den = self.windows.broadcast(squares[:, None])
+        if view is None:
+            total, aligned, power = _additive.sums(self, rows, weight, first)
+            images = {
+                "template_num": aligned,
+                "template_den": template_den,
+                "background_num": total,
+                "background_den": self.windows.broadcast(weight.sum()[None]),
+                "pasted": first.sum(0),
+                "power": power,
+            }
+        else:
+            images = self._occluding_sums(rows, view, weight, present, first, second)
+            images.setdefault("template_den", template_den)
         return Stats(
             weight=float(weight.sum()),
             log_lik=bound,
             n_pixels=float(weight @ rows.n_pixels),
             sum_sq=float(weight @ rows.sum_sq),
             shift_counts=shift_counts,
-            template_num=windows.gather(rows.spectrum, present),
-            template_den=template_den,
-            background_num=background_num,
-            background_den=background_den,
+            **images,
+            **amplitudes,
         )
+
+    def _occluding_sums(
+        self, rows: Rows, view: View, weight: Array, present: Array, first: Array, second: Array
+    ) -> dict[str, Array]:
+        """Return the sums that make templates and background; see ``Stats``.
+
+        ``first`` and ``second`` are the weighted posteriors (k, c, *N) of present templates,
+        times the moments of the amplitude if it is free.
+        """
+        windows, sums = self.windows, {}
+        lines, offset, observed = view
+        uncovered = windows.broadcast(weight) - windows.coverage(_over_classes(present))
+        np.maximum(uncovered, 0, out=uncovered)
+        if observed is None or rows.observed_spectrum is None:
+            background_den = uncovered.sum(0)[None]
+        else:
+            sums["template_den"] = windows.gather(rows.observed_spectrum, second)
+            background_den = np.einsum("k...,kr...->r...", uncovered, observed)
+        background_num = np.einsum(
+            "k...,kr...->r...", uncovered.astype(lines.dtype), lines
+        ).astype(float)
+        background_num -= windows.broadcast(offset) * background_den
+        return sums | {
+            "template_num": windows.gather(rows.spectrum, first),
+            "background_num": background_num,
+            "background_den": background_den,
+        }
 
     # -- M step -----------------------------------------------------------------------
 
@@ -310,26 +412,61 @@ class ShiftedTemplate:
         background are updated given the old noise, and then the noise given them. Each of
         these steps raises the objective.
         """
-        of_template = params.template, stats.template_num, stats.template_den
-        of_background = params.background, stats.background_num, stats.background_den
-        if self.smoothness is None:
-            template = _mean(*of_template, SEEN * stats.weight)
-            background = _mean(*of_background, SEEN * stats.weight)
-        else:
-            variances = np.broadcast_to(
-                self.smoothness.template,
-                (self.n_templates, *self.smoothness.template.shape[-3:]),
+        spectrum = None
+        if self.additive:
+            squares = stats.template_den.reshape(-1)
+            template, background, noise_var, spectrum = _additive.m_step(
+                self, params, stats, squares
             )
-            of_classes = zip(*of_template, params.noise_var / variances, strict=True)
-            template = np.stack([self._smooth_mean(*one) for one in of_classes])
-            shrink = params.noise_var / self.smoothness.background
-            background = self._smooth_mean(*of_background, shrink)
+        else:
+            template, background = self._occluding_images(params, stats)
+            noise_var = self._noise_var(template, background, stats)
+        amplitude_var = params.amplitude_var
+        if (
+            amplitude_var is not None
+            and stats.amplitude_sum is not None
+            and stats.amplitude_sq is not None
+        ):
+            counts = stats.shift_counts[: self.n_present].reshape(self.n_templates, -1).sum(1)
+            amplitude_var, factor = _amplitude.mode(
+                amplitude_var,
+                counts,
+                stats.amplitude_sum,
+                stats.amplitude_sq,
+                rescale=self.smoothness is None,
+            )
+            seen = stats.template_den > SEEN * stats.weight
+            factor = np.where(seen, self.windows.broadcast(factor[:, None]), 1.0)
+            template = template * factor
         return Params(
             template,
             background,
-            self._noise_var(template, background, stats),
-            self._shift_prior(stats.shift_counts),
+            noise_var,
+            _shift_prior.mode(stats.shift_counts, *self._prior_options),
+            amplitude_var,
+            spectrum,
         )
+
+    @property
+    def _prior_options(self) -> tuple[int, bool, float, Array | None]:
+        return self.n_templates, self.absent, self.concentration, self.known_shifts
+
+    def _occluding_images(self, params: Params, stats: Stats) -> tuple[Array, Array]:
+        """Return template and background at the mode given the old noise."""
+        of_template = params.template, stats.template_num, stats.template_den
+        of_background = params.background, stats.background_num, stats.background_den
+        if self.smoothness is None:
+            minimum = SEEN * stats.weight
+            return _mean(*of_template, minimum), _mean(*of_background, minimum)
+        variances = np.broadcast_to(
+            self.smoothness.template,
+            (self.n_templates, *self.smoothness.template.shape[-3:]),
+        )
+        of_classes = zip(*of_template, params.noise_var / variances, strict=True)
+        template = np.stack([self._smooth_mean(*one) for one in of_classes])
+        assert self.smoothness.background is not None
+        shrink = params.noise_var / self.smoothness.background
+        return template, self._smooth_mean(*of_background, shrink)
 
     def _smooth_mean(self, old: Array, num: Array, den: Array, shrink: Array) -> Array:
         """Solve (den + C' shrink C) x = num, where C is the DCT, starting from ``old``.
@@ -339,7 +476,7 @@ class ShiftedTemplate:
         """
 
         def spectral(lines: Array, factor: Array) -> Array:
-            return self._undo_dct(factor * self.dct(lines))
+            return self.undo_dct(factor * self.dct(lines))
 
         def product(x: Array) -> Array:
             x = x.reshape(num.shape)
@@ -364,7 +501,8 @@ class ShiftedTemplate:
         """Return the DCT (..., h, w, C) of lines (..., R, *w)."""
         return dctn(self.windows.to_images(lines), axes=(-3, -2), norm="ortho")
 
-    def _undo_dct(self, coefficients: Array) -> Array:
+    def undo_dct(self, coefficients: Array) -> Array:
+        """Return lines (..., R, *w) with these DCT coefficients (..., h, w, C)."""
         return self.windows.to_lines(idctn(coefficients, axes=(-3, -2), norm="ortho"))
 
     def _noise_var(self, template: Array, background: Array, stats: Stats) -> float:
@@ -376,49 +514,16 @@ class ShiftedTemplate:
             square += float(((den * mean - 2 * num) * mean).sum())
         return max(square / (stats.n_pixels or 1.0), self.min_noise_var)
 
-    def _shift_prior(self, counts: Array) -> Array:
-        """Return the mode of the probabilities of classes and shifts, and of absence.
-
-        Absence against presence counts as one choice, and so does the class, however many
-        shifts there are.
-        """
-        extra = self.concentration - 1
-        of_class = counts[: self.n_present].reshape(self.n_templates, -1)
-        shifts = of_class + extra
-        totals = shifts.sum(1)
-        if self.n_templates > 1:
-            classes = of_class.sum(1) + extra
-            shifts[totals == 0] = 1.0  # a class without images may have any distribution
-            shifts *= (classes / classes.sum() / shifts.sum(1))[:, None]
-            totals = shifts.sum(1)
-        present = shifts.ravel()
-        if not self.absent:
-            return present / present.sum()
-        choice = np.array([of_class.sum(), counts[-1]]) + extra
-        choice /= choice.sum()
-        total = totals.sum()
-        if total > 0:
-            present = choice[0] / total * present
-        return np.append(present, choice[1])
-
     def log_prior(self, params: Params) -> float:
         """Return the log prior density of the parameters, in nats; 0 for a flat prior."""
-        log_prior = 0.0
-        if self.concentration != 1:
-            shifts = params.shift_prior[: self.n_present].reshape(self.n_templates, -1)
-            classes = shifts.sum(1)
-            if self.absent:
-                choice = np.array([classes.sum(), params.shift_prior[-1]])
-                log_prior += _log_dirichlet(choice, self.concentration)
-            if self.n_templates > 1:
-                log_prior += _log_dirichlet(classes / (classes.sum() or 1.0), self.concentration)
-            for one, total in zip(shifts, classes, strict=True):
-                log_prior += _log_dirichlet(one / (total or 1.0), self.concentration)
+        log_prior = _shift_prior.log_density(params.shift_prior, *self._prior_options)
         if self.smoothness is not None:
             for lines, variances in (
                 (params.template, self.smoothness.template),
                 (params.background, self.smoothness.background),
             ):
+                if variances is None:
+                    continue
                 terms = self.dct(lines) ** 2 / variances
                 log_prior -= (terms + np.log(2 * np.pi * variances)).sum() / 2
         return float(log_prior)
@@ -433,14 +538,24 @@ class ShiftedTemplate:
         """Convert centered lines (..., R, *S) or (..., R, *w) to images (..., h, w, C)."""
         return self.windows.to_images(lines + self.windows.broadcast(self.center))
 
+    def of_template(self) -> "ShiftedTemplate":
+        """Return the model whose conversions fit templates: added ones are not centered."""
+        return replace(self, center=0 * self.center) if self.additive else self
+
     # -- predictions -------------------------------------------------------------------
 
-    def expected(self, params: Params, code: Array) -> Array:
-        """Return sum_d code[k, d] M_d, (k, n_features), in the user's units."""
+    def expected(self, params: Params, code: Array, amplitude: Array | None = None) -> Array:
+        """Return sum_cd code[k, c, d] M_cd, (k, n_features), in the user's units.
+
+        ``amplitude`` (k, c, *N) multiplies the templates; None means 1.
+        """
         windows = self.windows
         present, total = self.present(code), code.sum(1)
-        behind = windows.broadcast(total) - windows.coverage(_over_classes(present))
-        lines = windows.paste(present, params.template)
+        behind = windows.broadcast(total)
+        if not self.additive:
+            behind = behind - windows.coverage(_over_classes(present))
+        shown = present if amplitude is None else present * amplitude
+        lines = windows.paste(shown, params.template)
         lines += behind[:, None] * params.background
         lines += windows.broadcast(np.multiply.outer(total, self.center))
         return windows.to_images(lines).reshape(len(code), -1)
@@ -450,7 +565,9 @@ class ShiftedTemplate:
         pixels = rows.pixels.copy()
         missing = np.isnan(pixels)
         posterior = softmax(self.log_joint(params, rows), axis=1)
-        pixels[missing] = self.expected(params, posterior)[missing]
+        moments = self.amplitude_moments(params, rows) if self.free_amplitude else None
+        amplitude = None if moments is None else moments.mean
+        pixels[missing] = self.expected(params, posterior, amplitude)[missing]
         return pixels
 
 
@@ -465,11 +582,9 @@ def _over_classes(present: Array) -> Array:
     return present[:, 0] if present.shape[1] == 1 else present.sum(1)
 
 
-def _log_dirichlet(probabilities: Array, alpha: float) -> float:
-    """Return the log-density of a symmetric Dirichlet distribution."""
-    n = len(probabilities)
-    constant = gammaln(n * alpha) - n * gammaln(alpha)
-    return float(constant + xlogy(alpha - 1, probabilities).sum())
+def _per_class(values: Array) -> Array:
+    """Return the sums (c,) of (k, c, *N) over images and shifts."""
+    return values.reshape(*values.shape[:2], -1).sum((0, 2))
 
 
 def lower_bound(log_joint: Array, posterior: Array) -> Array:

@@ -21,6 +21,7 @@ from skem._rows.moments import moments
 from skem._rows.parts import InMemory
 from skem._rows.parts import Rows as AllRows
 from skem._typing import AnyArray, Array
+from skem.template import _amplitude, _shift_prior
 from skem.template._model import (
     Params,
     Rows,
@@ -92,13 +93,15 @@ def uniform_params(model: ShiftedTemplate) -> Params:
         np.zeros((lines, *windows.space)),
         max(model.variance, model.min_noise_var),
         uniform_prior(model),
+        np.full(model.n_templates, _amplitude.START) if model.free_amplitude else None,
     )
 
 
 def uniform_prior(model: ShiftedTemplate) -> Array:
     """Return equal probabilities of classes and shifts; that of absence, if allowed, is 1/2."""
-    present = np.full(model.n_present, 1 / model.n_present)
-    return np.append(present / 2, 0.5) if model.absent else present
+    return _shift_prior.uniform(
+        model.n_templates, model.windows.n_shifts, model.absent, model.known_shifts
+    )
 
 
 def mean_params(model: ShiftedTemplate, passes: Passes) -> Params:

@@ -31,6 +31,7 @@ class Windows:
 
     image_shape: tuple[int, ...]
     window_shape: tuple[int, int]
+    cyclic: bool = False  # whether a window that leaves the image enters it on the other side
 
     @cached_property
     def full_shape(self) -> tuple[int, int, int]:
@@ -52,17 +53,28 @@ class Windows:
     @cached_property
     def shifts(self) -> tuple[int, ...]:
         """N: the number of shifts along the axes of movement."""
+        if self.cyclic:
+            return self.space
         return tuple(s - w + 1 for s, w in zip(self.space, self.window, strict=True))
 
     @cached_property
     def shift_shape(self) -> tuple[int, int]:
         """The numbers of row and column shifts."""
-        (height, width), (h, w) = self.image_shape[:2], self.window_shape
-        return height - h + 1, width - w + 1
+        return (1, *self.shifts)[-2], self.shifts[-1]
 
     @cached_property
     def n_shifts(self) -> int:
         return math.prod(self.shifts)
+
+    @cached_property
+    def multiplicity(self) -> Array:
+        """The number of frequencies of a complex FFT that each of the Q stands for."""
+        *rest, last = self.space
+        counts = np.full(last // 2 + 1, 2.0)
+        counts[0] = 1
+        if last % 2 == 0:
+            counts[-1] = 1
+        return np.tile(counts, math.prod(rest))
 
     @cached_property
     def axes(self) -> tuple[int, ...]:
@@ -128,8 +140,9 @@ class Windows:
     def sums(self, values: Array) -> Array:
         """Return the sums of (..., *S) over the window at each shift, (..., *N), in float64."""
         for axis, width in zip(self.axes, self.window, strict=True):
-            sums = _running_sums(values, width, axis, -(width // 2))
-            values = sums[_first(sums, axis, values.shape[axis] - width + 1)]
+            sums = _running_sums(values, width, axis, -(width // 2), self._edge)
+            kept = values.shape[axis] - (0 if self.cyclic else width - 1)
+            values = sums[_first(sums, axis, kept)]
         return values
 
     def coverage(self, posterior: Array) -> Array:
@@ -139,8 +152,13 @@ class Windows:
             shape[axis] = size
             values = np.zeros(shape)
             values[_first(values, axis, posterior.shape[axis])] = posterior
-            posterior = _running_sums(values, width, axis, (width - 1) // 2)
+            posterior = _running_sums(values, width, axis, (width - 1) // 2, self._edge)
         return posterior
+
+    @property
+    def _edge(self) -> str:
+        """Mode in which filters of SciPy go on beyond the edge."""
+        return "wrap" if self.cyclic else "constant"
 
     def transform(self, values: Array) -> AnyArray:
         """Return the FFT (..., Q) of values (..., *shape), which zeros extend to S."""
@@ -172,6 +190,7 @@ def new_windows(
     n_features: int,
     template_height: int | None,
     template_width: int | None,
+    cyclic: bool = False,
 ) -> Windows:
     """Return the windows of a template.
 
@@ -196,13 +215,13 @@ def new_windows(
                 f"{name}={size} is larger than the image of (height, width) = "
                 f"{(height, width)}: pass at most {limit}."
             )
-    return Windows(image_shape, window)
+    return Windows(image_shape, window, cyclic)
 
 
-def _running_sums(values: Array, width: int, axis: int, origin: int) -> Array:
+def _running_sums(values: Array, width: int, axis: int, origin: int, edge: str) -> Array:
     """Return sums over ``width`` entries; ``origin`` sets where each sum begins."""
     values = values.astype(float, copy=False)
-    means = uniform_filter1d(values, width, axis, mode="constant", origin=origin)
+    means = uniform_filter1d(values, width, axis, mode=edge, origin=origin)
     means *= width
     return means
 

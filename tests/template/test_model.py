@@ -86,6 +86,11 @@ class Problem:
         return float(self.weight @ logsumexp(joint, axis=1)) + model.log_prior(params)
 
 
+def numbers(stats):
+    """Return the statistics that the model has."""
+    return {name: value for name, value in vars(stats).items() if value is not None}
+
+
 @pytest.fixture(params=CASES)
 def problem(request):
     return Problem(request.param)
@@ -152,7 +157,7 @@ def test_statistics_of_a_union_are_the_sum(problem):
     ]
     total = one_by_one[0] + one_by_one[1] + one_by_one[2]
     whole = model.e_step(params, model.rows(problem.X, float), problem.weight)
-    for name, value in vars(whole).items():
+    for name, value in numbers(whole).items():
         np.testing.assert_allclose(
             np.broadcast_to(getattr(total, name), np.shape(value)),
             value,
@@ -168,7 +173,7 @@ def test_weights_are_repeats(problem):
     X = problem.X.repeat(repeats, axis=0)
     repeated = model.e_step(params, model.rows(X, float), np.ones(len(X)))
     weighted = model.e_step(params, model.rows(problem.X, float), repeats.astype(float))
-    for name, value in vars(repeated).items():
+    for name, value in numbers(repeated).items():
         other = getattr(weighted, name)
         np.testing.assert_allclose(value, other, rtol=1e-9, atol=1e-9, err_msg=name)
 
@@ -270,7 +275,7 @@ def test_float32_agrees_with_float64(case):
     a = exact.passes.total(exact.params)
     b = single.passes.total(single.params)
     assert b.background_num.dtype == np.float64
-    for name, value in vars(a).items():
+    for name, value in numbers(a).items():
         np.testing.assert_allclose(getattr(b, name), value, rtol=1e-4, atol=1e-4, err_msg=name)
 
 
