@@ -560,14 +560,24 @@ class ShiftedTemplate:
         lines += windows.broadcast(np.multiply.outer(total, self.center))
         return windows.to_images(lines).reshape(len(code), -1)
 
+    def colored(self, noise: Array, spectrum: Array) -> Array:
+        """Return white noise (k, n_features) with the relative spectrum (Q,) of the model."""
+        windows, lines = self.windows, self._lines(noise)
+        root = np.sqrt(spectrum)
+        colored = windows.inverse(windows.transform(lines) * root, windows.space)
+        return windows.to_images(colored).reshape(noise.shape)
+
+    def reconstruct(self, params: Params, rows: Rows) -> Array:
+        """Return the expected noise-free images (k, n_features) given the images."""
+        posterior = softmax(self.log_joint(params, rows), axis=1)
+        moments = self.amplitude_moments(params, rows) if self.free_amplitude else None
+        return self.expected(params, posterior, None if moments is None else moments.mean)
+
     def impute(self, params: Params, rows: Rows) -> Array:
         """Return the images with missing pixels replaced by their conditional expectation."""
         pixels = rows.pixels.copy()
         missing = np.isnan(pixels)
-        posterior = softmax(self.log_joint(params, rows), axis=1)
-        moments = self.amplitude_moments(params, rows) if self.free_amplitude else None
-        amplitude = None if moments is None else moments.mean
-        pixels[missing] = self.expected(params, posterior, amplitude)[missing]
+        pixels[missing] = self.reconstruct(params, rows)[missing]
         return pixels
 
 

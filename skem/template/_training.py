@@ -10,6 +10,7 @@ from skem._base.passes import Passes
 from skem._loop import DivergenceError, Run, em
 from skem._rows.parts import Rows
 from skem._rows.sampling import representative_rows
+from skem.template._classes import search_classes
 from skem.template._given import given_params
 from skem.template._model import Params, ShiftedTemplate, Smoothness
 from skem.template._moves import follow_moves
@@ -61,8 +62,10 @@ class Training:
 
         try:
             if kinds:
-                sample = representative_rows(rows, self.init_size, rng)
-                params, best, interrupted = search(model, sample, kinds, span, rng, self.n_jobs)
+                sample = representative_rows(rows, self.init_size * model.n_templates, rng)
+                several = model.n_templates > 1 and self.init == "auto"
+                find = search_classes if several else search
+                params, best, interrupted = find(model, sample, kinds, span, rng, self.n_jobs)
                 del sample
                 if interrupted:
                     raise KeyboardInterrupt

@@ -76,6 +76,11 @@ class Windows:
             counts[-1] = 1
         return np.tile(counts, math.prod(rest))
 
+    @property
+    def n_axes(self) -> int:
+        """The number of axes along which the window moves."""
+        return len(self.space)
+
     @cached_property
     def axes(self) -> tuple[int, ...]:
         return tuple(range(-len(self.space), 0))
