@@ -86,6 +86,11 @@ def check_options(estimator: Any, n_images: int) -> None:
             "shift_prior and shift_prior_init are both given: pass shift_prior if the "
             "probabilities are known, or shift_prior_init if EM starts from them."
         )
+    if estimator.amplitude == "free" and estimator.shrinkage == "map":
+        raise ValueError(
+            "shrinkage='map' has no mode with amplitude='free': the prior would shrink the "
+            "template to 0 and raise the amplitudes. Set shrinkage='start' or None."
+        )
     if n_templates == 1 or estimator.template_init is not None:
         return
     names = ("background_init", "noise_std_init", "shift_prior_init")
