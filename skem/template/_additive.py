@@ -15,10 +15,10 @@ linear system for F, which conjugate gradients solve with FFTs of single images.
 White noise is the case of a constant spectrum.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.sparse.linalg import LinearOperator, cg
 
 from skem._typing import AnyArray, Array
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 # Tolerance and largest number of iterations of conjugate gradients; each of them raises the
 # objective, so that an M step that is not finished is an M step all the same.
-CG_TOL, CG_ITER = 1e-8, 50
+CG_TOL, CG_ITER = 1e-10, 50
+# Directions whose curvature is below this share of what rounding would give are not followed.
+CG_FLAT = 1e-14
 
 
 class Sums(NamedTuple):
@@ -152,14 +154,36 @@ def _solve(
         return windows.inverse(spectrum * power / scale, windows.window).ravel()
 
     target = cropped(of.aligned - of.pasted[:, None].conj() * (of.total / weight)).ravel()
-    # the correction is solved for, so that the tolerance is relative to what is left
-    residual = target - product(old.ravel())
-    size = (old.size, old.size)
-    solution, _ = cg(
-        LinearOperator(size, product, dtype=float),
-        residual,
-        rtol=CG_TOL,
-        maxiter=CG_ITER,
-        M=LinearOperator(size, precondition, dtype=float),
-    )
-    return old + solution.reshape(shape)
+    start = old.ravel()
+    limit = CG_TOL * float(np.linalg.norm(target))
+    return _conjugate_gradients(product, precondition, target, start, limit).reshape(shape)
+
+
+def _conjugate_gradients(
+    product: Callable[[Array], Array],
+    precondition: Callable[[Array], Array],
+    target: Array,
+    x: Array,
+    limit: float,
+) -> Array:
+    """Solve a positive semidefinite system until the residual is below ``limit``.
+
+    Directions that the data do not determine, such as a constant that is exchanged between
+    template and background, keep their values.
+    """
+    residual = target - product(x)
+    direction, before = np.zeros_like(x), 1.0
+    for _ in range(CG_ITER):
+        if np.linalg.norm(residual) <= limit:
+            break
+        step = precondition(residual)
+        size = float(residual @ step)
+        direction = step + size / before * direction
+        image = product(direction)
+        curvature = float(direction @ image)
+        if not curvature > CG_FLAT * float(np.linalg.norm(direction) * np.linalg.norm(image)):
+            break
+        x = x + size / curvature * direction
+        residual = residual - size / curvature * image
+        before = size
+    return x

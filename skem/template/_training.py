@@ -23,6 +23,9 @@ from skem.template._starts import (
     shrink_all,
 )
 
+# Number of EM iterations with an additive template before it is moved.
+N_ITER_BRIEF = 15
+
 # Runs EM to convergence: (model, passes, params, max_iter) -> run
 RunEM = Callable[[ShiftedTemplate, Passes, Params, int], Run]
 
@@ -77,7 +80,11 @@ class Training:
                 params, smoothness = self._shrink(model, passes, params)
                 if self.shrinkage == "map":
                     model = replace(model, smoothness=smoothness)
-            run = run_from(params, self.max_iter)
+            run = run_from(params, self.max_iter if not model.additive else self._brief)
+            if model.additive:
+                if kinds and self.init == "auto":
+                    run = self._settled(model, passes, rows, run, run_from)
+                run = self._continued(run, run_from, self.max_iter)
             if kinds and self.init == "auto":
                 anneal = self.shrinkage is not None
                 moves = follow_moves(
@@ -97,6 +104,41 @@ class Training:
                 run = em(model, passes.total, params, max_iter=0)
             run = replace(run, interrupted=True)
         return model, run
+
+    @property
+    def _brief(self) -> int:
+        return min(N_ITER_BRIEF, self.max_iter)
+
+    def _settled(
+        self,
+        model: ShiftedTemplate,
+        passes: Passes,
+        rows: Rows,
+        run: Run,
+        run_from: Callable[[Params, int], Run],
+    ) -> Run:
+        """Return the run after moves of an additive template that may be off its place.
+
+        EM would shift such a template by itself, but takes hundreds of iterations. The moves
+        need no converged fit.
+        """
+
+        def briefly(params: Params, max_iter: int) -> Run:
+            return run_from(params, min(max_iter, N_ITER_BRIEF))
+
+        moves = follow_moves(
+            model, passes, run, rows, self.tol, self.max_iter, briefly, anneal=False
+        )
+        for better in moves:
+            run = better
+        return run
+
+    @staticmethod
+    def _continued(run: Run, run_from: Callable[[Params, int], Run], max_iter: int) -> Run:
+        """Return the run, continued until it converges or has ``max_iter`` iterations."""
+        if run.converged or run.stopped or run.interrupted or run.n_iter >= max_iter:
+            return run
+        return run.then(run_from(run.state[0], max_iter - run.n_iter))
 
     def _kinds(self) -> list[str]:
         """Return the kinds of starts to compare on a sample; none if there is only one."""

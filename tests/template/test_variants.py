@@ -21,7 +21,7 @@ from skem.template._windows import Windows
 
 FREE, ADD = {"free_amplitude": True}, {"additive": True}
 COLORED = {"additive": True, "stationary": True}
-# image shape, window, cyclic, number of templates, options of the model, share of missing pixels
+# image shape, window, cyclic, number of templates, options, share of missing pixels
 CASES = {
     "classes": ((2, 7), (2, 3), False, 2, {}, 0),
     "classes, 2d, color": ((3, 5, 2), (2, 2), False, 2, {}, 0),
