@@ -163,8 +163,8 @@ class ShiftedTemplate:
         missing = bool(np.isnan(pixels).any())
         if missing and self.additive:
             raise ValueError(
-                "X has missing pixels, but composition='add' needs complete images: fill in "
-                "the pixels, for example with LatentImputer, or use composition='occlude'."
+                "X contains NaN, but composition='add' needs complete images: fill in the "
+                "missing pixels with LatentImputer, or use composition='occlude'."
             )
         observed_spectrum = np.empty_like(spectrum) if missing else None
         sum_sq, n_pixels = np.empty(k), np.full(k, float(n_features))
