@@ -12,7 +12,6 @@ import argparse
 import itertools
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 from results import write_results
@@ -29,10 +28,10 @@ from skem.template._windows import Windows
 
 # image shape, template height and width, whether there is a background, and two noise levels
 KINDS = {
-    "images": ((12, 40), 12, 12, True, (0.5, 2.0)),
-    "images, two axes": ((24, 24), 8, 8, True, (0.5, 1.5)),
-    "signals": ((1, 100), 1, 25, True, (0.3, 0.6)),
-    "signals, no background": ((1, 100), 1, 25, False, (0.3, 0.6)),
+    "images": ((12, 40), 12, 12, True, (0.5, 3.0)),
+    "images, two axes": ((24, 24), 8, 8, True, (0.5, 2.0)),
+    "signals": ((1, 100), 1, 25, True, (0.3, 0.8)),
+    "signals, no background": ((1, 100), 1, 25, False, (0.3, 0.8)),
 }
 
 
@@ -186,7 +185,6 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     lines: list[str] = []
     recovery(lines, arguments.seeds)

@@ -72,8 +72,8 @@ def check_options(estimator: Any, n_images: int) -> None:
     n_templates = int(estimator.n_templates)
     if n_templates > n_images:
         raise ValueError(
-            f"n_templates={n_templates}, but X has {n_images} images: pass at most one "
-            "template for each image."
+            f"n_templates={n_templates} needs as many images, but X has n_samples={n_images}: "
+            "pass fewer templates or more images."
         )
     if estimator.noise == "stationary" and estimator.composition == "occlude":
         raise ValueError(

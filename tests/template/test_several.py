@@ -384,7 +384,7 @@ ROWS = np.random.default_rng(0).normal(size=(20, 12))
     ("keywords", "message"),
     [
         ({"noise": "stationary"}, "noise='stationary' needs composition='add'"),
-        ({"n_templates": 21}, "n_templates=21, but X has 20 images"),
+        ({"n_templates": 21}, "n_templates=21 needs as many images, but X has n_samples=20"),
         ({"n_templates": 0}, "n_templates"),
         ({"n_templates": 2, "init": "mean"}, "init='mean' would start all 2"),
         ({"n_templates": 2, "noise_std_init": 1.0}, "noise_std_init would start all 2"),
