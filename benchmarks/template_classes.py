@@ -5,7 +5,8 @@
 Images and signals hide one of C smooth random templates at a random shift, in a smooth random
 background or in none. The oracle is the mean of the windows at the true shifts of the true
 class. A fit wins if each of its templates correlates with a true one at least 0.95 times as
-much as the oracle's does, each with another one.
+much as the oracle's does, each with another one. It is as high as from the truth if its
+objective is within 0.01 nats per image of that of EM started at the true templates.
 """
 
 import argparse
@@ -28,10 +29,10 @@ from skem.template._windows import Windows
 
 # image shape, template height and width, whether there is a background, and two noise levels
 KINDS = {
-    "images": ((12, 40), 12, 12, True, (0.5, 3.0)),
-    "images, two axes": ((24, 24), 8, 8, True, (0.5, 2.0)),
-    "signals": ((1, 100), 1, 25, True, (0.3, 0.8)),
-    "signals, no background": ((1, 100), 1, 25, False, (0.3, 0.8)),
+    "images": ((12, 40), 12, 12, True, (0.5, 2.0, 3.0)),
+    "images, two axes": ((24, 24), 8, 8, True, (0.5, 1.5)),
+    "signals": ((1, 100), 1, 25, True, (0.3, 0.6)),
+    "signals, no background": ((1, 100), 1, 25, False, (0.3, 0.6)),
 }
 
 
@@ -85,7 +86,7 @@ def matched(found, templates):
     return table[rows, columns]
 
 
-def fit(kind, X, n_templates, seed=0):
+def fit(kind, X, n_templates, seed=0, **given):
     shape, height, width, *_ = KINDS[kind]
     model = ShiftedTemplateEM(
         width,
@@ -93,6 +94,7 @@ def fit(kind, X, n_templates, seed=0):
         image_shape=shape,
         n_templates=n_templates,
         random_state=seed,
+        **given,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -101,13 +103,13 @@ def fit(kind, X, n_templates, seed=0):
 
 def recovery(lines, n_seeds, kinds=KINDS, counts=(2, 3, 5), sizes=(200, 1000)):
     lines += [
-        "| data | noise | n | C | wins | least ratio to the oracle | images of the right class "
-        "| CPU s per fit |",
-        "|---|---|---|---|---|---|---|---|",
+        "| data | noise | n | C | wins | least ratio to the oracle | as high as from the truth "
+        "| images of the right class | CPU s per fit |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for kind, n, n_templates in itertools.product(kinds, sizes, counts):
         for noise_std in KINDS[kind][-1]:
-            wins, least, right, seconds = 0, 1.0, [], []
+            wins, high, least, right, seconds = 0, 0, 1.0, [], []
             for seed in range(n_seeds):
                 X, templates, classes, shifts = simulate(kind, n_templates, n, noise_std, seed)
                 start = time.process_time()
@@ -116,12 +118,17 @@ def recovery(lines, n_seeds, kinds=KINDS, counts=(2, 3, 5), sizes=(200, 1000)):
                 ratio = matched(model.templates_, templates)
                 ratio = (ratio / oracle(kind, X, templates, classes, shifts)).min()
                 wins, least = wins + (ratio >= 0.95), min(least, ratio)
+                from_truth = fit(
+                    kind, X, n_templates, template_init=templates, noise_std_init=noise_std
+                )
+                high += model.lower_bound_ > from_truth.lower_bound_ - 0.01
                 table = np.zeros((n_templates, n_templates))
                 np.add.at(table, (classes, model.predict_class(X)), 1)
                 right.append(table[linear_sum_assignment(-table)].sum() / n)
             lines.append(
                 f"| {kind} | {noise_std} | {n} | {n_templates} | {wins} of {n_seeds} | "
-                f"{least:.3f} | {np.mean(right):.3f} | {np.mean(seconds):.1f} |"
+                f"{least:.3f} | {high} of {n_seeds} | {np.mean(right):.3f} | "
+                f"{np.mean(seconds):.1f} |"
             )
             print(lines[-1], flush=True)
 
@@ -192,9 +199,7 @@ def main() -> None:
     choice(lines, min(arguments.seeds, 5))
     print("\n".join(lines))
     if arguments.write:
-        write_results(
-            Path(__file__).parent.parent / "docs/benchmarks/template_classes.md", lines
-        )
+        write_results("template_classes", lines)
 
 
 if __name__ == "__main__":

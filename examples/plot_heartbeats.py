@@ -8,10 +8,10 @@ together with the shape of the beat, which is added to the noise.
 """
 
 # %%
-# A simulated electrocardiogram. A beat is a sum of five waves, P, Q, R, S and T, as in the model
-# of P. E. McSharry and others, IEEE Transactions on Biomedical Engineering 50, 2003. The wander of
-# the baseline has a spectrum that falls with the square of the frequency. The record is cut into
-# windows of a second, each with one beat at an unknown time.
+# A simulated electrocardiogram. A beat is a sum of five waves, P, Q, R, S and T, as in the
+# model of P. E. McSharry and others, IEEE Transactions on Biomedical Engineering 50, 2003. The
+# wander of the baseline has a spectrum that falls with the square of the frequency. The record
+# is cut into windows of 1.6 seconds, each with one beat at an unknown time.
 
 import matplotlib.pyplot as plt
 import numpy as np

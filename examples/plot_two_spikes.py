@@ -2,15 +2,15 @@
 Two neurons in one recording
 ============================
 
-An electrode records the spikes of two neurons, whose shapes differ and whose amplitudes vary from
-spike to spike. With ``n_templates=2`` and ``amplitude="free"``, :class:`~skem.ShiftedTemplateEM`
-finds both shapes, and says of each window of the recording which neuron has spiked, when, and how
-strongly.
+An electrode records the spikes of two neurons. Their shapes differ, and their amplitudes vary
+from spike to spike. With ``n_templates=2`` and ``amplitude="free"``,
+:class:`~skem.ShiftedTemplateEM` finds both shapes. For each window of the recording it tells
+which neuron has spiked, when, and how strongly.
 """
 
 # %%
-# Four hundred windows of 80 samples, each with one spike at an unknown time. One in three spikes
-# is from the second neuron. Times are not multiples of the sampling step.
+# Four hundred windows of 80 samples, each with one spike at an unknown time. One in three
+# spikes is from the second neuron. Times are not multiples of the sampling step.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -49,8 +49,8 @@ if np.mean(found == neuron) < 0.5:  # templates come in any order
 print(f"right neuron: {np.mean(found == neuron):.3f}")
 
 # %%
-# The corner of a template is arbitrary, so times are found up to a constant for each neuron. The
-# places between samples are found from the likelihoods of neighboring shifts.
+# The corner of a template is arbitrary, so times are found up to a constant for each neuron.
+# The places between samples are found from the likelihoods of neighboring shifts.
 
 error = model.shifts(X, subpixel=True) - time
 coarse = model.shifts(X) - time
@@ -61,7 +61,7 @@ for name, e in (("whole samples", coarse), ("between samples", error)):
     print(f"median error of the times, {name}: {np.median(np.abs(e)):.2f} samples")
 
 fig, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
-axes[0].plot(X[:12].T + 2.5 * np.arange(12), color="0.3", lw=0.8)
+axes[0].plot(X[:12].T + 1.5 * np.arange(12), color="0.3", lw=0.8)
 axes[0].set(title="windows of the recording", xlabel="sample", yticks=[])
 for c, template in enumerate(model.templates_[:, 0]):
     label = f"{100 * model.class_weights_[c]:.0f}% of the spikes"
