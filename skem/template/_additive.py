@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from skem._typing import AnyArray, Array
+from skem.template._params import Params, Rows, Stats
 
 if TYPE_CHECKING:
-    from skem.template._model import Params, Rows, ShiftedTemplate, Stats
+    from skem.template._model import ShiftedTemplate
 
 # Tolerance and largest number of iterations of conjugate gradients; each of them raises the
 # objective, so that an M step that is not finished is an M step all the same.
@@ -41,7 +42,7 @@ class Sums(NamedTuple):
     squares: Array  # (c, 1, 1): the expected sums of squared amplitudes
 
 
-def noise_spectrum(params: "Params", n_frequencies: int) -> Array:
+def noise_spectrum(params: Params, n_frequencies: int) -> Array:
     """Return P (Q,), the variance of the noise at each frequency."""
     if params.spectrum is None:
         return np.full(n_frequencies, params.noise_var)
@@ -49,7 +50,7 @@ def noise_spectrum(params: "Params", n_frequencies: int) -> Array:
 
 
 def log_parts(
-    model: "ShiftedTemplate", params: "Params", rows: "Rows"
+    model: "ShiftedTemplate", params: Params, rows: Rows
 ) -> tuple[Array, Array, Array]:
     """Return log N(x | B, P) (k,), the matched filter (k, c, *N) and its energy (c, 1...)."""
     windows, spectrum = model.windows, rows.spectrum
@@ -75,7 +76,7 @@ def log_parts(
 
 
 def sums(
-    model: "ShiftedTemplate", rows: "Rows", weight: Array, first: Array
+    model: "ShiftedTemplate", rows: Rows, weight: Array, first: Array
 ) -> tuple[Array, Array, Array | None]:
     """Return the sums of images at their place (R, *S), moved back (c, R, *S), and of |x^|^2.
 
@@ -92,7 +93,7 @@ def sums(
 
 
 def m_step(
-    model: "ShiftedTemplate", params: "Params", stats: "Stats", squares: Array
+    model: "ShiftedTemplate", params: Params, stats: Stats, squares: Array
 ) -> tuple[Array, Array, float, Array | None]:
     """Return template, background, variance of the noise and its relative spectrum."""
     windows = model.windows

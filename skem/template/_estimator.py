@@ -6,7 +6,6 @@ This file is the estimator. ``_model`` holds the E and M step, ``_starts`` the s
 
 from __future__ import annotations
 
-import math
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -24,9 +23,10 @@ from skem._base.estimator import (
 from skem._base.input import MAX_SUMMED_WEIGHT, check_rows
 from skem._rows.parts import Rows as AllRows
 from skem._threads import one_blas_thread
-from skem._typing import Array, Mask
+from skem._typing import Array
+from skem.template._fitted import OF_SOME, attributes
 from skem.template._given import check_options, check_schedule, known_shifts
-from skem.template._model import SEEN, Params, ShiftedTemplate, Smoothness, Stats
+from skem.template._model import Params, ShiftedTemplate, Smoothness, Stats
 from skem.template._starts import model_of
 from skem.template._training import Training
 from skem.template._verbs import TemplateVerbs
@@ -36,9 +36,6 @@ from skem.template._windows import Windows, check_image_shape, new_windows
 _ADD = {False: "occlude", True: "add"}
 _FREE = {False: "fixed", True: "free"}
 _STATIONARY = {False: "white", True: "stationary"}
-# Fitted attributes that some models have.
-_OF_SOME = {"template_", "template_seen_", "templates_", "templates_seen_"}
-_OF_SOME |= {"class_weights_", "amplitude_std_", "noise_spectrum_"}
 
 
 class ShiftedTemplateEM(TemplateVerbs):
@@ -553,61 +550,10 @@ class ShiftedTemplateEM(TemplateVerbs):
     def _attributes(
         self, model: ShiftedTemplate, params: Params, stats: Stats
     ) -> dict[str, Any]:
-        windows = model.windows
-        dtype = np.float32 if model.single else np.float64
-        channels = windows.image_shape[2:]
-
-        def seen(den: Array, like: Array, shape: tuple[int, ...]) -> Mask:
-            lines = np.broadcast_to(den > SEEN * stats.weight, like.shape)
-            return windows.to_images(lines).reshape(shape)
-
-        shape = (model.n_templates, *windows.window_shape, *channels)
-        templates = model.of_template().to_image(params.template).astype(dtype).reshape(shape)
-        templates_seen = seen(stats.template_den, params.template, shape)
-        background = model.to_image(params.background).astype(dtype)
-        smoothness = model.smoothness
-        if model.n_templates == 1:
-            found = {"template_": templates[0], "template_seen_": templates_seen[0]}
-        else:
-            present = params.shift_prior[: model.n_present].reshape(model.n_templates, -1)
-            found = {
-                "templates_": templates,
-                "templates_seen_": templates_seen,
-                "class_weights_": present.sum(1),
-            }
-        if params.amplitude_var is not None:
-            std = np.sqrt(params.amplitude_var)
-            found["amplitude_std_"] = std if model.n_templates > 1 else float(std[0])
-        if params.spectrum is not None:
-            spectrum = params.noise_var * params.spectrum
-            *rest, last = windows.space
-            found["noise_spectrum_"] = spectrum.reshape(*rest, last // 2 + 1)
-        return {
-            **found,
-            "background_": background.reshape(windows.image_shape),
-            "background_seen_": seen(
-                stats.background_den, params.background, windows.image_shape
-            ),
-            "noise_std_": math.sqrt(params.noise_var),
-            "shift_prior_": params.shift_prior,
-            "shift_shape_": windows.shift_shape,
-            "image_shape_": windows.image_shape,
-            "_center": model.center,
-            "_variance": model.variance,
-            "_smoothness": smoothness and (smoothness.template, smoothness.background),
-            "_known_shifts": model.known_shifts,
-            "_options": {
-                "n_templates": model.n_templates,
-                "additive": model.additive,
-                "free_amplitude": model.free_amplitude,
-                "stationary": model.stationary,
-                "cyclic": windows.cyclic,
-                "absent": model.absent,
-            },
-        }
+        return attributes(model, params, stats)
 
     def _set_attributes(self, *state: Any, **options: Any) -> None:
-        for name in _OF_SOME:  # another model may have had them
+        for name in OF_SOME:  # another model may have had them
             self.__dict__.pop(name, None)
         super()._set_attributes(*state, **options)
 

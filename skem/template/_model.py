@@ -1,101 +1,35 @@
 """The shifted-template model as pure functions over explicit parameters.
 
-    x | d ~ N(M_d, s^2 I),  M_d = background B with the template F pasted at shift d
-    d     ~ Categorical(a); with one more category, "absent", for which M = B
+    x | c, d ~ N(M_cd, s^2 I),  M_cd = background B with the template F_c pasted at shift d
+    (c, d)   ~ Categorical(a);  with one more category, "absent", for which M = B
 
-In the layout of ``_windows`` (lines R, space S, window w, shifts N):
-
-    log p(x, d) = [2 (C_d - X_d) - (|F|^2 - b_d)] / 2s^2 + log a_d + log N(x | B, s^2)
-    C = F correlated with x,  X = window sums of sum_r xB,  b = window sums of sum_r B^2
-
-Missing pixels are omitted from every sum. Each line is centered at its mean over the data.
-This does not change the differences between shifts, and sums of squares lose fewer digits by
-cancellation, above all in float32.
+``_occluding`` holds the formulas for a template in front of the background, ``_additive`` those
+for one that is added to it, ``_amplitude`` what an amplitude of the template changes in both,
+and ``_shift_prior`` the prior. Each line is centered at its mean over the data. This does not
+change the differences between shifts, and sums of squares lose fewer digits by cancellation,
+above all in float32.
 """
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 from scipy.fft import dctn, idctn
-from scipy.sparse.linalg import LinearOperator, cg
 from scipy.special import softmax, xlogy
 
 from skem._base.em import with_limits
-from skem._stats import Additive
 from skem._typing import AnyArray, Array, Mask
-from skem.template import _additive, _amplitude, _shift_prior
+from skem.template import _additive, _amplitude, _occluding, _shift_prior
 from skem.template._amplitude import Moments
+from skem.template._occluding import SEEN, over_classes
+from skem.template._params import Params, Rows, Smoothness, Stats, View
 from skem.template._windows import Windows
 
-# A pixel counts as uncovered if its total weight is above this share of the images. Smaller
-# weights are rounding errors of the running sums.
-SEEN = 1e-8
 # Number of images transformed at a time: bounds the memory of the preparation.
 BLOCK = 16
 
 MIN_NOISE_VAR = 1e-300  # its inverse is finite in float64
-
-
-@dataclass(frozen=True)
-class Params:
-    """Parameters of the model; template and background are centered."""
-
-    template: Array  # (c, R, *w), one for each class
-    background: Array  # (R, *S)
-    noise_var: float
-    shift_prior: Array  # (c*N,), or (c*N + 1,) if the template may be absent
-    amplitude_var: Array | None = None  # (c,), if the amplitudes are free
-    spectrum: Array | None = None  # (Q,), of the noise, beside noise_var; None if it is white
-
-
-@dataclass(frozen=True)
-class Stats(Additive):
-    """Expected sums over images; ``_den`` is the expected number of images per pixel."""
-
-    weight: float  # sum of the sample weights
-    log_lik: float  # the bound, in nats
-    n_pixels: float  # number of observed pixels
-    sum_sq: float  # sum of squares of the observed pixels, centered
-    shift_counts: Array
-    template_num: Array  # (c, R, *w)
-    template_den: Array  # (c, 1, 1...), or (c, R, *w) where pixels are missing
-    background_num: Array  # (R, *S)
-    background_den: Array  # (1, *S), or (R, *S) where pixels are missing
-    amplitude_sum: Array | None = None  # (c,): sums of the mean amplitudes, if they are free
-    amplitude_sq: Array | None = None  # (c,): sums of the mean squared amplitudes
-    pasted: Array | None = None  # (c, *N): sums of posteriors times amplitudes, if additive
-    power: Array | None = None  # (Q,): sum of |x^|^2, in stationary noise
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A chunk of k images, and its quantities that do not change from pass to pass."""
-
-    pixels: Array  # (k, n_features), a view of the caller's memory
-    spectrum: AnyArray  # (Q, k, R) complex: spectrum of the centered lines
-    observed_spectrum: AnyArray | None  # spectrum of the 0/1 mask; None if nothing is missing
-    sum_sq: Array  # (k,)
-    n_pixels: Array  # (k,)
-    power: Array | None = None  # (Q, k): |x^|^2 summed over lines, in stationary noise
-
-
-class View(NamedTuple):
-    """The lines (k, R, *S) of a chunk for one pass; ``lines - offset`` is centered."""
-
-    lines: Array
-    offset: Array  # (R,)
-    observed: Mask | None  # None if nothing is missing; missing pixels of ``lines`` are 0
-
-
-@dataclass(frozen=True)
-class Smoothness:
-    """Variances of independent Gaussian priors on the DCT coefficients of the images."""
-
-    template: Array  # (c, h, w, C)
-    background: Array | None  # (H, W, C); None for an additive template
 
 
 @dataclass(frozen=True)
@@ -277,7 +211,7 @@ class ShiftedTemplate:
             log_background, match, energy = _additive.log_parts(self, params, rows)
             gain: Array = match - energy / 2
         else:
-            log_background, gain, match, energy = self._occluding_parts(params, rows, view)
+            log_background, gain, match, energy = _occluding.log_parts(self, params, rows, view)
         if params.amplitude_var is not None:
             variance = self.windows.broadcast(params.amplitude_var)
             added, moments = _amplitude.free(match, energy, variance)
@@ -289,39 +223,6 @@ class ShiftedTemplate:
             logits += np.log(params.shift_prior)
         logits += log_background[:, None]
         return logits, moments
-
-    def _occluding_parts(
-        self, params: Params, rows: Rows, view: View
-    ) -> tuple[Array, Array, Array, Array]:
-        """Return log N(x | B), what a template adds to it, the matched filter and its energy.
-
-        The shapes are (k,), (k, c, *N), (k, c, *N) and (c, 1...) or (k, c, *N).
-        """
-        windows, k = self.windows, len(rows.pixels)
-        lines, offset, observed = view
-        background_sq = params.background**2
-        background = params.background.astype(lines.dtype)
-        cross = np.einsum("kr...,r...->k...", lines, background).astype(float)
-        cross -= np.einsum("r,r...->...", offset, params.background)
-        if observed is None or rows.observed_spectrum is None:
-            square = background_sq.sum(0)[None]
-            covered_sq = np.array([np.sum(template**2) for template in params.template])
-            covered_sq = windows.broadcast(covered_sq)
-        else:
-            square = np.einsum("kr...,r...->k...", observed, background_sq)
-            covered_sq = windows.correlate(rows.observed_spectrum, params.template**2)
-        match = windows.correlate(rows.spectrum, params.template)
-        gain = match - windows.sums(cross)[:, None]
-        gain = 2 * gain - (covered_sq - windows.sums(square)[:, None])
-        residual = rows.sum_sq - 2 * cross.reshape(k, -1).sum(1)
-        residual += square.reshape(len(square), -1).sum(1)
-        precision = 1 / params.noise_var
-        log_background = rows.n_pixels * math.log(precision / (2 * math.pi))
-        log_background = (log_background - precision * residual) / 2
-        gain *= precision / 2
-        if params.amplitude_var is not None:
-            match, covered_sq = precision * match, precision * covered_sq
-        return log_background, gain, match, covered_sq
 
     def _statistics(
         self,
@@ -360,7 +261,7 @@ class ShiftedTemplate:
                 "power": power,
             }
         else:
-            images = self._occluding_sums(rows, view, weight, present, first, second)
+            images = _occluding.sums(self, rows, view, weight, present, first, second)
             images.setdefault("template_den", template_den)
         return Stats(
             weight=float(weight.sum()),
@@ -371,33 +272,6 @@ class ShiftedTemplate:
             **images,
             **amplitudes,
         )
-
-    def _occluding_sums(
-        self, rows: Rows, view: View, weight: Array, present: Array, first: Array, second: Array
-    ) -> dict[str, Array]:
-        """Return the sums that make templates and background; see ``Stats``.
-
-        ``first`` and ``second`` are the weighted posteriors (k, c, *N) of present templates,
-        times the moments of the amplitude if it is free.
-        """
-        windows, sums = self.windows, {}
-        lines, offset, observed = view
-        uncovered = windows.broadcast(weight) - windows.coverage(_over_classes(present))
-        np.maximum(uncovered, 0, out=uncovered)
-        if observed is None or rows.observed_spectrum is None:
-            background_den = uncovered.sum(0)[None]
-        else:
-            sums["template_den"] = windows.gather(rows.observed_spectrum, second)
-            background_den = np.einsum("k...,kr...->r...", uncovered, observed)
-        background_num = np.einsum(
-            "k...,kr...->r...", uncovered.astype(lines.dtype), lines
-        ).astype(float)
-        background_num -= windows.broadcast(offset) * background_den
-        return sums | {
-            "template_num": windows.gather(rows.spectrum, first),
-            "background_num": background_num,
-            "background_den": background_den,
-        }
 
     # -- M step -----------------------------------------------------------------------
 
@@ -419,8 +293,8 @@ class ShiftedTemplate:
                 self, params, stats, squares
             )
         else:
-            template, background = self._occluding_images(params, stats)
-            noise_var = self._noise_var(template, background, stats)
+            template, background = _occluding.images(self, params, stats)
+            noise_var = _occluding.noise_var(self, template, background, stats)
         amplitude_var = params.amplitude_var
         if (
             amplitude_var is not None
@@ -451,52 +325,6 @@ class ShiftedTemplate:
     def _prior_options(self) -> tuple[int, bool, float, Array | None]:
         return self.n_templates, self.absent, self.concentration, self.known_shifts
 
-    def _occluding_images(self, params: Params, stats: Stats) -> tuple[Array, Array]:
-        """Return template and background at the mode given the old noise."""
-        of_template = params.template, stats.template_num, stats.template_den
-        of_background = params.background, stats.background_num, stats.background_den
-        if self.smoothness is None:
-            minimum = SEEN * stats.weight
-            return _mean(*of_template, minimum), _mean(*of_background, minimum)
-        variances = np.broadcast_to(
-            self.smoothness.template,
-            (self.n_templates, *self.smoothness.template.shape[-3:]),
-        )
-        of_classes = zip(*of_template, params.noise_var / variances, strict=True)
-        template = np.stack([self._smooth_mean(*one) for one in of_classes])
-        assert self.smoothness.background is not None
-        shrink = params.noise_var / self.smoothness.background
-        return template, self._smooth_mean(*of_background, shrink)
-
-    def _smooth_mean(self, old: Array, num: Array, den: Array, shrink: Array) -> Array:
-        """Solve (den + C' shrink C) x = num, where C is the DCT, starting from ``old``.
-
-        If ``den`` is constant, the preconditioner is the exact inverse, and one iteration is
-        enough.
-        """
-
-        def spectral(lines: Array, factor: Array) -> Array:
-            return self.undo_dct(factor * self.dct(lines))
-
-        def product(x: Array) -> Array:
-            x = x.reshape(num.shape)
-            return (den * x + spectral(x, shrink)).ravel()
-
-        def precondition(x: Array) -> Array:
-            return spectral(x.reshape(num.shape), 1 / (mean_den + shrink)).ravel()
-
-        mean_den = float(np.mean(den))
-        size = (num.size, num.size)
-        solution, _ = cg(
-            LinearOperator(size, product, dtype=float),
-            num.ravel(),
-            old.ravel(),
-            rtol=1e-10,
-            maxiter=10,
-            M=LinearOperator(size, precondition, dtype=float),
-        )
-        return solution.reshape(num.shape)
-
     def dct(self, lines: Array) -> Array:
         """Return the DCT (..., h, w, C) of lines (..., R, *w)."""
         return dctn(self.windows.to_images(lines), axes=(-3, -2), norm="ortho")
@@ -504,15 +332,6 @@ class ShiftedTemplate:
     def undo_dct(self, coefficients: Array) -> Array:
         """Return lines (..., R, *w) with these DCT coefficients (..., h, w, C)."""
         return self.windows.to_lines(idctn(coefficients, axes=(-3, -2), norm="ortho"))
-
-    def _noise_var(self, template: Array, background: Array, stats: Stats) -> float:
-        square = stats.sum_sq
-        for mean, num, den in (
-            (template, stats.template_num, stats.template_den),
-            (background, stats.background_num, stats.background_den),
-        ):
-            square += float(((den * mean - 2 * num) * mean).sum())
-        return max(square / (stats.n_pixels or 1.0), self.min_noise_var)
 
     def log_prior(self, params: Params) -> float:
         """Return the log prior density of the parameters, in nats; 0 for a flat prior."""
@@ -553,7 +372,7 @@ class ShiftedTemplate:
         present, total = self.present(code), code.sum(1)
         behind = windows.broadcast(total)
         if not self.additive:
-            behind = behind - windows.coverage(_over_classes(present))
+            behind = behind - windows.coverage(over_classes(present))
         shown = present if amplitude is None else present * amplitude
         lines = windows.paste(shown, params.template)
         lines += behind[:, None] * params.background
@@ -579,17 +398,6 @@ class ShiftedTemplate:
         missing = np.isnan(pixels)
         pixels[missing] = self.reconstruct(params, rows)[missing]
         return pixels
-
-
-def _mean(old: Array, num: Array, den: Array, minimum: float) -> Array:
-    """Return num / den, or the old value of a pixel if ``den`` is at most ``minimum``."""
-    seen = np.broadcast_to(den > minimum, num.shape)
-    return np.divide(num, den, out=old.copy(), where=seen)
-
-
-def _over_classes(present: Array) -> Array:
-    """Return the sum (k, *N) of (k, c, *N) over classes, without a copy if there is one."""
-    return present[:, 0] if present.shape[1] == 1 else present.sum(1)
 
 
 def _per_class(values: Array) -> Array:

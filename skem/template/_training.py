@@ -1,6 +1,6 @@
 """The course of a fit: a start, a schedule, shrinkage, EM, and moves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,17 +80,16 @@ class Training:
                 params, smoothness = self._shrink(model, passes, params)
                 if self.shrinkage == "map":
                     model = replace(model, smoothness=smoothness)
-            run = run_from(params, self.max_iter if not model.additive else self._brief)
-            if model.additive:
-                if kinds and self.init == "auto":
-                    run = self._settled(model, passes, rows, run, run_from)
-                run = self._continued(run, run_from, self.max_iter)
-            if kinds and self.init == "auto":
+            moves = bool(kinds) and self.init == "auto"
+            early = model.additive and moves
+            run = run_from(params, min(N_ITER_BRIEF, self.max_iter) if early else self.max_iter)
+            # runs are kept one by one, so that Ctrl-C returns the last
+            if early:
+                for better in self._early_moves(model, passes, rows, run, run_from):
+                    run = better
+            if moves:
                 anneal = self.shrinkage is not None
-                moves = follow_moves(
-                    model, passes, run, rows, self.tol, self.max_iter, run_from, anneal=anneal
-                )
-                for better in moves:  # kept one by one, so that Ctrl-C returns the last
+                for better in self._moves(model, passes, rows, run, run_from, anneal):
                     run = better
         except DivergenceError as error:
             raise ValueError(
@@ -105,40 +104,43 @@ class Training:
             run = replace(run, interrupted=True)
         return model, run
 
-    @property
-    def _brief(self) -> int:
-        return min(N_ITER_BRIEF, self.max_iter)
-
-    def _settled(
+    def _moves(
         self,
         model: ShiftedTemplate,
         passes: Passes,
         rows: Rows,
         run: Run,
         run_from: Callable[[Params, int], Run],
-    ) -> Run:
-        """Return the run after moves of an additive template that may be off its place.
+        anneal: bool,
+    ) -> Iterator[Run]:
+        """Yield the run after each move that raises the objective."""
+        return follow_moves(
+            model, passes, run, rows, self.tol, self.max_iter, run_from, anneal=anneal
+        )
 
-        EM would shift such a template by itself, but takes hundreds of iterations. The moves
-        need no converged fit.
+    def _early_moves(
+        self,
+        model: ShiftedTemplate,
+        passes: Passes,
+        rows: Rows,
+        run: Run,
+        run_from: Callable[[Params, int], Run],
+    ) -> Iterator[Run]:
+        """Yield the run after moves of an additive template, and then the whole run.
+
+        EM shifts an added template that is off its place by itself, but this takes hundreds
+        of iterations. Moves before EM has converged are much faster.
         """
 
         def briefly(params: Params, max_iter: int) -> Run:
             return run_from(params, min(max_iter, N_ITER_BRIEF))
 
-        moves = follow_moves(
-            model, passes, run, rows, self.tol, self.max_iter, briefly, anneal=False
-        )
-        for better in moves:
+        for better in self._moves(model, passes, rows, run, briefly, anneal=False):
             run = better
-        return run
-
-    @staticmethod
-    def _continued(run: Run, run_from: Callable[[Params, int], Run], max_iter: int) -> Run:
-        """Return the run, continued until it converges or has ``max_iter`` iterations."""
-        if run.converged or run.stopped or run.interrupted or run.n_iter >= max_iter:
-            return run
-        return run.then(run_from(run.state[0], max_iter - run.n_iter))
+            yield run
+        left = self.max_iter - run.n_iter
+        if left > 0 and not (run.converged or run.stopped or run.interrupted):
+            yield run.then(run_from(run.state[0], left))
 
     def _kinds(self) -> list[str]:
         """Return the kinds of starts to compare on a sample; none if there is only one."""
