@@ -30,7 +30,7 @@ from skem.template._windows import Windows
 # image shape, template height and width, whether there is a background, and two noise levels
 KINDS = {
     "images": ((12, 40), 12, 12, True, (0.5, 2.0, 3.0)),
-    "images, two axes": ((24, 24), 8, 8, True, (0.5, 1.5)),
+    "images, two axes": ((16, 18), 6, 6, True, (0.3, 1.0)),
     "signals": ((1, 100), 1, 25, True, (0.3, 0.6)),
     "signals, no background": ((1, 100), 1, 25, False, (0.3, 0.6)),
 }

@@ -76,6 +76,9 @@ class TemplateDisplay:
     ) -> Self:
         """Plot a fitted estimator.
 
+        Of several templates, the plot shows the most probable one in the image, or the one that
+        most images have.
+
         Parameters
         ----------
         estimator : ShiftedTemplateEM
@@ -90,16 +93,20 @@ class TemplateDisplay:
         TemplateDisplay
             The display, drawn.
         """
-        check_has(cls.__name__, estimator, "template_", "a ShiftedTemplateEM")
+        check_has(cls.__name__, estimator, "shift_shape_", "a ShiftedTemplateEM")
+        several = hasattr(estimator, "templates_")
+        templates = estimator.templates_ if several else estimator.template_[None]
+        shown = int(estimator.class_weights_.argmax()) if several else 0
         posterior, absent = None, 0.0
         if image is not None:
             image = reshaped("image", image, estimator.image_shape_)
             code = estimator.predict_proba(image.reshape(1, -1))[0]
-            n_shifts = int(np.prod(estimator.shift_shape_))
-            posterior = code[:n_shifts].reshape(estimator.shift_shape_)
-            absent = float(code[n_shifts:].sum())
+            n_present = len(templates) * int(np.prod(estimator.shift_shape_))
+            posteriors = code[:n_present].reshape(len(templates), *estimator.shift_shape_)
+            shown = int(posteriors.sum((1, 2)).argmax())
+            posterior, absent = posteriors[shown], float(code[n_present:].sum())
         display = cls(
-            estimator.template_,
+            templates[shown],
             estimator.background_,
             estimator.background_seen_,
             image=image,

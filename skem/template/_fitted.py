@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from skem._typing import Array, Mask
+from skem._typing import AnyArray, Array, Mask
 from skem.template._model import SEEN, Params, ShiftedTemplate, Stats
 
 # Attributes that some models have.
@@ -24,9 +24,7 @@ def attributes(model: ShiftedTemplate, params: Params, stats: Stats) -> dict[str
         return windows.to_images(lines).reshape(shape)
 
     shape = (model.n_templates, *windows.window_shape, *channels)
-    templates: Array = (
-        model.of_template().to_image(params.template).astype(dtype).reshape(shape)
-    )
+    templates = model.of_template().to_image(params.template).astype(dtype).reshape(shape)
     templates_seen = seen(stats.template_den, params.template, shape)
     background = model.to_image(params.background).astype(dtype)
     smoothness = model.smoothness
@@ -54,7 +52,7 @@ def attributes(model: ShiftedTemplate, params: Params, stats: Stats) -> dict[str
 
 
 def _of_some(
-    model: ShiftedTemplate, params: Params, templates: Array, templates_seen: Mask
+    model: ShiftedTemplate, params: Params, templates: AnyArray, templates_seen: Mask
 ) -> dict[str, Any]:
     """Return the attributes that depend on the options of the model."""
     windows = model.windows
