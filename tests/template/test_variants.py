@@ -275,3 +275,22 @@ def test_amplitudes_are_posterior_means(case):
     np.testing.assert_allclose(
         amplitudes(model, params, problem.rows), moment / mass, rtol=1e-5
     )
+
+
+def test_prior_density_is_a_tree_of_dirichlet_distributions():
+    problem = Problem("classes, concentration")
+    model, prior = problem.model, problem.params.shift_prior
+    shifts = prior[:-1].reshape(3, -1)
+    classes = shifts.sum(1)
+    expected = beta.logpdf(prior[-1], 1.7, 1.7)
+    expected += dirichlet.logpdf(classes / classes.sum(), np.full(3, 1.7))
+    for one in shifts:
+        expected += dirichlet.logpdf(one / one.sum(), np.full(len(one), 1.7))
+    np.testing.assert_allclose(model.log_prior(problem.params), expected)
+
+
+def test_a_known_prior_has_no_density():
+    problem = Problem("known prior")
+    choice = problem.params.shift_prior.reshape(2, -1).sum(1)
+    expected = dirichlet.logpdf(choice, np.full(2, 1.7))
+    np.testing.assert_allclose(problem.model.log_prior(problem.params), expected)
