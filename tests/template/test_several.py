@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import linear_sum_assignment
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
@@ -373,6 +373,60 @@ def test_stationary_noise_is_whitened():
     assert placed["white"] < 0.5 * best
     slope = np.polyfit(np.log(frequency[1:]), np.log(model.noise_spectrum_[1:]), 1)[0]
     np.testing.assert_allclose(slope, -2, atol=0.2)
+
+
+# -- periodic images, known priors --------------------------------------------------------
+
+
+def plain_rotations(X, template, noise_std):
+    """EM for rotated copies with known noise and equal probabilities of the rotations."""
+    for _ in range(1000):
+        match = np.array([(np.roll(template, d) * X).sum(1) for d in range(X.shape[1])]).T
+        q = softmax(match / noise_std**2, axis=1)
+        moved = [q[:, d] @ np.roll(X, -d, axis=1) for d in range(X.shape[1])]
+        new = np.sum(moved, axis=0) / len(X)
+        if np.abs(new - template).max() < 1e-5:
+            break
+        template = new
+    return template
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noise_std", [0.3, 1.0, 1.5])
+def test_multireference_alignment_is_as_good_as_plain_em(noise_std):
+    """EM from the truth, which no user has, is the measure."""
+    errors = []
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        truth = np.convolve(rng.normal(size=48), np.hanning(9), "valid")
+        truth = (truth - truth.mean()) / truth.std()
+        X = np.array([np.roll(truth, d) for d in rng.integers(40, size=1000)])
+        X += rng.normal(scale=noise_std, size=X.shape)
+        model = ShiftedTemplateEM(
+            40, cyclic=True, shift_prior=np.full(40, 1 / 40), random_state=seed
+        ).fit(X)
+
+        def error(found, truth=truth):
+            return min(np.linalg.norm(np.roll(found, d) - truth) for d in range(40))
+
+        plain = plain_rotations(X, truth, noise_std)
+        errors.append((error(model.template_[0]), error(plain)))
+    ours, theirs = np.mean(errors, axis=0)
+    assert ours < 1.1 * theirs
+
+
+def test_a_known_prior_goes_with_the_search():
+    """In a flat background, the prior tells where templates are, and the search finds them."""
+    rng = np.random.default_rng(0)
+    prior = np.exp(-((np.arange(N_SHIFTS) - 22) ** 2) / 50)
+    prior /= prior.sum()
+    shifts = rng.choice(N_SHIFTS, p=prior, size=150)
+    X = rng.normal(scale=0.3, size=(150, N_COLUMNS))
+    for row, d in zip(X, shifts, strict=True):
+        row[d : d + WIDTH] += SPIKES[0]
+    model = ShiftedTemplateEM(WIDTH, shift_prior=prior, random_state=0).fit(X)
+    assert np.mean(np.abs(model.predict(X) - shifts) <= 1) > 0.9
+    np.testing.assert_allclose(model.shift_prior_, prior)
 
 
 # -- what is refused ------------------------------------------------------------------

@@ -10,6 +10,7 @@ import pytest
 import reference
 from scipy.optimize import approx_fprime
 from scipy.special import logsumexp, softmax
+from scipy.stats import beta, dirichlet
 
 from skem._base.passes import Passes
 from skem._loop import em
