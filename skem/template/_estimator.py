@@ -1,7 +1,8 @@
 """ShiftedTemplateEM: find a template that is hidden at an unknown position in many images.
 
-This file is the estimator. ``_model`` holds the E and M step, ``_starts`` the starts of EM,
-``_moves`` the moves out of a local optimum, and ``_windows`` the correlations.
+This file is the estimator, ``_verbs`` its verbs. ``_model`` holds the E and M step, ``_starts``
+the starts of EM, ``_classes`` those of several templates, ``_moves`` the moves out of a local
+optimum, and ``_windows`` the correlations.
 """
 
 from __future__ import annotations
@@ -51,7 +52,9 @@ class ShiftedTemplateEM(TemplateVerbs):
         M_d = \\text{background with the template pasted at } d.
 
     A fit estimates template, background, noise and the distribution of the shifts, by maximum
-    likelihood with a weak prior on the distribution of the shifts. For very noisy images, a
+    likelihood with a weak prior on the distribution of the shifts. There may be several
+    templates, the template may have an amplitude of its own in each image, and it may be added
+    to the background, also in noise that is not white. For very noisy images, a
     smoothness prior can be added. An EM iteration over n images of H rows and W columns costs
     O(n H W) for any number of shifts.
 
@@ -97,19 +100,21 @@ class ShiftedTemplateEM(TemplateVerbs):
     init : {"auto", "mean", "random"}, default="auto"
         How EM starts. "auto" compares several starts on ``init_size`` images, continues the
         best on all images, and then tries to shift a template that is off its place.
-        "mean" starts with all shifts equally probable. "random" starts from random pixels
-        within the range of the data and a random noise level.
+        "mean" starts with all shifts equally probable; it cannot start several templates.
+        "random" starts from random pixels within the range of the data and a random noise
+        level.
     n_init : int, default=2
         Number of random starts. "auto" compares them with its other starts; "random" uses
         only them.
     init_size : int, default=256
-        Number of images on which starts are compared.
+        Number of images for each template on which starts are compared.
     shrinkage : {"start", "map"} or None, default="start"
         "start" adds a start to "auto" in which template and background are shrunk. Shrinking
         prevents each image from matching its own noise in the template. The fit itself does
         not shrink. "map" keeps the shrunk estimate, which is suited to very noisy
         images: the mode under Gaussian priors on the DCT coefficients. The variances of these
-        priors are estimated from the data for each radial frequency. None disables shrinkage.
+        priors are estimated from the data for each radial frequency. It needs
+        ``amplitude="fixed"``. None disables shrinkage.
     subset_schedule : tuple of (n_images, n_iter), default=None
         Pairs of numbers: EM runs ``n_iter`` iterations on the first ``n_images`` images, for
         one pair after the other, before the iterations on all images. With
@@ -117,9 +122,9 @@ class ShiftedTemplateEM(TemplateVerbs):
         ``((50, 5), (100, 1), (300, 1), (500, 1))`` is a common schedule for 1000 images.
     template_init : array-like of shape (template_height, template_width), default=None
         Template to start from; several have a first axis of length ``n_templates``. If any
-        of the four ``*_init`` arrays or numbers is given,
-        ``init="auto"`` becomes "mean" for those that are not given. EM then runs from this
-        start only, without a search and without moves.
+        of the four ``*_init`` arrays or numbers is given, ``init="auto"`` becomes "mean" for
+        those that are not given. EM then runs from this start only, without a search and
+        without moves.
     background_init : array-like of shape (height, width), default=None
         Background to start from.
     noise_std_init : float, default=None
@@ -224,7 +229,7 @@ class ShiftedTemplateEM(TemplateVerbs):
     Notes
     -----
     NaN marks a missing pixel. Missing pixels are marginalized exactly, at about twice the
-    time and memory. A pixel may be missing in all images: a border of NaN around the images
+    time and memory; ``composition="add"`` refuses them. A pixel may be missing in all images: a border of NaN around the images
     lets the template reach beyond their edges.
 
     float32 data are fitted in float32. If the noise is below 1% of the size of the pixels,
@@ -241,7 +246,14 @@ class ShiftedTemplateEM(TemplateVerbs):
     .. [1] B. J. Frey and N. Jojic, "Fast, large-scale transformation-invariant
        clustering", NIPS 2001.
     .. [2] N. Jojic and B. J. Frey, "Learning flexible sprites in video layers", CVPR 2001.
-    .. [3] S. H. W. Scheres, "RELION: Implementation of a Bayesian approach to cryo-EM
+    .. [3] F. J. Sigworth, "A maximum-likelihood approach to single-particle image
+       refinement", Journal of Structural Biology 122, 1998.
+    .. [4] T. Bendory, N. Boumal, C. Ma, Z. Zhao and A. Singer, "Bispectrum inversion with
+       application to multireference alignment", IEEE Transactions on Signal Processing 66,
+       2018.
+    .. [5] C. Liu, D. B. Rubin and Y. N. Wu, "Parameter expansion to accelerate EM: the PX-EM
+       algorithm", Biometrika 85, 1998.
+    .. [6] S. H. W. Scheres, "RELION: Implementation of a Bayesian approach to cryo-EM
        structure determination", Journal of Structural Biology 180, 2012.
 
     Examples
