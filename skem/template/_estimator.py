@@ -229,8 +229,8 @@ class ShiftedTemplateEM(TemplateVerbs):
     Notes
     -----
     NaN marks a missing pixel. Missing pixels are marginalized exactly, at about twice the
-    time and memory; ``composition="add"`` refuses them. A pixel may be missing in all images: a border of NaN around the images
-    lets the template reach beyond their edges.
+    time and memory; ``composition="add"`` refuses them. A pixel may be missing in all
+    images: a border of NaN around the images lets the template reach beyond their edges.
 
     float32 data are fitted in float32. If the noise is below 1% of the size of the pixels,
     float32 would lose too many digits, and such passes are computed in float64. All methods
