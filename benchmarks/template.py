@@ -152,14 +152,14 @@ class Ours:
 
     def params(self, template, background, noise_std, prior) -> Params:
         model: ShiftedTemplate = self.model
-        template = model.to_centered(template[..., None])
+        template = model.to_centered(template[None, ..., None])
         background = model.to_centered(background[..., None])
         return Params(template, background, noise_std**2, prior)
 
     def __call__(self, params: Params):
         stats = self.passes.total(params)
         new = self.model.m_step(params, stats)
-        return stats.log_lik, self.model.to_image(new.template)[..., 0], new.noise_var**0.5
+        return stats.log_lik, self.model.to_image(new.template)[0, ..., 0], new.noise_var**0.5
 
     def stream(self) -> float:
         """Read once what an iteration reads: the pixels and their transform."""

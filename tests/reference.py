@@ -64,3 +64,66 @@ def m_step(images, weight, posterior, template, background):
     n_pixels = (weight[:, None, None, None] * ~np.isnan(images)).sum()
     prior = (weight @ posterior) / weight.sum()
     return new_template, new_background, np.sqrt(square / n_pixels), prior
+
+
+# -- several templates, amplitudes, added templates, stationary noise, periodic images ---------
+
+
+def patterns(templates, image_shape, cyclic):
+    """Each template alone at each shift, and where it is: (n_templates * n_shifts, H, W, C)."""
+    height, width = image_shape[:2]
+    h, w = templates.shape[1:3]
+    rows = height if cyclic and h < height else height - h + 1
+    columns = width if cyclic else width - w + 1
+    shown, where = [], []
+    for template in templates:
+        for row in range(rows):
+            for column in range(columns):
+                image, mask = np.zeros(image_shape), np.zeros(image_shape, bool)
+                for i in range(h):
+                    for j in range(w):
+                        place = (row + i) % height, (column + j) % width
+                        image[place], mask[place] = template[i, j], True
+                shown.append(image)
+                where.append(mask)
+    return np.array(shown), np.array(where)
+
+
+def noise_covariance(spectrum, image_shape, n_axes):
+    """Covariance of the pixels (H*W*C, H*W*C) of periodic noise that axes of movement share."""
+    height, width, channels = image_shape
+    space = (height, width)[-n_axes:]
+    correlation = np.fft.irfftn(spectrum, s=space, axes=range(n_axes))
+    places = list(np.ndindex(height, width, channels))
+    out = np.zeros((len(places), len(places)))
+    for a, (i, j, c) in enumerate(places):
+        for b, (k, m, d) in enumerate(places):
+            if c != d or (n_axes == 1 and i != k):
+                continue
+            lag = ((i - k) % height, (j - m) % width)[-n_axes:]
+            out[a, b] = correlation[lag]
+    return out
+
+
+def variant_log_joint(
+    images, templates, background, covariance, prior, *, cyclic, additive, amplitude_var
+):
+    """log p(x_k, c, d) by dense Gaussians; absence comes last if the prior has it."""
+    shown, where = patterns(templates, background.shape, cyclic)
+    per_class = len(shown) // len(templates)
+    out = np.full((len(images), len(prior)), np.nan)
+    for k, image in enumerate(images):
+        seen = ~np.isnan(image).ravel()
+        for d in range(len(prior)):
+            mean, own = background, covariance
+            if d < len(shown):
+                behind = background if additive else np.where(where[d], 0, background)
+                mean = behind + shown[d]
+                variance = amplitude_var[d // per_class]
+                own = covariance + variance * np.outer(shown[d], shown[d])
+            residual = (image - mean).ravel()[seen]
+            own = own[np.ix_(seen, seen)]
+            quadratic = residual @ np.linalg.solve(own, residual)
+            out[k, d] = -(quadratic + np.linalg.slogdet(2 * np.pi * own)[1]) / 2
+    with np.errstate(divide="ignore"):
+        return out + np.log(prior)

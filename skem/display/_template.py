@@ -97,6 +97,9 @@ class TemplateDisplay(Display):
     ) -> Self:
         """Plot a fitted estimator.
 
+        Of several templates, the plot shows the most probable one in the image, or the one that
+        most images have.
+
         Parameters
         ----------
         estimator : ShiftedTemplateEM, or a pipeline or search that ends in one
@@ -113,18 +116,22 @@ class TemplateDisplay(Display):
         """
         inner = unwrapped(estimator)
         estimator = inner.model
-        check_has(cls.__name__, estimator, "template_", "a ShiftedTemplateEM")
+        check_has(cls.__name__, estimator, "shift_shape_", "a ShiftedTemplateEM")
+        several = hasattr(estimator, "templates_")
+        templates = estimator.templates_ if several else estimator.template_[None]
+        shown = int(estimator.class_weights_.argmax()) if several else 0
         posterior, absent = None, 0.0
         if image is not None:
             row = reshaped("image", image, estimator.image_shape_).reshape(1, -1)
             row = np.asarray(inner.transform(row), dtype=float)
             image = row.reshape(estimator.image_shape_)
             code = estimator.predict_proba(row)[0]
-            n_shifts = int(np.prod(estimator.shift_shape_))
-            posterior = code[:n_shifts].reshape(estimator.shift_shape_)
-            absent = float(code[n_shifts:].sum())
+            n_present = len(templates) * int(np.prod(estimator.shift_shape_))
+            posteriors = code[:n_present].reshape(len(templates), *estimator.shift_shape_)
+            shown = int(posteriors.sum((1, 2)).argmax())
+            posterior, absent = posteriors[shown], float(code[n_present:].sum())
         display = cls(
-            estimator.template_,
+            templates[shown],
             estimator.background_,
             estimator.background_seen_,
             image=image,

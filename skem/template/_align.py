@@ -14,7 +14,7 @@ MAX_ALIGNED, SMALLER = 1e290, 2.0**-100
 
 def align(model: ShiftedTemplate, params: Params, rows: Rows) -> Array:
     """Return the posterior mean of each image's window, given a present template."""
-    present = params.shift_prior[: model.windows.n_shifts]
+    present = params.shift_prior[: model.n_present]
     total = present.sum()
     prior = present / total if total > 0 else np.full(len(present), 1 / len(present))
     of_shifts = replace(model, absent=False)
@@ -37,12 +37,13 @@ def align(model: ShiftedTemplate, params: Params, rows: Rows) -> Array:
 def _aligned(model: ShiftedTemplate, params: Params, rows: Rows, posterior: Array) -> Array:
     """Return the posterior mean of the window, (k, h*w*C), in the user's units.
 
-    ``posterior`` holds the probabilities of the shifts, given a present template.
+    ``posterior`` holds the probabilities of classes and shifts, given a present template.
     """
-    windows = model.windows
-    posterior = posterior.reshape(-1, *windows.shifts)
-    lines = windows.gather_each(rows.spectrum, posterior)
+    windows, present = model.windows, model.present(posterior)
+    lines = windows.gather_each(rows.spectrum, present.sum(1))
     if rows.observed_spectrum is not None:
-        seen = windows.gather_each(rows.observed_spectrum, posterior)
-        lines += (1 - seen) * params.template
+        for c, template in enumerate(params.template):
+            share = windows.broadcast(present[:, c].reshape(len(present), 1, -1).sum(2))
+            seen = windows.gather_each(rows.observed_spectrum, present[:, c])
+            lines += (share - seen) * template
     return model.to_image(lines).reshape(len(lines), -1)

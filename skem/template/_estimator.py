@@ -1,12 +1,12 @@
 """ShiftedTemplateEM: find a template that is hidden at an unknown position in many images.
 
-This file is the estimator. ``_model`` holds the E and M step, ``_starts`` the starts of EM,
-``_moves`` the moves out of a local optimum, and ``_windows`` the correlations.
+This file is the estimator, ``_verbs`` its verbs. ``_model`` holds the E and M step, ``_starts``
+the starts of EM, ``_classes`` those of several templates, ``_moves`` the moves out of a local
+optimum, and ``_windows`` the correlations.
 """
 
 from __future__ import annotations
 
-import math
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -14,29 +14,32 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import Tags, check_random_state
 
-from skem._base.em import EMEstimator, Trained
+from skem._base.em import Trained
 from skem._base.estimator import (
     Interval,
     StrOptions,
-    check_is_fitted,
     warn,
     with_callbacks,
 )
-from skem._base.input import MAX_SUMMED_WEIGHT, check_codes, check_count, check_rows
-from skem._base.streams import rowwise
+from skem._base.input import MAX_SUMMED_WEIGHT, check_rows
 from skem._rows.parts import Rows as AllRows
-from skem._rows.parts import chunks
 from skem._threads import one_blas_thread
-from skem._typing import Array, Indices, Mask
-from skem.template._align import align
-from skem.template._given import check_schedule
-from skem.template._model import SEEN, Params, ShiftedTemplate, Smoothness, Stats
+from skem._typing import Array
+from skem.template._fitted import OF_SOME, attributes
+from skem.template._given import check_options, check_schedule, known_shifts
+from skem.template._model import Params, ShiftedTemplate, Smoothness, Stats
 from skem.template._starts import model_of
 from skem.template._training import Training
+from skem.template._verbs import TemplateVerbs
 from skem.template._windows import Windows, check_image_shape, new_windows
 
+# What the flags of the model are called by the parameters of the estimator.
+_ADD = {False: "occlude", True: "add"}
+_FREE = {False: "fixed", True: "free"}
+_STATIONARY = {False: "white", True: "stationary"}
 
-class ShiftedTemplateEM(EMEstimator):
+
+class ShiftedTemplateEM(TemplateVerbs):
     """A template hidden at an unknown shift in noisy images, fitted by EM.
 
     Each image is a fixed background plus white Gaussian noise. A template replaces the
@@ -49,7 +52,9 @@ class ShiftedTemplateEM(EMEstimator):
         M_d = \\text{background with the template pasted at } d.
 
     A fit estimates template, background, noise and the distribution of the shifts, by maximum
-    likelihood with a weak prior on the distribution of the shifts. For very noisy images, a
+    likelihood with a weak prior on the distribution of the shifts. There may be several
+    templates, the template may have an amplitude of its own in each image, and it may be added
+    to the background, also in noise that is not white. For very noisy images, a
     smoothness prior can be added. An EM iteration over n images of H rows and W columns costs
     O(n H W) for any number of shifts.
 
@@ -64,6 +69,28 @@ class ShiftedTemplateEM(EMEstimator):
         Shape (height, width) or (height, width, channels) of the images that the rows of X
         hold in C order. None means the shape of an image if X is a stack (n_samples, height,
         width) or (n_samples, height, width, channels), and (1, n_features) otherwise.
+    n_templates : int, default=1
+        Number of templates, of which each image shows one. Each has its own probability and
+        its own distribution of the shifts; background and noise are shared.
+    composition : {"occlude", "add"}, default="occlude"
+        "occlude" puts the template in front of the background. "add" adds it to the
+        background, as a response is added to activity that is the same in all recordings;
+        this needs complete images.
+    amplitude : {"fixed", "free"}, default="fixed"
+        "free" multiplies the template in each image by an amplitude, which may be negative.
+        The amplitudes are Gaussian with mean 1, and their variance is estimated. With
+        ``composition="occlude"``, the amplitude multiplies the pixels as they are: subtract
+        an offset of all pixels first.
+    noise : {"white", "stationary"}, default="white"
+        "stationary" estimates the spectrum of the noise along the axes in which the template
+        moves. Lines of the image that the template does not cross, such as channels, have
+        independent noise with the same spectrum. It needs ``composition="add"``.
+    cyclic : bool, default=False
+        Whether images are periodic: a template that leaves the image enters it on the other
+        side, and there are as many shifts as columns (and rows).
+    shift_prior : array-like of shape (n_shifts,), default=None
+        Known probabilities of the shifts, given that a template is present. They must sum
+        to 1. They are not estimated, and the search for a start uses them.
     algorithm : {"soft", "hard"}, default="soft"
         "soft" is EM. "hard" assigns each image to its most probable shift. It converges
         faster, but is less accurate on noisy images.
@@ -73,35 +100,39 @@ class ShiftedTemplateEM(EMEstimator):
     init : {"auto", "mean", "random"}, default="auto"
         How EM starts. "auto" compares several starts on ``init_size`` images, continues the
         best on all images, and then tries to shift a template that is off its place.
-        "mean" starts with all shifts equally probable. "random" starts from random pixels
-        within the range of the data and a random noise level.
+        "mean" starts with all shifts equally probable; it cannot start several templates.
+        "random" starts from random pixels within the range of the data and a random noise
+        level.
     n_init : int, default=2
         Number of random starts. "auto" compares them with its other starts; "random" uses
         only them.
     init_size : int, default=256
-        Number of images on which starts are compared.
+        Number of images for each template on which starts are compared.
     shrinkage : {"start", "map"} or None, default="start"
         "start" adds a start to "auto" in which template and background are shrunk. Shrinking
         prevents each image from matching its own noise in the template. The fit itself does
         not shrink. "map" keeps the shrunk estimate, which is suited to very noisy
         images: the mode under Gaussian priors on the DCT coefficients. The variances of these
-        priors are estimated from the data for each radial frequency. None disables shrinkage.
+        priors are estimated from the data for each radial frequency. It needs
+        ``amplitude="fixed"``. None disables shrinkage.
     subset_schedule : tuple of (n_images, n_iter), default=None
         Pairs of numbers: EM runs ``n_iter`` iterations on the first ``n_images`` images, for
         one pair after the other, before the iterations on all images. With
         ``init="random"``, ``n_init=1`` and ``max_iter=1``,
         ``((50, 5), (100, 1), (300, 1), (500, 1))`` is a common schedule for 1000 images.
     template_init : array-like of shape (template_height, template_width), default=None
-        Template to start from. If any of the four ``*_init`` arrays or numbers is given,
-        ``init="auto"`` becomes "mean" for those that are not given. EM then runs from this
-        start only, without a search and without moves.
+        Template to start from; several have a first axis of length ``n_templates``. If any
+        of the four ``*_init`` arrays or numbers is given, ``init="auto"`` becomes "mean" for
+        those that are not given. EM then runs from this start only, without a search and
+        without moves.
     background_init : array-like of shape (height, width), default=None
         Background to start from.
     noise_std_init : float, default=None
         Standard deviation of the noise to start from.
     shift_prior_init : array-like of shape (n_shifts,), default=None
         Shift probabilities to start from; they must sum to 1. With ``absent``, the last entry
-        is the probability of absence.
+        is the probability of absence. See ``shift_prior`` for known probabilities. For
+        several templates, probabilities in the order of ``shift_prior_``.
     shift_concentration_prior : float, default=1.1
         Concentration of the symmetric Dirichlet prior on the probabilities of the shifts, at
         least 1. It acts like ``shift_concentration_prior - 1`` additional images at each
@@ -133,10 +164,20 @@ class ShiftedTemplateEM(EMEstimator):
     Attributes
     ----------
     template_ : ndarray of shape (template_height, template_width[, channels])
-        The template.
+        The template, if ``n_templates=1``.
     template_seen_ : ndarray of bool, of the shape of ``template_``
         False where the pixel of the template is missing in every image. The data do not
         determine these pixels, and ``template_`` keeps its starting value there.
+    templates_ : ndarray of shape (n_templates, template_height, template_width[, channels])
+        The templates, if there are several. ``template_`` and ``template_seen_`` are then
+        missing.
+    templates_seen_ : ndarray of bool, of the shape of ``templates_``
+        What ``template_seen_`` is to one template.
+    class_weights_ : ndarray of shape (n_templates,)
+        The probability of each template, if there are several. With ``absent``, they sum to
+        the probability of presence.
+    amplitude_std_ : float or ndarray of shape (n_templates,)
+        Standard deviation of the amplitudes, for each template, if ``amplitude="free"``.
     background_ : ndarray of shape (height, width[, channels])
         The background.
     background_seen_ : ndarray of bool, of the shape of ``background_``
@@ -144,9 +185,14 @@ class ShiftedTemplateEM(EMEstimator):
         every image. ``background_`` keeps its starting value there.
     noise_std_ : float
         The standard deviation of the noise.
+    noise_spectrum_ : ndarray of shape (n_columns // 2 + 1,) or (height, width // 2 + 1)
+        The variance of the noise at each frequency of ``scipy.fft.rfftn`` along the axes in
+        which the template moves, if ``noise="stationary"``. Its mean over all frequencies of
+        the complex transform is ``noise_std_ ** 2``.
     shift_prior_ : ndarray of shape (n_shifts,) or (n_shifts + 1,)
         The probability of each shift, in C order if the template moves along two axes;
-        with ``absent``, the last entry is the probability of absence.
+        with ``absent``, the last entry is the probability of absence. For several templates,
+        the probabilities of (template, shift) in C order.
     shift_shape_ : tuple of int
         The numbers (n_row_shifts, n_column_shifts) of shifts along both axes.
         ``np.unravel_index(d, shift_shape_)`` is the top left corner of the template for
@@ -183,8 +229,8 @@ class ShiftedTemplateEM(EMEstimator):
     Notes
     -----
     NaN marks a missing pixel. Missing pixels are marginalized exactly, at about twice the
-    time and memory. A pixel may be missing in all images: a border of NaN around the images
-    lets the template reach beyond their edges.
+    time and memory; ``composition="add"`` refuses them. A pixel may be missing in all
+    images: a border of NaN around the images lets the template reach beyond their edges.
 
     float32 data are fitted in float32. If the noise is below 1% of the size of the pixels,
     float32 would lose too many digits, and such passes are computed in float64. All methods
@@ -200,7 +246,14 @@ class ShiftedTemplateEM(EMEstimator):
     .. [1] B. J. Frey and N. Jojic, "Fast, large-scale transformation-invariant
        clustering", NIPS 2001.
     .. [2] N. Jojic and B. J. Frey, "Learning flexible sprites in video layers", CVPR 2001.
-    .. [3] S. H. W. Scheres, "RELION: Implementation of a Bayesian approach to cryo-EM
+    .. [3] F. J. Sigworth, "A maximum-likelihood approach to single-particle image
+       refinement", Journal of Structural Biology 122, 1998.
+    .. [4] T. Bendory, N. Boumal, C. Ma, Z. Zhao and A. Singer, "Bispectrum inversion with
+       application to multireference alignment", IEEE Transactions on Signal Processing 66,
+       2018.
+    .. [5] C. Liu, D. B. Rubin and Y. N. Wu, "Parameter expansion to accelerate EM: the PX-EM
+       algorithm", Biometrika 85, 1998.
+    .. [6] S. H. W. Scheres, "RELION: Implementation of a Bayesian approach to cryo-EM
        structure determination", Journal of Structural Biology 180, 2012.
 
     Examples
@@ -216,11 +269,17 @@ class ShiftedTemplateEM(EMEstimator):
     1.0
     """
 
-    _fitted_name = "template_"
+    _fitted_name = "background_"
     _parameter_constraints: dict[str, Any] = {
         "template_width": [Interval(Integral, 1, None, closed="left"), None],
         "template_height": [Interval(Integral, 1, None, closed="left"), None],
         "image_shape": [tuple, list, None],
+        "n_templates": [Interval(Integral, 1, None, closed="left")],
+        "composition": [StrOptions({"occlude", "add"})],
+        "amplitude": [StrOptions({"fixed", "free"})],
+        "noise": [StrOptions({"white", "stationary"})],
+        "cyclic": ["boolean"],
+        "shift_prior": ["array-like", None],
         "algorithm": [StrOptions({"soft", "hard"})],
         "absent": ["boolean"],
         "init": [StrOptions({"auto", "mean", "random"})],
@@ -250,6 +309,12 @@ class ShiftedTemplateEM(EMEstimator):
         *,
         template_height: int | None = None,
         image_shape: tuple[int, ...] | None = None,
+        n_templates: int = 1,
+        composition: Literal["occlude", "add"] = "occlude",
+        amplitude: Literal["fixed", "free"] = "fixed",
+        noise: Literal["white", "stationary"] = "white",
+        cyclic: bool = False,
+        shift_prior: ArrayLike | None = None,
         algorithm: Literal["soft", "hard"] = "soft",
         absent: bool = False,
         init: Literal["auto", "mean", "random"] = "auto",
@@ -275,6 +340,12 @@ class ShiftedTemplateEM(EMEstimator):
         self.template_width = template_width
         self.template_height = template_height
         self.image_shape = image_shape
+        self.n_templates = n_templates
+        self.composition = composition
+        self.amplitude = amplitude
+        self.noise = noise
+        self.cyclic = cyclic
+        self.shift_prior = shift_prior
         self.algorithm = algorithm
         self.absent = absent
         self.init = init
@@ -358,6 +429,7 @@ class ShiftedTemplateEM(EMEstimator):
 
     def _train(self, rows: AllRows, resume: bool) -> Trained:
         check_schedule(self.subset_schedule)
+        check_options(self, len(rows))
         image_shape = self._image_shape_of(rows.row_shape) or (1, rows.shape[1])
         windows = self._new_windows(image_shape, rows.shape[1])
         if resume:
@@ -370,6 +442,8 @@ class ShiftedTemplateEM(EMEstimator):
                 absent=self.absent,
                 hard=self.algorithm == "hard",
                 concentration=float(self.shift_concentration_prior),
+                known_shifts=known_shifts(self.shift_prior, windows),
+                **self._variant(),
             )
             return self._training(model, resume).run(model, rows, span, rng, self._run_em)
 
@@ -405,9 +479,18 @@ class ShiftedTemplateEM(EMEstimator):
             last_smoothness=self._fitted_model().smoothness if resume else None,
         )
 
+    def _variant(self) -> dict[str, Any]:
+        """Return the options that make another model, under the names of the model."""
+        return {
+            "n_templates": int(self.n_templates),
+            "additive": self.composition == "add",
+            "free_amplitude": self.amplitude == "free",
+            "stationary": self.noise == "stationary",
+        }
+
     def _new_windows(self, image_shape: tuple[int, ...], n_features: int) -> Windows:
         height, width = self.template_height, self.template_width
-        return new_windows(image_shape, n_features, height, width)
+        return new_windows(image_shape, n_features, height, width, bool(self.cyclic))
 
     def _check_same_model(self, n_features: int) -> None:
         self._check_same_windows(self._new_windows(self.image_shape_, n_features))
@@ -423,6 +506,11 @@ class ShiftedTemplateEM(EMEstimator):
                 windows.window_shape,
             ),
             ("absent", fitted.absent, self.absent),
+            ("cyclic", fitted.windows.cyclic, bool(self.cyclic)),
+            ("n_templates", fitted.n_templates, int(self.n_templates)),
+            ("composition", _ADD[fitted.additive], self.composition),
+            ("amplitude", _FREE[fitted.free_amplitude], self.amplitude),
+            ("noise", _STATIONARY[fitted.stationary], self.noise),
         ):
             if old != new:
                 raise ValueError(
@@ -474,61 +562,64 @@ class ShiftedTemplateEM(EMEstimator):
     def _attributes(
         self, model: ShiftedTemplate, params: Params, stats: Stats
     ) -> dict[str, Any]:
-        windows = model.windows
-        dtype = np.float32 if model.single else np.float64
-        channels = windows.image_shape[2:]
+        return attributes(model, params, stats)
 
-        def seen(den: Array, like: Array, shape: tuple[int, ...]) -> Mask:
-            lines = np.broadcast_to(den > SEEN * stats.weight, like.shape)
-            return windows.to_images(lines).reshape(shape)
+    def _set_attributes(self, *state: Any, **options: Any) -> None:
+        for name in OF_SOME:  # another model may have had them
+            self.__dict__.pop(name, None)
+        super()._set_attributes(*state, **options)
 
-        template_shape = (*windows.window_shape, *channels)
-        template = model.to_image(params.template).astype(dtype)
-        background = model.to_image(params.background).astype(dtype)
-        smoothness = model.smoothness
-        return {
-            "template_": template.reshape(template_shape),
-            "template_seen_": seen(stats.template_den, params.template, template_shape),
-            "background_": background.reshape(windows.image_shape),
-            "background_seen_": seen(
-                stats.background_den, params.background, windows.image_shape
-            ),
-            "noise_std_": math.sqrt(params.noise_var),
-            "shift_prior_": params.shift_prior,
-            "shift_shape_": windows.shift_shape,
-            "image_shape_": windows.image_shape,
-            "_center": model.center,
-            "_variance": model.variance,
-            "_smoothness": smoothness and (smoothness.template, smoothness.background),
-        }
+    def _templates(self) -> Array:
+        """Return the fitted templates (n_templates, height, width[, channels])."""
+        one = self._options["n_templates"] == 1
+        templates: Array = self.template_[None] if one else self.templates_
+        return templates
 
     def _fitted_model(self) -> ShiftedTemplate:
-        windows = Windows(self.image_shape_, self.template_.shape[:2])
+        options = dict(self._options)
+        templates = self._templates()
+        windows = Windows(self.image_shape_, templates.shape[1:3], options.pop("cyclic"))
         return ShiftedTemplate(
             windows,
             self._center,
             self._variance,
-            absent=len(self.shift_prior_) > windows.n_shifts,
-            single=self.template_.dtype == np.float32,
+            single=templates.dtype == np.float32,
             hard=self.algorithm == "hard",
             concentration=float(self.shift_concentration_prior),
             smoothness=self._smoothness and Smoothness(*self._smoothness),
+            known_shifts=self._known_shifts,
+            **options,
         )
 
     def _params(self, model: ShiftedTemplate) -> Params:
-        channels = model.windows.full_shape[2]
-        template = self.template_.reshape(*model.windows.window_shape, channels)
-        background = self.background_.reshape(model.windows.full_shape)
+        windows = model.windows
+        templates = self._templates()
+        templates = templates.reshape(
+            len(templates), *windows.window_shape, windows.full_shape[2]
+        )
+        amplitude_var = spectrum = None
+        if model.free_amplitude:
+            amplitude_var = np.atleast_1d(self.amplitude_std_) ** 2
+        if model.stationary and hasattr(self, "noise_spectrum_"):
+            spectrum = self.noise_spectrum_.ravel() / self.noise_std_**2
         return Params(
-            model.to_centered(template),
-            model.to_centered(background),
+            model.of_template().to_centered(templates),
+            model.to_centered(self.background_.reshape(windows.full_shape)),
             self.noise_std_**2,
             self.shift_prior_,
+            amplitude_var,
+            spectrum,
         )
 
     def _n_parameters(self) -> int:
-        n_seen = int(self.template_seen_.sum() + self.background_seen_.sum())
-        return n_seen + 1 + len(self.shift_prior_) - 1
+        model = self._fitted_model()
+        seen = self.template_seen_ if model.n_templates == 1 else self.templates_seen_
+        n_images = int(seen.sum() + self.background_seen_.sum())
+        n_noise = self.noise_spectrum_.size if hasattr(self, "noise_spectrum_") else 1
+        n_prior = len(self.shift_prior_) - 1
+        if model.known_shifts is not None:
+            n_prior = model.n_templates - 1 + model.absent
+        return n_images + n_noise + n_prior + model.n_templates * model.free_amplitude
 
     @property
     def _n_features_out(self) -> int:
@@ -537,115 +628,5 @@ class ShiftedTemplateEM(EMEstimator):
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
+        tags.input_tags.allow_nan = self.composition == "occlude"
         return tags
-
-    # -- verbs --------------------------------------------------------------------------
-
-    @rowwise
-    def predict(self, X: ArrayLike) -> Indices:
-        """Return the most probable shift of the template in each image.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or a stack of images
-            The images; NaN marks a missing pixel.
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-            The column of the template's left edge. If the template moves along two axes, the
-            flat index of its top left corner in ``shift_shape_``. If absence is more probable
-            than any shift, -1.
-        """
-        posterior = self.predict_proba(X)
-        best = posterior.argmax(1)
-        best[best == math.prod(self.shift_shape_)] = -1
-        return best
-
-    @rowwise
-    def inverse_transform(self, X: ArrayLike) -> Array:
-        """Return the expected noise-free images given the probabilities of their shifts.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_categories)
-            Probabilities of the shifts, as ``transform`` returns them.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            The images sum_d X[:, d] M_d.
-        """
-        check_is_fitted(self)
-        code = check_codes(X, len(self.shift_prior_), "category of shifts")
-        model = self._fitted_model()
-        params = self._params(model)
-        images = [
-            model.expected(params, code[part].astype(float))
-            for part in chunks(len(code), model.row_size)
-        ]
-        return np.concatenate(images).astype(code.dtype, copy=False)
-
-    @rowwise
-    def impute(self, X: ArrayLike) -> Array:
-        """Return X with missing pixels replaced by their conditional expectation.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or a stack of images
-            The images; NaN marks a missing pixel.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features)
-            The complete images.
-        """
-        return self._map_rows(X, ShiftedTemplate.impute)
-
-    @rowwise
-    def align(self, X: ArrayLike) -> Array:
-        """Return the window of each image that contains the template, averaged over shifts.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features) or a stack of images
-            The images; NaN marks a missing pixel.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, template_height * template_width [* channels])
-            The posterior mean of the window's pixels, given that the template is
-            present. Missing pixels are replaced by those of the template.
-        """
-        return self._map_rows(X, align)
-
-    def sample(
-        self,
-        n_samples: int = 1,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> tuple[Array, Indices]:
-        """Draw images from the fitted model.
-
-        Parameters
-        ----------
-        n_samples : int, default=1
-            The number of images to draw.
-        random_state : int, RandomState or None, default=None
-            Seed of this call; None means that of the estimator.
-
-        Returns
-        -------
-        X : ndarray of shape (n_samples, n_features)
-            The images.
-        shifts : ndarray of shape (n_samples,)
-            The shift of each image, numbered as by ``predict``; -1 if the template is absent.
-        """
-        check_is_fitted(self)
-        check_count("n_samples", n_samples)
-        rng = check_random_state(self._seed_of(random_state))
-        n_categories = len(self.shift_prior_)
-        shifts = rng.choice(n_categories, size=n_samples, p=self.shift_prior_)
-        X = self.inverse_transform(np.eye(n_categories)[shifts])
-        X += rng.normal(scale=self.noise_std_, size=X.shape)
-        shifts[shifts == math.prod(self.shift_shape_)] = -1
-        return X.astype(self.template_.dtype, copy=False), shifts

@@ -1,92 +1,35 @@
 """The shifted-template model as pure functions over explicit parameters.
 
-    x | d ~ N(M_d, s^2 I),  M_d = background B with the template F pasted at shift d
-    d     ~ Categorical(a); with one more category, "absent", for which M = B
+    x | c, d ~ N(M_cd, s^2 I),  M_cd = background B with the template F_c pasted at shift d
+    (c, d)   ~ Categorical(a);  with one more category, "absent", for which M = B
 
-In the layout of ``_windows`` (lines R, space S, window w, shifts N):
-
-    log p(x, d) = [2 (C_d - X_d) - (|F|^2 - b_d)] / 2s^2 + log a_d + log N(x | B, s^2)
-    C = F correlated with x,  X = window sums of sum_r xB,  b = window sums of sum_r B^2
-
-Missing pixels are omitted from every sum. Each line is centered at its mean over the data.
-This does not change the differences between shifts, and sums of squares lose fewer digits by
-cancellation, above all in float32.
+``_occluding`` holds the formulas for a template in front of the background, ``_additive`` those
+for one that is added to it, ``_amplitude`` what an amplitude of the template changes in both,
+and ``_shift_prior`` the prior. Each line is centered at its mean over the data. This does not
+change the differences between shifts, and sums of squares lose fewer digits by cancellation,
+above all in float32.
 """
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import DTypeLike
 from scipy.fft import dctn, idctn
-from scipy.sparse.linalg import LinearOperator, cg
-from scipy.special import gammaln, softmax, xlogy
+from scipy.special import softmax, xlogy
 
 from skem._base.em import with_limits
-from skem._stats import Additive
 from skem._typing import AnyArray, Array, Mask
+from skem.template import _additive, _amplitude, _occluding, _shift_prior
+from skem.template._amplitude import Moments
+from skem.template._occluding import SEEN, over_classes
+from skem.template._params import Params, Rows, Smoothness, Stats, View
 from skem.template._windows import Windows
 
-# A pixel counts as uncovered if its total weight is above this share of the images. Smaller
-# weights are rounding errors of the running sums.
-SEEN = 1e-8
 # Number of images transformed at a time: bounds the memory of the preparation.
 BLOCK = 16
 
 MIN_NOISE_VAR = 1e-300  # its inverse is finite in float64
-
-
-@dataclass(frozen=True)
-class Params:
-    """Parameters of the model; template and background are centered."""
-
-    template: Array  # (R, *w)
-    background: Array  # (R, *S)
-    noise_var: float
-    shift_prior: Array  # (N,), or (N + 1,) if the template may be absent
-
-
-@dataclass(frozen=True)
-class Stats(Additive):
-    """Expected sums over images; ``_den`` is the expected number of images per pixel."""
-
-    weight: float  # sum of the sample weights
-    log_lik: float  # the bound, in nats
-    n_pixels: float  # number of observed pixels
-    sum_sq: float  # sum of squares of the observed pixels, centered
-    shift_counts: Array
-    template_num: Array  # (R, *w)
-    template_den: Array  # (1, 1...), or (R, *w) where pixels are missing
-    background_num: Array  # (R, *S)
-    background_den: Array  # (1, *S), or (R, *S) where pixels are missing
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A chunk of k images, and its quantities that do not change from pass to pass."""
-
-    pixels: Array  # (k, n_features), a view of the caller's memory
-    spectrum: AnyArray  # (Q, k, R) complex: spectrum of the centered lines
-    observed_spectrum: AnyArray | None  # spectrum of the 0/1 mask; None if nothing is missing
-    sum_sq: Array  # (k,)
-    n_pixels: Array  # (k,)
-
-
-class View(NamedTuple):
-    """The lines (k, R, *S) of a chunk for one pass; ``lines - offset`` is centered."""
-
-    lines: Array
-    offset: Array  # (R,)
-    observed: Mask | None  # None if nothing is missing; missing pixels of ``lines`` are 0
-
-
-@dataclass(frozen=True)
-class Smoothness:
-    """Variances of independent Gaussian priors on the DCT coefficients of the images."""
-
-    template: Array  # (h, w, C)
-    background: Array  # (H, W, C)
 
 
 @dataclass(frozen=True)
@@ -97,14 +40,29 @@ class ShiftedTemplate:
     center: Array  # (R,), subtracted from the pixels of each line
     variance: float  # variance of the centered pixels: the scale of the data
     single: bool = False  # whether the data are float32
+    n_templates: int = 1
     absent: bool = False
     hard: bool = False
     concentration: float = 1.0
     smoothness: Smoothness | None = None
+    known_shifts: Array | None = None  # (N,): probabilities that are not estimated
+    free_amplitude: bool = False
+    additive: bool = False  # whether the template is added to the background
+    stationary: bool = False  # whether the noise has a spectrum; only if additive
+
+    @property
+    def n_present(self) -> int:
+        """Number of categories in which a template is present: a class and a shift."""
+        return self.n_templates * self.windows.n_shifts
 
     @property
     def n_categories(self) -> int:
-        return self.windows.n_shifts + self.absent
+        return self.n_present + self.absent
+
+    def present(self, posterior: Array) -> Array:
+        """Return the entries (k, c, *N) of a posterior that belong to present templates."""
+        entries = posterior[:, : self.n_present]
+        return entries.reshape(-1, self.n_templates, *self.windows.shifts)
 
     @property
     def row_size(self) -> int:
@@ -137,6 +95,11 @@ class ShiftedTemplate:
         k, n_features = pixels.shape
         spectrum = self.windows.empty_spectrum(k, len(self.center), dtype)
         missing = bool(np.isnan(pixels).any())
+        if missing and self.additive:
+            raise ValueError(
+                "X contains NaN, but composition='add' needs complete images: fill in the "
+                "missing pixels with LatentImputer, or use composition='occlude'."
+            )
         observed_spectrum = np.empty_like(spectrum) if missing else None
         sum_sq, n_pixels = np.empty(k), np.full(k, float(n_features))
         for start in range(0, k, BLOCK):
@@ -149,7 +112,10 @@ class ShiftedTemplate:
                 observed = self._observed(pixels[block]).astype(dtype)
                 observed_spectrum[:, block] = self.windows.spectrum(observed)
                 n_pixels[block] = observed.reshape(len(observed), -1).sum(1)
-        return Rows(pixels, spectrum, observed_spectrum, sum_sq, n_pixels)
+        power = None
+        if self.stationary:
+            power = np.einsum("qkr,qkr->qk", spectrum, spectrum.conj()).real.astype(float)
+        return Rows(pixels, spectrum, observed_spectrum, sum_sq, n_pixels, power)
 
     def centered(self, pixels: Array, dtype: DTypeLike, missing: bool) -> Array:
         """Return centered lines (k, R, *S); missing pixels are 0."""
@@ -167,8 +133,13 @@ class ShiftedTemplate:
         images = pixels.reshape(len(pixels), *self.windows.full_shape)
         return self.windows.to_lines(images)
 
-    def _view(self, rows: Rows) -> View:
-        """Return the lines of a chunk: a view if that is exact, otherwise a centered copy."""
+    def _view(self, rows: Rows) -> View | None:
+        """Return the lines of a chunk: a view if that is exact, otherwise a centered copy.
+
+        An additive template needs their transform only.
+        """
+        if self.additive:
+            return None
         dtype, missing = rows.spectrum.real.dtype, rows.observed_spectrum is not None
         as_is = rows.pixels.dtype == dtype and self.windows.full_shape[2] == 1
         if as_is and not missing:
@@ -183,7 +154,7 @@ class ShiftedTemplate:
     def e_step(self, params: Params, rows: Rows, weight: Array) -> Stats:
         """Return the statistics of a chunk under its posterior."""
         view = self._view(rows)
-        log_joint = self._log_joint(params, rows, view)
+        log_joint, moments = self._log_joint(params, rows, view)
         if self.hard:
             posterior = self.posterior(log_joint)
             bound = lower_bound(log_joint, posterior)
@@ -193,23 +164,28 @@ class ShiftedTemplate:
             total = posterior.sum(1, keepdims=True)
             posterior /= total
             bound = (top + np.log(total))[:, 0]
-        return self._statistics(rows, view, weight, posterior, float(weight @ bound))
+        return self._statistics(rows, view, weight, posterior, float(weight @ bound), moments)
 
     def log_joint(self, params: Params, rows: Rows) -> Array:
-        """Return log p(x_k, d) in nats, (k, n_categories); "absent" is the last category.
+        """Return log p(x_k, c, d) in nats, (k, n_categories); "absent" is the last category.
 
         Images far away are treated as in ``with_limits``.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             return with_limits(
-                self._log_joint(params, rows, self._view(rows)),
+                self._log_joint(params, rows, self._view(rows))[0],
                 lambda: rows.pixels,
                 lambda X: self._log_joint_of(params, X),
             )
 
     def _log_joint_of(self, params: Params, X: Array) -> Array:
         rows = self.rows(X, float)
-        return self._log_joint(params, rows, self._view(rows))
+        return self._log_joint(params, rows, self._view(rows))[0]
+
+    def amplitude_moments(self, params: Params, rows: Rows) -> Moments | None:
+        """Return the moments of the amplitude given class and shift, if it is free."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._log_joint(params, rows, self._view(rows))[1]
 
     def posterior(self, log_joint: Array) -> Array:
         """Return q (k, n_categories); in hard EM, q is 1 at the most probable category."""
@@ -221,66 +197,81 @@ class ShiftedTemplate:
         return softmax(log_joint, axis=1)
 
     def given_posterior(self, rows: Rows, weight: Array, posterior: Array) -> Stats:
-        """Return the statistics of a chunk under a given posterior, to start EM."""
-        return self._statistics(rows, self._view(rows), weight, posterior, -math.inf)
+        """Return the statistics of a chunk under a given posterior, to start EM.
 
-    def _log_joint(self, params: Params, rows: Rows, view: View) -> Array:
-        windows, k = self.windows, len(rows.pixels)
-        lines, offset, observed = view
-        background_sq, template_sq = params.background**2, params.template**2
-        background = params.background.astype(lines.dtype)
-        cross = np.einsum("kr...,r...->k...", lines, background).astype(float)
-        cross -= np.einsum("r,r...->...", offset, params.background)
-        if observed is None or rows.observed_spectrum is None:
-            square = background_sq.sum(0)[None]
-            covered_sq = template_sq.sum()
+        All amplitudes are 1.
+        """
+        return self._statistics(rows, self._view(rows), weight, posterior, -math.inf, None)
+
+    def _log_joint(
+        self, params: Params, rows: Rows, view: View | None
+    ) -> tuple[Array, Moments | None]:
+        """Return log p(x_k, c, d), and the moments of the amplitude if it is free."""
+        k, moments = len(rows.pixels), None
+        if view is None:
+            log_background, match, energy = _additive.log_parts(self, params, rows)
+            gain: Array = match - energy / 2
         else:
-            square = np.einsum("kr...,r...->k...", observed, background_sq)
-            covered_sq = windows.correlate(rows.observed_spectrum, template_sq)
-        gain = windows.correlate(rows.spectrum, params.template) - windows.sums(cross)
-        gain = 2 * gain - (covered_sq - windows.sums(square))
-        residual = rows.sum_sq - 2 * cross.reshape(k, -1).sum(1)
-        residual += square.reshape(len(square), -1).sum(1)
-        precision = 1 / params.noise_var
-        log_background = rows.n_pixels * math.log(precision / (2 * math.pi))
-        log_background = (log_background - precision * residual) / 2
-        logits = precision / 2 * gain.reshape(k, -1)
+            log_background, gain, match, energy = _occluding.log_parts(self, params, rows, view)
+        if params.amplitude_var is not None:
+            variance = self.windows.broadcast(params.amplitude_var)
+            added, moments = _amplitude.free(match, energy, variance)
+            gain = gain + added
+        logits = gain.reshape(k, -1)
         if self.absent:
             logits = np.pad(logits, [(0, 0), (0, 1)])
         with np.errstate(divide="ignore"):
             logits += np.log(params.shift_prior)
         logits += log_background[:, None]
-        return logits
+        return logits, moments
 
     def _statistics(
-        self, rows: Rows, view: View, weight: Array, posterior: Array, bound: float
+        self,
+        rows: Rows,
+        view: View | None,
+        weight: Array,
+        posterior: Array,
+        bound: float,
+        moments: Moments | None,
     ) -> Stats:
-        windows = self.windows
-        lines, offset, observed = view
+        """Return the statistics; ``moments`` are those of free amplitudes."""
         weighted = weight[:, None] * posterior
-        present = weighted[:, : windows.n_shifts].reshape(-1, *windows.shifts)
-        uncovered = windows.broadcast(weight) - windows.coverage(present)
-        np.maximum(uncovered, 0, out=uncovered)
-        if observed is None or rows.observed_spectrum is None:
-            template_den = windows.broadcast(present.sum()[None])
-            background_den = uncovered.sum(0)[None]
+        shift_counts = weighted.sum(0)
+        present = self.present(weighted)
+        first = second = present
+        amplitudes: dict[str, Array] = {}
+        if moments is not None:
+            first, second = present * moments.mean, present * moments.square
+            amplitudes = {
+                "amplitude_sum": _per_class(first),
+                "amplitude_sq": _per_class(second),
+            }
+            squares = amplitudes["amplitude_sq"]
         else:
-            template_den = windows.gather(rows.observed_spectrum, present)
-            background_den = np.einsum("k...,kr...->r...", uncovered, observed)
-        background_num = np.einsum(
-            "k...,kr...->r...", uncovered.astype(lines.dtype), lines
-        ).astype(float)
-        background_num -= windows.broadcast(offset) * background_den
+            of_class = shift_counts[: self.n_present]
+            squares = of_class.reshape(self.n_templates, -1).sum(1)
+        template_den = self.windows.broadcast(squares[:, None])
+        if view is None:
+            total, aligned, power = _additive.sums(self, rows, weight, first)
+            images = {
+                "template_num": aligned,
+                "template_den": template_den,
+                "background_num": total,
+                "background_den": self.windows.broadcast(weight.sum()[None]),
+                "pasted": first.sum(0),
+                "power": power,
+            }
+        else:
+            images = _occluding.sums(self, rows, view, weight, present, first, second)
+            images.setdefault("template_den", template_den)
         return Stats(
             weight=float(weight.sum()),
             log_lik=bound,
             n_pixels=float(weight @ rows.n_pixels),
             sum_sq=float(weight @ rows.sum_sq),
-            shift_counts=weighted.sum(0),
-            template_num=windows.gather(rows.spectrum, present),
-            template_den=template_den,
-            background_num=background_num,
-            background_den=background_den,
+            shift_counts=shift_counts,
+            **images,
+            **amplitudes,
         )
 
     # -- M step -----------------------------------------------------------------------
@@ -296,100 +287,63 @@ class ShiftedTemplate:
         background are updated given the old noise, and then the noise given them. Each of
         these steps raises the objective.
         """
-        images = (
-            (params.template, stats.template_num, stats.template_den),
-            (params.background, stats.background_num, stats.background_den),
-        )
-        if self.smoothness is None:
-            template, background = (_mean(*i, SEEN * stats.weight) for i in images)
+        spectrum = None
+        if self.additive:
+            squares = stats.template_den.reshape(-1)
+            template, background, noise_var, spectrum = _additive.m_step(
+                self, params, stats, squares
+            )
         else:
-            shrinks = (
-                params.noise_var / variances
-                for variances in (self.smoothness.template, self.smoothness.background)
+            template, background = _occluding.images(self, params, stats)
+            noise_var = _occluding.noise_var(self, template, background, stats)
+        amplitude_var = params.amplitude_var
+        if (
+            amplitude_var is not None
+            and stats.amplitude_sum is not None
+            and stats.amplitude_sq is not None
+        ):
+            counts = stats.shift_counts[: self.n_present].reshape(self.n_templates, -1).sum(1)
+            amplitude_var, factor = _amplitude.mode(
+                amplitude_var,
+                counts,
+                stats.amplitude_sum,
+                stats.amplitude_sq,
+                rescale=self.smoothness is None,
             )
-            template, background = (
-                self._smooth_mean(*image, shrink)
-                for image, shrink in zip(images, shrinks, strict=True)
-            )
+            seen = stats.template_den > SEEN * stats.weight
+            factor = np.where(seen, self.windows.broadcast(factor[:, None]), 1.0)
+            template = template * factor
         return Params(
             template,
             background,
-            self._noise_var(template, background, stats),
-            self._shift_prior(stats.shift_counts),
+            noise_var,
+            _shift_prior.mode(stats.shift_counts, *self._prior_options),
+            amplitude_var,
+            spectrum,
         )
 
-    def _smooth_mean(self, old: Array, num: Array, den: Array, shrink: Array) -> Array:
-        """Solve (den + C' shrink C) x = num, where C is the DCT, starting from ``old``.
-
-        If ``den`` is constant, the preconditioner is the exact inverse, and one iteration is
-        enough.
-        """
-
-        def spectral(lines: Array, factor: Array) -> Array:
-            return self._undo_dct(factor * self.dct(lines))
-
-        def product(x: Array) -> Array:
-            x = x.reshape(num.shape)
-            return (den * x + spectral(x, shrink)).ravel()
-
-        def precondition(x: Array) -> Array:
-            return spectral(x.reshape(num.shape), 1 / (mean_den + shrink)).ravel()
-
-        mean_den = float(np.mean(den))
-        size = (num.size, num.size)
-        solution, _ = cg(
-            LinearOperator(size, product, dtype=float),
-            num.ravel(),
-            old.ravel(),
-            rtol=1e-10,
-            maxiter=10,
-            M=LinearOperator(size, precondition, dtype=float),
-        )
-        return solution.reshape(num.shape)
+    @property
+    def _prior_options(self) -> tuple[int, bool, float, Array | None]:
+        return self.n_templates, self.absent, self.concentration, self.known_shifts
 
     def dct(self, lines: Array) -> Array:
-        return dctn(self.windows.to_images(lines), axes=(0, 1), norm="ortho")
+        """Return the DCT (..., h, w, C) of lines (..., R, *w)."""
+        return dctn(self.windows.to_images(lines), axes=(-3, -2), norm="ortho")
 
-    def _undo_dct(self, coefficients: Array) -> Array:
-        return self.windows.to_lines(idctn(coefficients, axes=(0, 1), norm="ortho"))
-
-    def _noise_var(self, template: Array, background: Array, stats: Stats) -> float:
-        square = stats.sum_sq
-        for mean, num, den in (
-            (template, stats.template_num, stats.template_den),
-            (background, stats.background_num, stats.background_den),
-        ):
-            square += float(((den * mean - 2 * num) * mean).sum())
-        return max(square / (stats.n_pixels or 1.0), self.min_noise_var)
-
-    def _shift_prior(self, counts: Array) -> Array:
-        extra, n_shifts = self.concentration - 1, self.windows.n_shifts
-        present = counts[:n_shifts] + extra
-        if not self.absent:
-            return present / present.sum()
-        # Absence against presence counts as one choice, however many shifts there are.
-        choice = np.array([counts[:n_shifts].sum(), counts[n_shifts]]) + extra
-        choice /= choice.sum()
-        total = present.sum()
-        if total > 0:
-            present = choice[0] / total * present
-        return np.append(present, choice[1])
+    def undo_dct(self, coefficients: Array) -> Array:
+        """Return lines (..., R, *w) with these DCT coefficients (..., h, w, C)."""
+        return self.windows.to_lines(idctn(coefficients, axes=(-3, -2), norm="ortho"))
 
     def log_prior(self, params: Params) -> float:
         """Return the log prior density of the parameters, in nats; 0 for a flat prior."""
-        log_prior = 0.0
-        if self.concentration != 1:
-            present = params.shift_prior[: self.windows.n_shifts]
-            if self.absent:
-                choice = np.array([present.sum(), params.shift_prior[-1]])
-                log_prior += _log_dirichlet(choice, self.concentration)
-                present = present / (choice[0] or 1.0)
-            log_prior += _log_dirichlet(present, self.concentration)
+        log_prior = _shift_prior.log_density(params.shift_prior, *self._prior_options)
         if self.smoothness is not None:
             for lines, variances in (
                 (params.template, self.smoothness.template),
                 (params.background, self.smoothness.background),
             ):
+                if variances is None:
+                    continue
                 terms = self.dct(lines) ** 2 / variances
                 log_prior -= (terms + np.log(2 * np.pi * variances)).sum() / 2
         return float(log_prior)
@@ -397,46 +351,59 @@ class ShiftedTemplate:
     # -- between images in the user's units and centered lines ---------------------------
 
     def to_centered(self, image: Array) -> Array:
-        """Convert an image or template (h, w, C) to centered lines."""
+        """Convert images or templates (..., h, w, C) to centered lines."""
         return self.windows.to_lines(image) - self.windows.broadcast(self.center)
 
     def to_image(self, lines: Array) -> Array:
         """Convert centered lines (..., R, *S) or (..., R, *w) to images (..., h, w, C)."""
         return self.windows.to_images(lines + self.windows.broadcast(self.center))
 
+    def of_template(self) -> "ShiftedTemplate":
+        """Return the model whose conversions fit templates: added ones are not centered."""
+        return replace(self, center=0 * self.center) if self.additive else self
+
     # -- predictions -------------------------------------------------------------------
 
-    def expected(self, params: Params, code: Array) -> Array:
-        """Return sum_d code[k, d] M_d, (k, n_features), in the user's units."""
+    def expected(self, params: Params, code: Array, amplitude: Array | None = None) -> Array:
+        """Return sum_cd code[k, c, d] M_cd, (k, n_features), in the user's units.
+
+        ``amplitude`` (k, c, *N) multiplies the templates; None means 1.
+        """
         windows = self.windows
-        present = code[:, : windows.n_shifts].reshape(-1, *windows.shifts)
-        total = code.sum(1)
-        behind = windows.broadcast(total) - windows.coverage(present)
-        lines = windows.paste(present, params.template)
+        present, total = self.present(code), code.sum(1)
+        behind = windows.broadcast(total)
+        if not self.additive:
+            behind = behind - windows.coverage(over_classes(present))
+        shown = present if amplitude is None else present * amplitude
+        lines = windows.paste(shown, params.template)
         lines += behind[:, None] * params.background
         lines += windows.broadcast(np.multiply.outer(total, self.center))
         return windows.to_images(lines).reshape(len(code), -1)
+
+    def colored(self, noise: Array, spectrum: Array) -> Array:
+        """Return white noise (k, n_features) with the relative spectrum (Q,) of the model."""
+        windows, lines = self.windows, self._lines(noise)
+        root = np.sqrt(spectrum)
+        colored = windows.inverse(windows.transform(lines) * root, windows.space)
+        return windows.to_images(colored).reshape(noise.shape)
+
+    def reconstruct(self, params: Params, rows: Rows) -> Array:
+        """Return the expected noise-free images (k, n_features) given the images."""
+        posterior = softmax(self.log_joint(params, rows), axis=1)
+        moments = self.amplitude_moments(params, rows) if self.free_amplitude else None
+        return self.expected(params, posterior, None if moments is None else moments.mean)
 
     def impute(self, params: Params, rows: Rows) -> Array:
         """Return the images with missing pixels replaced by their conditional expectation."""
         pixels = rows.pixels.copy()
         missing = np.isnan(pixels)
-        posterior = softmax(self.log_joint(params, rows), axis=1)
-        pixels[missing] = self.expected(params, posterior)[missing]
+        pixels[missing] = self.reconstruct(params, rows)[missing]
         return pixels
 
 
-def _mean(old: Array, num: Array, den: Array, minimum: float) -> Array:
-    """Return num / den, or the old value of a pixel if ``den`` is at most ``minimum``."""
-    seen = np.broadcast_to(den > minimum, num.shape)
-    return np.divide(num, den, out=old.copy(), where=seen)
-
-
-def _log_dirichlet(probabilities: Array, alpha: float) -> float:
-    """Return the log-density of a symmetric Dirichlet distribution."""
-    n = len(probabilities)
-    constant = gammaln(n * alpha) - n * gammaln(alpha)
-    return float(constant + xlogy(alpha - 1, probabilities).sum())
+def _per_class(values: Array) -> Array:
+    """Return the sums (c,) of (k, c, *N) over images and shifts."""
+    return values.reshape(*values.shape[:2], -1).sum((0, 2))
 
 
 def lower_bound(log_joint: Array, posterior: Array) -> Array:

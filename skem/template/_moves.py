@@ -99,9 +99,9 @@ def try_moves(
 
     Return None if there is no such move.
     """
-    step = max(1, rows.size // SAMPLE_SIZE)
-    for move in best_moves(model, run.state[0], *rows.every(step)):
-        start = moved(model, passes, run.state[0], move)
+    step = max(1, model.n_templates * rows.size // SAMPLE_SIZE)
+    for of_class, move in best_moves(model, run.state[0], *rows.every(step)):
+        start = moved(model, passes, run.state[0], move, of_class)
         trial = em(model, passes.total, start, max_iter=N_ITER_TRY)
         if trial.interrupted:
             raise KeyboardInterrupt
@@ -112,9 +112,13 @@ def try_moves(
 
 def best_moves(
     model: ShiftedTemplate, params: Params, X: AnyArray, weight: Array
-) -> list[tuple[int, ...]]:
-    """Return the moves after which one iteration of EM on the sample gets highest."""
-    if not weight.any():
+) -> list[tuple[int, tuple[int, ...]]]:
+    """Return the classes and moves after which one iteration of EM on the sample gets highest.
+
+    If the template is as large as a periodic image, moves change nothing.
+    """
+    windows = model.windows
+    if not weight.any() or (windows.cyclic and windows.window == windows.space):
         return []
     parts = [
         (model.rows(X[part], working_dtype(X)), weight[part])
@@ -122,11 +126,11 @@ def best_moves(
     ]
     posteriors = [model.posterior(model.log_joint(params, rows)) for rows, _ in parts]
 
-    def objective(move: tuple[int, ...]) -> float:
+    def objective(move: tuple[int, tuple[int, ...]]) -> float:
         stats = reduce(
             add,
             (
-                model.given_posterior(*part, move_posterior(model.windows, posterior, move))
+                model.given_posterior(*part, move_posterior(model, posterior, move[1], move[0]))
                 for part, posterior in zip(parts, posteriors, strict=True)
             ),
         )
@@ -136,8 +140,14 @@ def best_moves(
         )
         return log_lik + model.log_prior(new)
 
-    far = far_moves(model, X, weight, posteriors)
-    moves = {*near_moves(model.windows), *far}
+    moves = {
+        (c, move)
+        for c in range(model.n_templates)
+        for move in (
+            *near_moves(windows),
+            *far_moves(model, params, X, weight, [model.present(q)[:, c] for q in posteriors]),
+        )
+    }
     return sorted(moves, key=objective, reverse=True)[:N_MOVES]
 
 
@@ -154,23 +164,31 @@ def near_moves(windows: Windows) -> list[tuple[int, ...]]:
 
 
 def far_moves(
-    model: ShiftedTemplate, X: AnyArray, weight: Array, posteriors: list[Array]
+    model: ShiftedTemplate,
+    params: Params,
+    X: AnyArray,
+    weight: Array,
+    posteriors: list[Array],
 ) -> list[tuple[int, ...]]:
-    """Return the moves of all posteriors whose M steps explain the sample best.
+    """Return the moves of one class whose M steps explain the sample best.
 
-    Images at the border and missing pixels are not treated exactly.
+    ``posteriors`` are those of the class, (k, *N). Images at the border, missing pixels, and
+    what other templates cover are not treated exactly.
     """
     windows, dtype = model.windows, working_dtype(X)
+    if windows.cyclic:
+        return []
     weight = weight / weight.mean()
-    present = np.concatenate([q[:, : windows.n_shifts] for q in posteriors])
-    present *= weight[:, None]
-    present = present.reshape(-1, *windows.shifts)
+    present = np.concatenate(posteriors) * windows.broadcast(weight)
     lines = model.centered(X, dtype, bool(np.isnan(X).any()))
+    if model.additive:
+        lines = lines - params.background.astype(dtype)
     limit = REACH if len(windows.space) == 1 else REACH_2D
     reach = tuple(min(limit, n - 1) for n in windows.shifts)
-    explained = _by_background(windows, lines, weight, present, reach)
     center = [slice(n - 1 - r, n + r) for n, r in zip(windows.shifts, reach, strict=True)]
-    explained += _by_template(windows, lines, present.astype(dtype))[tuple(center)]
+    explained = _by_template(windows, lines, present.astype(dtype))[tuple(center)]
+    if not model.additive:
+        explained = explained + _by_background(windows, lines, weight, present, reach)
     explained[reach] = -np.inf  # no move
     best = np.argsort(explained, axis=None)[: -N_FAR - 1 : -1]
     moves = np.stack(np.unravel_index(best, explained.shape), axis=1) - reach
@@ -249,25 +267,38 @@ def _by_background(
 
 
 def moved(
-    model: ShiftedTemplate, passes: Passes, params: Params, move: tuple[int, ...]
+    model: ShiftedTemplate,
+    passes: Passes,
+    params: Params,
+    move: tuple[int, ...],
+    of_class: int = 0,
 ) -> Params:
-    """Move the posteriors of ``params`` and return the M step.
+    """Move the posteriors of one class of ``params`` and return the M step.
 
     Probability that would leave the range of shifts is assigned to the border of the range.
     """
 
     def statistics(rows: Rows, weight: Array) -> Stats:
         posterior = model.posterior(model.log_joint(params, rows))
-        posterior = move_posterior(model.windows, posterior, move)
+        posterior = move_posterior(model, posterior, move, of_class)
         return model.given_posterior(rows, weight, posterior)
 
     return model.m_step(params, lose_no_shift(passes.fold(statistics, params)))
 
 
-def move_posterior(windows: Windows, posterior: Array, move: tuple[int, ...]) -> Array:
-    """Move posteriors (k, n_categories); what would leave the range stays at its border."""
-    present = posterior[:, : windows.n_shifts].reshape(-1, *windows.shifts)
+def move_posterior(
+    model: ShiftedTemplate, posterior: Array, move: tuple[int, ...], of_class: int
+) -> Array:
+    """Move one class of posteriors (k, n_categories).
+
+    What would leave the range of shifts stays at its border, unless the image is periodic.
+    """
+    every = model.present(posterior).copy()
+    present = every[:, of_class]
     for axis, step in enumerate(move, start=1):
+        if model.windows.cyclic:
+            present = np.roll(present, step, axis)
+            continue
         source = np.moveaxis(present, axis, 0)
         if step < 0:
             source = source[::-1]
@@ -276,5 +307,6 @@ def move_posterior(windows: Windows, posterior: Array, move: tuple[int, ...]) ->
         target[abs(step) :] = source[:kept]
         target[-1] += source[kept:].sum(0)
         present = np.moveaxis(target[::-1] if step < 0 else target, 0, axis)
-    present = present.reshape(len(present), -1)
-    return np.concatenate([present, posterior[:, windows.n_shifts :]], axis=1)
+    every[:, of_class] = present
+    rest = posterior[:, model.n_present :]
+    return np.concatenate([every.reshape(len(every), -1), rest], axis=1)

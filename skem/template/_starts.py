@@ -21,6 +21,7 @@ from skem._rows.moments import moments
 from skem._rows.parts import InMemory
 from skem._rows.parts import Rows as AllRows
 from skem._typing import AnyArray, Array
+from skem.template import _amplitude, _shift_prior
 from skem.template._model import (
     Params,
     Rows,
@@ -46,7 +47,12 @@ MAX_PIXEL = 1e140  # transforms multiply squares of pixels
 
 
 def model_of(
-    windows: Windows, rows: AllRows, **options: Any
+    windows: Windows,
+    rows: AllRows,
+    *,
+    additive: bool = False,
+    free_amplitude: bool = False,
+    **options: Any,
 ) -> tuple[ShiftedTemplate, tuple[float, float]]:
     """Return the model with the constants of the data, and the range of the pixels.
 
@@ -75,11 +81,21 @@ def model_of(
     center = np.full(len(counts), np.average(mean, weights=counts))
     seen, total = counts.any(1), counts.sum(1)
     np.divide((counts * mean).sum(1), total, out=center, where=seen)
+    if free_amplitude and not additive:  # an amplitude multiplies the pixels as they are
+        center[:] = 0
     center = center.astype(dtype).astype(float)
     square = square + counts * (mean - center[:, None]) ** 2
     variance = float(square.sum() / counts.sum())
     single = dtype == np.float32
-    model = ShiftedTemplate(windows, center, variance, single, **options)
+    model = ShiftedTemplate(
+        windows,
+        center,
+        variance,
+        single,
+        additive=additive,
+        free_amplitude=free_amplitude,
+        **options,
+    )
     return model, (found.low, found.high)
 
 
@@ -88,17 +104,19 @@ def uniform_params(model: ShiftedTemplate) -> Params:
     windows = model.windows
     lines = len(model.center)
     return Params(
-        np.zeros((lines, *windows.window)),
+        np.zeros((model.n_templates, lines, *windows.window)),
         np.zeros((lines, *windows.space)),
         max(model.variance, model.min_noise_var),
         uniform_prior(model),
+        np.full(model.n_templates, _amplitude.START) if model.free_amplitude else None,
     )
 
 
 def uniform_prior(model: ShiftedTemplate) -> Array:
-    """Return equal probabilities of the shifts; absence, if allowed, has probability 1/2."""
-    present = np.full(model.windows.n_shifts, 1 / model.windows.n_shifts)
-    return np.append(present / 2, 0.5) if model.absent else present
+    """Return equal probabilities of classes and shifts; that of absence, if allowed, is 1/2."""
+    return _shift_prior.uniform(
+        model.n_templates, model.windows.n_shifts, model.absent, model.known_shifts
+    )
 
 
 def mean_params(model: ShiftedTemplate, passes: Passes) -> Params:
@@ -120,7 +138,7 @@ def dirichlet_params(
     model: ShiftedTemplate, passes: Passes, rng: np.random.RandomState
 ) -> Params:
     """Return the M step at a random posterior that is peaked at a few shifts per image."""
-    concentration = np.full(model.windows.n_shifts, 0.1)
+    concentration = np.full(model.n_present, 0.1)
 
     def statistics(rows: Rows, weight: Array) -> Stats:
         posterior = rng.dirichlet(concentration, size=len(weight))
@@ -135,17 +153,27 @@ def dirichlet_params(
 def window_params(
     model: ShiftedTemplate, params: Params, X: AnyArray, rng: np.random.RandomState
 ) -> Params:
-    """Return the mean start with another template.
+    """Return the mean start with a window of one random image as the template."""
+    template = most_unlike_background(model, params, X[[rng.randint(len(X))]])
+    return replace(params, template=template[None])
 
-    The template is the window of one random image that differs most from the background.
+
+def most_unlike_background(model: ShiftedTemplate, params: Params, image: Array) -> Array:
+    """Return the template (R, *w) that the most unusual window of an image (1, n_features) is.
+
+    Missing pixels of the window are those of the background.
     """
-    windows, image = model.windows, X[[rng.randint(len(X))]]
+    windows = model.windows
     lines = model.centered(image, float, missing=False)[0]
     lines = np.where(np.isnan(lines), params.background, lines)
-    energy = windows.sums(((lines - params.background) ** 2).sum(0))
+    residual = lines - params.background
+    energy = windows.sums((residual**2).sum(0))
     corner = np.unravel_index(energy.argmax(), windows.shifts)
-    place = tuple(slice(c, c + w) for c, w in zip(corner, windows.window, strict=True))
-    return replace(params, template=lines[(slice(None), *place)])
+    shown = residual if model.additive else lines
+    for axis, (start, width) in enumerate(zip(corner, windows.window, strict=True), start=1):
+        place = np.arange(start, start + width) % shown.shape[axis]
+        shown = np.take(shown, place, axis=axis)
+    return shown
 
 
 def random_params(
@@ -155,6 +183,8 @@ def random_params(
     start = uniform_params(model)
     center = model.windows.broadcast(model.center)
     template = rng.uniform(low, high, start.template.shape) - center
+    if model.additive:  # a template is a difference
+        template = rng.uniform(low - high, high - low, start.template.shape)
     background = rng.uniform(low, high, start.background.shape) - center
     noise_std = 16 * rng.uniform() * (high - low)
     noise_var = max(noise_std**2, model.min_noise_var)
@@ -192,21 +222,37 @@ def smoothness_of(model: ShiftedTemplate, params: Params, stats: Stats) -> Smoot
 
     def variances(lines: Array, den: Array) -> Array:
         seen = den[den > 1e-3 * stats.weight]
-        noise = params.noise_var / (seen.mean() if seen.size else stats.weight)
         power = model.dct(lines) ** 2
+        noise = _dct_noise(model, params, power.shape[:2])
+        noise = noise / (seen.mean() if seen.size else stats.weight)
         height, width, _ = power.shape
         rows, columns = np.arange(height) / height, np.arange(width) / width
         radius = np.hypot(rows[:, None], columns) * max(height, width)
         band = np.rint(radius).astype(int)
-        total = np.bincount(band.ravel(), power.mean(2).ravel())
-        signal = total / np.maximum(np.bincount(band.ravel()), 1) - noise
-        signal = np.maximum(signal, 1e-3 * noise)
+        count = np.maximum(np.bincount(band.ravel()), 1)
+        own = np.bincount(band.ravel(), noise.ravel()) / count
+        signal = np.bincount(band.ravel(), power.mean(2).ravel()) / count - own
+        signal = np.maximum(signal, 1e-3 * own)
         return np.broadcast_to(signal[band][..., None], power.shape)
 
+    of_classes = zip(params.template, stats.template_den, strict=True)
     return Smoothness(
-        variances(params.template, stats.template_den),
-        variances(params.background, stats.background_den),
+        np.stack([variances(*one) for one in of_classes]),
+        None if model.additive else variances(params.background, stats.background_den),
     )
+
+
+def _dct_noise(model: ShiftedTemplate, params: Params, shape: tuple[int, ...]) -> Array:
+    """Return the variance of the noise at each DCT coefficient of an image (height, width)."""
+    if params.spectrum is None:
+        return np.full(shape, params.noise_var)
+    space = model.windows.space
+    spectrum = params.noise_var * params.spectrum.reshape(*space[:-1], -1)
+    index = [
+        np.rint(np.arange(n) / (2 * n) * s).astype(int)
+        for n, s in zip(shape[-len(space) :], space, strict=True)
+    ]
+    return np.broadcast_to(spectrum[np.ix_(*index)], shape)
 
 
 def shrink(
@@ -237,10 +283,9 @@ def shrink_all(
     The start found on a sample of images can be blurred, and more iterations on all images
     hardly sharpen it. Therefore the mean start is tried too.
     """
-    candidates = [
-        shrink(model, passes, params, NO_ANNEALING),
-        shrink(model, passes, mean_params(model, passes), ANNEALING),
-    ]
+    candidates = [shrink(model, passes, params, NO_ANNEALING)]
+    if model.n_templates == 1:  # a mean start would have equal templates
+        candidates.append(shrink(model, passes, mean_params(model, passes), ANNEALING))
     return max(candidates, key=lambda found: passes.total(found[0]).log_lik)
 
 

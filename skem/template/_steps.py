@@ -191,7 +191,7 @@ def m_step(
     stats = model.given_posterior(rows, np.ones(len(posterior)), posterior)
     new = model.m_step(old, stats)
     return TemplateParams(
-        model.to_image(new.template).reshape(shapes[0]),
+        model.to_image(new.template[0]).reshape(shapes[0]),
         model.to_image(new.background).reshape(shapes[1]),
         float(np.sqrt(new.noise_var)),
         new.shift_prior,
@@ -313,7 +313,7 @@ def _params(
         if not np.isfinite(array).all():
             raise ValueError(f"{name} has values that are not finite: replace them.")
         images.append(model.to_centered(array))
-    return Params(images[0], images[1], float(noise_std) ** 2, prior)
+    return Params(images[0][None], images[1], float(noise_std) ** 2, prior)
 
 
 def _check_length(posterior: Array, rows: Rows) -> None:

@@ -1,6 +1,6 @@
 """The course of a fit: a start, a schedule, shrinkage, EM, and moves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from skem._base.passes import Passes
 from skem._loop import DivergenceError, Run, em
 from skem._rows.parts import Rows
 from skem._rows.sampling import representative_rows
+from skem.template._classes import search_classes
 from skem.template._given import given_params
 from skem.template._model import Params, ShiftedTemplate, Smoothness
 from skem.template._moves import follow_moves
@@ -21,6 +22,9 @@ from skem.template._starts import (
     search,
     shrink_all,
 )
+
+# Number of EM iterations with an additive template before it is moved.
+N_ITER_BRIEF = 15
 
 # Runs EM to convergence: (model, passes, params, max_iter) -> run
 RunEM = Callable[[ShiftedTemplate, Passes, Params, int], Run]
@@ -61,8 +65,10 @@ class Training:
 
         try:
             if kinds:
-                sample = representative_rows(rows, self.init_size, rng)
-                params, best, interrupted = search(model, sample, kinds, span, rng, self.n_jobs)
+                sample = representative_rows(rows, self.init_size * model.n_templates, rng)
+                several = model.n_templates > 1 and self.init == "auto"
+                find = search_classes if several else search
+                params, best, interrupted = find(model, sample, kinds, span, rng, self.n_jobs)
                 del sample
                 if interrupted:
                     raise KeyboardInterrupt
@@ -74,13 +80,16 @@ class Training:
                 params, smoothness = self._shrink(model, passes, params)
                 if self.shrinkage == "map":
                     model = replace(model, smoothness=smoothness)
-            run = run_from(params, self.max_iter)
-            if kinds and self.init == "auto":
+            moves = bool(kinds) and self.init == "auto"
+            early = model.additive and moves
+            run = run_from(params, min(N_ITER_BRIEF, self.max_iter) if early else self.max_iter)
+            # runs are kept one by one, so that Ctrl-C returns the last
+            if early:
+                for better in self._early_moves(model, passes, rows, run, run_from):
+                    run = better
+            if moves:
                 anneal = self.shrinkage is not None
-                moves = follow_moves(
-                    model, passes, run, rows, self.tol, self.max_iter, run_from, anneal=anneal
-                )
-                for better in moves:  # kept one by one, so that Ctrl-C returns the last
+                for better in self._moves(model, passes, rows, run, run_from, anneal):
                     run = better
         except DivergenceError as error:
             raise ValueError(
@@ -94,6 +103,44 @@ class Training:
                 run = em(model, passes.total, params, max_iter=0)
             run = replace(run, interrupted=True)
         return model, run
+
+    def _moves(
+        self,
+        model: ShiftedTemplate,
+        passes: Passes,
+        rows: Rows,
+        run: Run,
+        run_from: Callable[[Params, int], Run],
+        anneal: bool,
+    ) -> Iterator[Run]:
+        """Yield the run after each move that raises the objective."""
+        return follow_moves(
+            model, passes, run, rows, self.tol, self.max_iter, run_from, anneal=anneal
+        )
+
+    def _early_moves(
+        self,
+        model: ShiftedTemplate,
+        passes: Passes,
+        rows: Rows,
+        run: Run,
+        run_from: Callable[[Params, int], Run],
+    ) -> Iterator[Run]:
+        """Yield the run after moves of an additive template, and then the whole run.
+
+        EM shifts an added template that is off its place by itself, but this takes hundreds
+        of iterations. Moves before EM has converged are much faster.
+        """
+
+        def briefly(params: Params, max_iter: int) -> Run:
+            return run_from(params, min(max_iter, N_ITER_BRIEF))
+
+        for better in self._moves(model, passes, rows, run, briefly, anneal=False):
+            run = better
+            yield run
+        left = self.max_iter - run.n_iter
+        if left > 0 and not (run.converged or run.stopped or run.interrupted):
+            yield run.then(run_from(run.state[0], left))
 
     def _kinds(self) -> list[str]:
         """Return the kinds of starts to compare on a sample; none if there is only one."""

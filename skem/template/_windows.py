@@ -3,7 +3,7 @@
 An image (H, W, C) is stored as ``lines``, an array (R, *S). The window moves along the axes S.
 If the window is as high as the image, S = (W,) and there are R = H*C lines. Otherwise
 S = (H, W) and R = C. The window has shape w along these axes, there are N = S-w+1 shifts, and
-a real FFT over S has Q frequencies. k counts images.
+a real FFT over S has Q frequencies. k counts images, and c counts templates.
 
 Every quantity that depends on the shift is a correlation or a sum over the window. The sum
 of a correlation over lines or over images is a matrix product in the Fourier domain. A sum
@@ -31,6 +31,7 @@ class Windows:
 
     image_shape: tuple[int, ...]
     window_shape: tuple[int, int]
+    cyclic: bool = False  # whether a window that leaves the image enters it on the other side
 
     @cached_property
     def full_shape(self) -> tuple[int, int, int]:
@@ -52,17 +53,33 @@ class Windows:
     @cached_property
     def shifts(self) -> tuple[int, ...]:
         """N: the number of shifts along the axes of movement."""
+        if self.cyclic:
+            return self.space
         return tuple(s - w + 1 for s, w in zip(self.space, self.window, strict=True))
 
     @cached_property
     def shift_shape(self) -> tuple[int, int]:
         """The numbers of row and column shifts."""
-        (height, width), (h, w) = self.image_shape[:2], self.window_shape
-        return height - h + 1, width - w + 1
+        return (1, *self.shifts)[-2], self.shifts[-1]
 
     @cached_property
     def n_shifts(self) -> int:
         return math.prod(self.shifts)
+
+    @cached_property
+    def multiplicity(self) -> Array:
+        """The number of frequencies of a complex FFT that each of the Q stands for."""
+        *rest, last = self.space
+        counts = np.full(last // 2 + 1, 2.0)
+        counts[0] = 1
+        if last % 2 == 0:
+            counts[-1] = 1
+        return np.tile(counts, math.prod(rest))
+
+    @property
+    def n_axes(self) -> int:
+        """The number of axes along which the window moves."""
+        return len(self.space)
 
     @cached_property
     def axes(self) -> tuple[int, ...]:
@@ -98,37 +115,39 @@ class Windows:
         n_frequencies = math.prod(rest) * (last // 2 + 1)
         return np.empty((n_frequencies, n_images, n_lines), np.result_type(dtype, 1j))
 
-    def correlate(self, spectrum: AnyArray, kernel: Array) -> Array:
-        """Return the sum over lines and window of x[k, r, d + m] kernel[r, m], (k, *N)."""
-        kernel = self._transform(kernel.astype(spectrum.real.dtype)).conj()
-        product = np.matmul(spectrum, np.ascontiguousarray(kernel.T)[:, :, None])
-        return self._inverse(product[:, :, 0].T, self.shifts)
+    def correlate(self, spectrum: AnyArray, kernels: Array) -> Array:
+        """Return the sum over r and m of x[k, r, d + m] kernels[c, r, m], (k, c, *N)."""
+        transformed = self.transform(kernels.astype(spectrum.real.dtype)).conj()
+        product = np.matmul(spectrum, np.ascontiguousarray(transformed.transpose(2, 1, 0)))
+        return self.inverse(product.transpose(1, 2, 0), self.shifts)
 
     def gather(self, spectrum: AnyArray, posterior: Array) -> Array:
-        """Return the sum over images and shifts of posterior[k, d] x[k, r, d + m], (R, *w)."""
-        weights = self._transform(posterior.astype(spectrum.real.dtype)).conj()
-        weights = np.ascontiguousarray(weights.T)[:, :, None]
+        """Return the sum over k and d of posterior[k, c, d] x[k, r, d + m], (c, R, *w)."""
+        weights = self.transform(posterior.astype(spectrum.real.dtype)).conj()
+        weights = np.ascontiguousarray(weights.transpose(2, 0, 1))
         product = np.matmul(spectrum.transpose(0, 2, 1), weights)
-        return self._inverse(product[:, :, 0].T, self.window).astype(float)
+        return self.inverse(product.transpose(2, 1, 0), self.window).astype(float)
 
     def gather_each(self, spectrum: AnyArray, posterior: Array) -> Array:
         """Return the sum over shifts of posterior[k, d] x[k, r, d + m], (k, R, *w)."""
-        weights = self._transform(posterior).conj()
+        weights = self.transform(posterior).conj()
         product = spectrum.transpose(1, 2, 0) * weights[:, None, :]
-        windows = self._inverse(product.reshape(-1, product.shape[-1]), self.window)
-        return windows.reshape(*product.shape[:2], *self.window)
+        return self.inverse(product, self.window)
 
-    def paste(self, code: Array, kernel: Array) -> Array:
-        """Return the sum over shifts of code[k, d] times the kernel at d, (k, R, *S)."""
-        product = self._transform(code)[:, None, :] * self._transform(kernel)
-        lines = self._inverse(product.reshape(-1, product.shape[-1]), self.space)
-        return lines.reshape(*product.shape[:2], *self.space)
+    def paste(self, code: Array, kernels: Array) -> Array:
+        """Return the sum over c and d of code[k, c, d] times kernel c at d, (k, R, *S)."""
+        codes, transformed = self.transform(code), self.transform(kernels)
+        product = codes[:, 0, None] * transformed[0]
+        for c in range(1, len(transformed)):
+            product += codes[:, c, None] * transformed[c]
+        return self.inverse(product, self.space)
 
     def sums(self, values: Array) -> Array:
         """Return the sums of (..., *S) over the window at each shift, (..., *N), in float64."""
         for axis, width in zip(self.axes, self.window, strict=True):
-            sums = _running_sums(values, width, axis, -(width // 2))
-            values = sums[_first(sums, axis, values.shape[axis] - width + 1)]
+            sums = _running_sums(values, width, axis, -(width // 2), self._edge)
+            kept = values.shape[axis] - (0 if self.cyclic else width - 1)
+            values = sums[_first(sums, axis, kept)]
         return values
 
     def coverage(self, posterior: Array) -> Array:
@@ -138,18 +157,25 @@ class Windows:
             shape[axis] = size
             values = np.zeros(shape)
             values[_first(values, axis, posterior.shape[axis])] = posterior
-            posterior = _running_sums(values, width, axis, (width - 1) // 2)
+            posterior = _running_sums(values, width, axis, (width - 1) // 2, self._edge)
         return posterior
 
-    def _transform(self, values: Array) -> AnyArray:
-        return rfftn(values, s=self.space, axes=self.axes).reshape(len(values), -1)
+    @property
+    def _edge(self) -> str:
+        """Mode in which filters of SciPy go on beyond the edge."""
+        return "wrap" if self.cyclic else "constant"
 
-    def _inverse(self, spectrum: AnyArray, shape: tuple[int, ...]) -> Array:
-        """Transform (k, Q) back to (k, *shape), the first corner of S."""
+    def transform(self, values: Array) -> AnyArray:
+        """Return the FFT (..., Q) of values (..., *shape), which zeros extend to S."""
+        lead = values.shape[: values.ndim - len(self.space)]
+        return rfftn(values, s=self.space, axes=self.axes).reshape(*lead, -1)
+
+    def inverse(self, spectrum: AnyArray, shape: tuple[int, ...]) -> Array:
+        """Transform (..., Q) back to (..., *shape), the first corner of S."""
         *rest, last = self.space
-        spectrum = spectrum.reshape(len(spectrum), *rest, last // 2 + 1)
+        spectrum = spectrum.reshape(*spectrum.shape[:-1], *rest, last // 2 + 1)
         values = irfftn(spectrum, s=self.space, axes=self.axes)
-        return values[(slice(None), *map(slice, shape))]
+        return values[(..., *map(slice, shape))]
 
 
 def check_image_shape(image_shape: Any) -> tuple[int, ...]:
@@ -169,6 +195,7 @@ def new_windows(
     n_features: int,
     template_height: int | None,
     template_width: int | None,
+    cyclic: bool = False,
 ) -> Windows:
     """Return the windows of a template.
 
@@ -193,13 +220,13 @@ def new_windows(
                 f"{name}={size} is larger than the image of (height, width) = "
                 f"{(height, width)}: pass at most {limit}."
             )
-    return Windows(image_shape, window)
+    return Windows(image_shape, window, cyclic)
 
 
-def _running_sums(values: Array, width: int, axis: int, origin: int) -> Array:
+def _running_sums(values: Array, width: int, axis: int, origin: int, edge: str) -> Array:
     """Return sums over ``width`` entries; ``origin`` sets where each sum begins."""
     values = values.astype(float, copy=False)
-    means = uniform_filter1d(values, width, axis, mode="constant", origin=origin)
+    means = uniform_filter1d(values, width, axis, mode=edge, origin=origin)
     means *= width
     return means
 

@@ -55,6 +55,8 @@ def expected_failures(estimator):
         ShiftedTemplateEM(absent=True, init="mean"),
         ShiftedTemplateEM(init="random", shift_concentration_prior=1.5),
         ShiftedTemplateEM(shrinkage="map"),
+        ShiftedTemplateEM(n_templates=2, cyclic=True),
+        ShiftedTemplateEM(composition="add", amplitude="free", noise="stationary"),
         BayesianGMM_MAP(),
         BayesianGMM_MAP(2, covariance_type="tied", init_params="k-means++"),
         BayesianGMM_MAP(2, covariance_type="diag", prior="empirical", n_init=2),

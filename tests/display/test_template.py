@@ -90,3 +90,27 @@ def test_signals_with_channels_and_of_pipelines():
     pipe = make_pipeline(double, ShiftedTemplateEM(12, random_state=0)).fit(X)
     display = TemplateDisplay.from_estimator(pipe, X[0])
     np.testing.assert_allclose(display.image.ravel(), 2 * X[0])
+
+
+def test_template_display_shows_the_template_of_the_image():
+    data = make_shifted_templates(
+        60, image_shape=(6, 20), template_width=6, noise_std=0.3, random_state=0
+    )
+    other = make_shifted_templates(
+        60,
+        background=data.background,
+        template=-data.template,
+        noise_std=0.3,
+        random_state=1,
+    )
+    X = np.concatenate([data.X, other.X[:30]])
+    model = ShiftedTemplateEM(6, image_shape=(6, 20), n_templates=2, random_state=0).fit(X)
+    for image in (X[0], X[-1]):
+        display = TemplateDisplay.from_estimator(model, image)
+        shown = model.predict_class(image[None])[0]
+        np.testing.assert_array_equal(display.template, model.templates_[shown])
+        place = np.unravel_index(display.posterior.argmax(), model.shift_shape_)
+        assert np.ravel_multi_index(place, model.shift_shape_) == model.predict(image[None])[0]
+    most = model.class_weights_.argmax()
+    display = TemplateDisplay.from_estimator(model)
+    np.testing.assert_array_equal(display.template, model.templates_[most])
