@@ -6,6 +6,7 @@ readers do not see it. ``python docs/pages.py`` draws the pictures of all pages 
 of the pages that it is given.
 """
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -22,6 +23,7 @@ PARTS = re.compile(
 )
 # Packages for users of other tools; they are not among the requirements of the tests.
 CLIENTS = re.compile(r"^(?:from|import) (mlflow|onnxruntime|skl2onnx)\b", re.M)
+CALLBACKS = importlib.util.find_spec("sklearn.callback") is not None  # since 1.9
 
 
 def pages():
@@ -63,6 +65,7 @@ def run(page, pictures=None, with_clients=False):
         source = part["code"] or part["check"]
         if part["code"]:
             left_out = not with_clients and CLIENTS.search(source) is not None
+            left_out |= "sklearn.callback" in source and not CALLBACKS
         if left_out:
             continue
         if '"__main__"' in source:

@@ -69,3 +69,11 @@ SLOW = {
 def test_blocks_of_pages_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pages.run(page)
+
+
+@pytest.mark.parametrize("page", pages.pages(), ids=lambda page: page.stem)
+def test_pages_have_small_pictures(page):
+    names = re.findall(r"images/(\w+\.png)", page.read_text())
+    assert names
+    for name in names:
+        assert (DOCS / "images" / name).stat().st_size < 60_000

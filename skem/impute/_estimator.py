@@ -107,7 +107,7 @@ class LatentImputer(
         The columns that hold categories. "from_dtype": columns of a data frame that hold
         strings, booleans or categoricals, and no column of an array. A list gives names or
         indices of columns, or a boolean for each one; such columns may hold anything,
-        also integers. Only the 20 most frequent categories of a column are filled in.
+        including integers. Only the 20 most frequent categories of a column are filled in.
     missing_values : int, float or str, default=numpy.nan
         What marks a missing value in X. NaN, None and pandas' NA always do.
     keep_empty_features : bool, default=False
@@ -129,8 +129,8 @@ class LatentImputer(
     Attributes
     ----------
     estimator_ : estimator
-        The fitted model. It sees columns of categories as columns of 0 and 1, but
-        ``VAEEstimator`` as columns of codes.
+        The fitted model. It sees columns of categories as columns of 0 and 1;
+        ``VAEEstimator`` sees columns of codes instead.
     indicator_ : sklearn.impute.MissingIndicator
         The indicator of missing values, if ``add_indicator=True``.
     n_features_in_ : int

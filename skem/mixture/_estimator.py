@@ -404,15 +404,15 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows; a row of weight 2 counts like two equal rows.
         resp_prior : array-like of shape (n_samples, n_components), default=None
-            What is known of the component of each row: the probability of component k is
-            proportional to ``weights_[k] * resp_prior[n, k]`` before the row is seen. A row
-            of 0 with a single 1 is a label. Equal values say nothing. Components keep the
+            Prior knowledge of the component of each row: before row n is seen, the probability
+            of component k is proportional to ``weights_[k] * resp_prior[n, k]``. A row of 0
+            with a single 1 is a label. Equal values carry no information. Components keep the
             order of the columns.
         measurement_covariance : array-like of shape (n_samples, n_features) or \
                 (n_samples, n_features, n_features), default=None
             Variances or covariances of the measurement errors of each row, in squared units
             of X. The fit describes the rows without their errors: extreme deconvolution [1]_.
-            0 means no error, and infinity a value that says nothing.
+            0 means no error; with infinity the value is ignored, like NaN.
 
         Returns
         -------

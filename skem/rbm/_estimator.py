@@ -551,7 +551,7 @@ class BernoulliRBMCD(ReconstructMixin, Machine):
         their states takes at most about 0.02 seconds for a row. Otherwise it is the average
         probability of the missing units over Gibbs chains that keep observed values fixed. The
         chains start from independent units with the means of mean field, are annealed to the
-        machine in the first half of the steps, and are averaged over the second half. Their
+        RBM in the first half of the steps, and are averaged over the second half. Their
         random numbers depend on the seed and on the values of the row, not on other rows.
 
         Parameters

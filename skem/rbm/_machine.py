@@ -1,4 +1,4 @@
-"""How the estimator of the machine trains, and what it keeps of training."""
+"""How the estimator of the RBM trains, and what it keeps of training."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class Machine(MinibatchEstimator):
         n_hidden = len(own.hidden)
         if self.n_components != n_hidden:
             raise ValueError(
-                f"n_components={self.n_components}, but the fitted machine has "
+                f"n_components={self.n_components}, but the fitted RBM has "
                 f"{n_hidden} hidden units: restore n_components, or call fit to "
                 "start from scratch."
             )
