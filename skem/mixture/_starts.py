@@ -50,6 +50,9 @@ RACE_ROWS, MAX_RACE = 500, 2_000_000  # rows of a race at least, entries of its 
 MIN_RACE = 2  # rows at least, per component and feature
 # Entries times components up to which a race is long, and up to which it is not short.
 MAX_LONG, MAX_MEDIUM = 100_000, 500_000
+# With missing values, this number of finalists runs some iterations in the true model, on at
+# least this number of rows.
+N_FINALISTS, N_ITER_FINAL, FINAL_ROWS = 4, 10, 1000
 AGREEMENT = 4  # decimals of the objective up to which candidates agree
 MIN_SHARE = 1e-9  # rounding of a share of observed features
 
@@ -319,8 +322,15 @@ class Search:
             layout, weight = self.model.layout, batch.weight
             draws = [labels_from_rows(z, weight, layout, plan.n_draws, rng) for z in units]
             others = [batch.shares_of_labels(labels) for labels in np.concatenate(draws)]
-        winner = batch.race(batch.sums_of(np.stack([first, *others])), plan.stages).sums[0]
-        return given.on(batch.params(winner, steady=batch.has_missing))
+        sums = batch.sums_of(np.stack([first, *others]))
+        if not batch.has_missing:
+            return given.on(batch.params(batch.race(sums, plan.stages).sums[0]))
+        # the race knew values that were filled in: its finalists meet again without these
+        found = batch.race(sums, [(n_iter, max(n, N_FINALISTS)) for n_iter, n in plan.stages])
+        starts = [given.on(batch.params(own, steady=True)) for own in found.sums]
+        layout = self.model.layout
+        n_rows = max(FINAL_ROWS, rows_per_component(layout) * layout.n_components)
+        return self._best_of(given, starts, N_ITER_FINAL, n_rows)
 
     def _wide_winner(
         self,
@@ -336,16 +346,26 @@ class Search:
         trials = [trial for start in starts if (trial := self._shortly(start, 0))]
         # candidates that agree are one
         trials = list({round(t.objective, AGREEMENT): t for t in reversed(trials)}.values())
-        if len(trials) > 1:
-            trials = [t for trial in trials if (t := self._shortly(trial.start, N_ITER))]
+        if len(trials) == 1:
+            return trials[0].start
+        return self._best_of(given, [trial.start for trial in trials], N_ITER)
+
+    def _best_of(
+        self, given: Given, starts: list[Params], n_iter: int, n_rows: int | None = None
+    ) -> Params:
+        """Return the start that is best after some iterations in the true model."""
+        trials = [t for start in starts if (t := self._shortly(start, n_iter, n_rows))]
         if not trials:
             raise CollapseError("all candidates collapsed")
         best = min(trials, key=Trial.rank)
         return best.end if given.is_empty else best.start
 
-    def _shortly(self, start: Params, n_iter: int) -> Trial | None:
-        """Run some iterations of EM on the sample; None if EM fails."""
-        passes = Passes(self.model, self.sample.rows)
+    def _shortly(self, start: Params, n_iter: int, n_rows: int | None = None) -> Trial | None:
+        """Run some iterations of EM on rows of the sample; None if EM fails."""
+        rows = self.sample.rows
+        if n_rows is not None and n_rows < len(rows):
+            rows = rows.select(np.linspace(0, len(rows) - 1, n_rows).astype(int))
+        passes = Passes(self.model, rows)
         try:
             run = em(self.model, passes.total, start, max_iter=n_iter)
         except FloatingPointError:
