@@ -23,6 +23,7 @@ from skem.display._style import (
     COLORS,
     LINES,
     MAX_ENTRIES,
+    MAX_INSIDE,
     add_legend,
     color_of,
     full_names,
@@ -388,7 +389,8 @@ class MixtureDisplay(Display):
             if n != 2 and group.component is not None:
                 style["ls"] = _line_of(group.component)
             keys.append(key(group.label, **style))
-        keys = keys if len(keys) <= MAX_ENTRIES else []
+        if len(keys) > (MAX_ENTRIES if is_own or self.labels is not None else MAX_INSIDE):
+            keys = []  # the numbers at the means are enough
         if n > 1 and self.missing.any():
             keys.append(key("missing: conditional mean", marker="o", mfc="none", mec="0.3"))
         if not keys:

@@ -15,7 +15,8 @@ COLORS = (
 )  # fmt: skip
 MARKERS = "os^Dv*<P>X"
 LINES = ("-", "--", ":", "-.")
-MAX_ENTRIES = 12  # a legend of more entries would cover the picture
+MAX_ENTRIES = 12  # a legend of more entries is too long
+MAX_INSIDE = 5  # and of more than these covers the picture, if it is inside
 MANY_POINTS = 5000  # from here on, finding a free place for a legend takes long
 
 
@@ -52,9 +53,9 @@ def key(label: str, **style: Any) -> Any:
 def add_legend(
     ax: Axes, keys: list[Any], *, outside: bool, n_points: int, title: str | None = None
 ) -> None:
-    """Add a legend beside the axes, or inside where there is room."""
+    """Add a legend beside the axes, or a short one inside, where there is room."""
     options: dict[str, Any] = {"handles": keys, "fontsize": "small", "title": title}
-    if outside:
+    if outside or len(keys) > MAX_INSIDE:
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), **options)
     else:
         ax.legend(loc="best" if n_points < MANY_POINTS else "upper right", **options)
