@@ -43,6 +43,11 @@ def full_names(kwargs: Mapping[str, Any], artist: str) -> dict[str, Any]:
     return options
 
 
+def changed(style: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a style with the options that are given for the same properties."""
+    return {name: options.get(name, value) for name, value in style.items()}
+
+
 def key(label: str, **style: Any) -> Any:
     """Return a legend entry: a marker of a readable size."""
     from matplotlib.lines import Line2D

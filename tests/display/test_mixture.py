@@ -187,6 +187,11 @@ def test_long_legends_leave_the_picture_free():
     display = MixtureDisplay.from_estimator(model, X, y, ax=ax)
     ax.figure.canvas.draw()
     legend = display.ax_.get_legend()
+    assert len(legend.get_texts()) == 7
+    many = MixtureDisplay.from_estimator(model, X, np.arange(60) % 20, marker="o")
+    shown = many.ax_.get_legend().get_lines()
+    assert len(shown) == 20
+    assert {line.get_marker() for line in shown} == {"o"}
     assert legend.get_window_extent().x0 >= ax.get_window_extent().x1
 
 
