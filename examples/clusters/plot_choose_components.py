@@ -29,19 +29,17 @@ model = BayesianGMM_MAP(prior="empirical", n_init=3, random_state=0)
 
 # %%
 # :class:`~skem.CriterionDisplay` fits the mixture with one to eight components, and puts a star
-# at the choice of each criterion.
-
-fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-criteria = CriterionDisplay.from_estimator(model, X, param_range=range(1, 9), ax=left)
-assert criteria.chosen == {"bic": 4, "icl": 3}
-
-# %%
-# The rows are sorted by group, so that folds must be shuffled: otherwise a fold holds out a
+# at the choice of each criterion. For the held-out likelihood it takes a fitted search. The
+# rows are sorted by group, so that the folds must be shuffled: otherwise a fold holds out a
 # group that the others do not show. Error bars are standard errors over five folds.
 
 folds = KFold(5, shuffle=True, random_state=0)
 search = GridSearchCV(model, {"n_components": range(1, 9)}, cv=folds).fit(X)
+
+fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+criteria = CriterionDisplay.from_estimator(model, X, param_range=range(1, 9), ax=left)
 CriterionDisplay.from_search(search, ax=right)
+assert criteria.chosen == {"bic": 4, "icl": 3}
 plt.show()
 
 # %%

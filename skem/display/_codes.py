@@ -20,7 +20,7 @@ from skem.display._checks import (
     unwrapped,
 )
 from skem.display._images import GAP, ImageGrid, as_colors, as_images, gray_style
-from skem.display._style import add_legend, color_of, full_names, key, marker_of
+from skem.display._style import add_legend, changed, color_of, full_names, key, marker_of
 
 if TYPE_CHECKING:
     from matplotlib.animation import FuncAnimation
@@ -344,12 +344,7 @@ class EmbeddingDisplay(Display):
         _check_components(cls.__name__, components, codes.shape[1])
         first, second = components
         names = f"code {first}", f"code {second}"
-        display = cls(
-            codes[:, [first, second]],
-            y,
-            names=names,
-            label_name=name_of(y),
-        )
+        display = cls(codes[:, [first, second]], y, names=names, label_name=name_of(y))
         return display.plot(ax=ax, **kwargs)
 
     def plot(self, ax: Axes | None = None, **kwargs: Any) -> Self:
@@ -377,12 +372,13 @@ class EmbeddingDisplay(Display):
         if self.labels is None:
             ax.scatter(x, y, **{"color": color_of(0), **options})
         elif self.labels.dtype.kind in "buif" and len(np.unique(self.labels)) > MAX_CLASSES:
+            options.pop("color", None)  # the labels are the colors
             points = ax.scatter(x, y, c=self.labels, **options)
             ax.figure.colorbar(points, ax=ax, label=self.label_name)
         else:
             keys = []
             for i, (label, own) in enumerate(class_masks(self.labels, MAX_CLASSES).items()):
-                style = {"color": color_of(i), "marker": marker_of(i)}
+                style = changed({"color": color_of(i), "marker": marker_of(i)}, options)
                 ax.scatter(x[own], y[own], **{**style, **options})
                 keys.append(key(label, **style))
             add_legend(ax, keys, outside=is_own, n_points=len(x), title=self.label_name)

@@ -151,7 +151,7 @@ class CriterionDisplay(Display):
         rows: Any = X
         for step in before:
             rows = clone(step).fit_transform(rows)
-        values = list(param_range)
+        values = [_plain(value) for value in param_range]
         if not values:
             raise ValueError("param_range must hold at least one value, but it is empty.")
         fits = [clone(model).set_params(**{param_name: value}).fit(rows) for value in values]

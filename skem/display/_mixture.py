@@ -23,7 +23,9 @@ from skem.display._style import (
     COLORS,
     LINES,
     MAX_ENTRIES,
+    MAX_INSIDE,
     add_legend,
+    changed,
     color_of,
     full_names,
     key,
@@ -140,7 +142,7 @@ class MixtureDisplay(Display):
 
     def _about(self) -> str:
         n_components = int((self.weights > 0).sum())
-        names = " and ".join(map(repr, self.feature_names))
+        names = " and ".join(repr(name.replace("\n", " ")) for name in self.feature_names)
         if len(self.feature_names) > 2:
             names = f"{len(self.feature_names)} features"
         parts = counted(len(self.X), "row"), counted(n_components, "component"), names
@@ -189,11 +191,11 @@ class MixtureDisplay(Display):
         model = inner.model
         check_has(cls.__name__, model, "means_", "a mixture such as BayesianGMM_MAP")
         check_has(cls.__name__, model, "covariances_", "a mixture such as BayesianGMM_MAP")
+        rows, missing, components = _completed(inner, X)
         names = inner.names(X)
         K, D = model.means_.shape
         names = [f"feature {j}" for j in range(D)] if names is None else names
         chosen = _indices(features, names)
-        rows, missing, components = _completed(inner, X)
         display = cls(
             rows[:, chosen],
             components,
@@ -344,12 +346,11 @@ class MixtureDisplay(Display):
         values = self.X[~self.missing[:, j], j]
         deviations = np.sqrt(self.covariances[:, j, j])
         used = self._used()
-        ends = self.means[used, j] + 2 * deviations[used] * np.array([[-1], [1]])
-        low, high = min(ends.min(), *values[:1]), max(ends.max(), *values[:1])
         if len(values):
-            low, high = min(low, values.min()), max(high, values.max())
             ax.hist(values, bins=N_BINS, density=True, color="0.85")
-        x = np.linspace(low, high, 400)
+        ends = self.means[used, j] + 2 * deviations[used] * np.array([[-1], [1]])
+        all_of_it = np.concatenate([ends.ravel(), values])
+        x = np.linspace(all_of_it.min(), all_of_it.max(), 400)
         with np.errstate(divide="ignore", invalid="ignore"):
             squares = ((x[:, None] - self.means[:, j]) / deviations) ** 2
             parts = self.weights * np.exp(-squares / 2) / (np.sqrt(2 * np.pi) * deviations)
@@ -383,12 +384,12 @@ class MixtureDisplay(Display):
         keys, n = [], self.X.shape[1]
         title = "component (weight)" if self.labels is None else self.label_name
         for group in self._groups():
-            style = {"color": group.color, "marker": group.marker}
-            style |= {name: options[name] for name in style if name in options}
+            style = changed({"color": group.color, "marker": group.marker}, options)
             if n != 2 and group.component is not None:
                 style["ls"] = _line_of(group.component)
             keys.append(key(group.label, **style))
-        keys = keys if len(keys) <= MAX_ENTRIES else []
+        if self.labels is None and len(keys) > (MAX_ENTRIES if is_own else MAX_INSIDE):
+            keys = []  # the numbers at the means are enough
         if n > 1 and self.missing.any():
             keys.append(key("missing: conditional mean", marker="o", mfc="none", mec="0.3"))
         if not keys:

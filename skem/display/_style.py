@@ -15,7 +15,8 @@ COLORS = (
 )  # fmt: skip
 MARKERS = "os^Dv*<P>X"
 LINES = ("-", "--", ":", "-.")
-MAX_ENTRIES = 12  # a legend of more entries would cover the picture
+MAX_ENTRIES = 12  # a legend of more entries is too long
+MAX_INSIDE = 5  # and of more than these covers the picture, if it is inside
 MANY_POINTS = 5000  # from here on, finding a free place for a legend takes long
 
 
@@ -42,6 +43,11 @@ def full_names(kwargs: Mapping[str, Any], artist: str) -> dict[str, Any]:
     return options
 
 
+def changed(style: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a style with the options that are given for the same properties."""
+    return {name: options.get(name, value) for name, value in style.items()}
+
+
 def key(label: str, **style: Any) -> Any:
     """Return a legend entry: a marker of a readable size."""
     from matplotlib.lines import Line2D
@@ -52,9 +58,9 @@ def key(label: str, **style: Any) -> Any:
 def add_legend(
     ax: Axes, keys: list[Any], *, outside: bool, n_points: int, title: str | None = None
 ) -> None:
-    """Add a legend beside the axes, or inside where there is room."""
+    """Add a legend beside the axes, or a short one inside, where there is room."""
     options: dict[str, Any] = {"handles": keys, "fontsize": "small", "title": title}
-    if outside:
+    if outside or len(keys) > MAX_INSIDE:
         ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), **options)
     else:
         ax.legend(loc="best" if n_points < MANY_POINTS else "upper right", **options)

@@ -90,7 +90,8 @@ class BernoulliRBMCD(ReconstructMixin, Machine):
         Number of passes over the rows. "auto" is at least 10, and enough for 100 sqrt(n)
         updates for n rows, with at most 6000 updates.
     verbose : int, default=0
-        1 prints a line after each pass, 10 after every tenth pass.
+        1 prints a line after each pass, 10 after every tenth pass: the pseudo-log-likelihood
+        of some rows, or with ``early_stopping`` the validation score.
     random_state : int, RandomState or None, default=None
         Seed of the initial weights, the order of the rows and the states of the units.
     algorithm : {"pcd", "cd"}, default="pcd"

@@ -25,7 +25,7 @@ def stars(display):
 
 
 def test_information_criteria():
-    display = CriterionDisplay.from_estimator(MIXTURE, X, param_range=range(1, 4))
+    display = CriterionDisplay.from_estimator(MIXTURE, X, param_range=np.arange(1, 4))
     models = [clone(MIXTURE).set_params(n_components=k).fit(X) for k in (1, 2, 3)]
     for line, name in zip(display.lines_, ("bic", "icl"), strict=True):
         expected = [getattr(model, name)(X) for model in models]

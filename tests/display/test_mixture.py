@@ -176,6 +176,25 @@ def test_labels(irises):
         MixtureDisplay.from_estimator(model, X, y[:5])
 
 
+def test_long_legends_leave_the_picture_free():
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    model = GaussianMixture(6, random_state=0).fit(X)
+    assert len(MixtureDisplay.from_estimator(model, X).ax_.get_legend().get_texts()) == 6
+    _, ax = plt.subplots(layout="constrained")
+    assert MixtureDisplay.from_estimator(model, X, ax=ax).ax_.get_legend() is None
+    assert [text.get_text() for text in ax.texts] == list("012345")
+    y = np.arange(60) % 7
+    display = MixtureDisplay.from_estimator(model, X, y, ax=ax)
+    ax.figure.canvas.draw()
+    legend = display.ax_.get_legend()
+    assert len(legend.get_texts()) == 7
+    many = MixtureDisplay.from_estimator(model, X, np.arange(60) % 20, marker="o")
+    shown = many.ax_.get_legend().get_lines()
+    assert len(shown) == 20
+    assert {line.get_marker() for line in shown} == {"o"}
+    assert legend.get_window_extent().x0 >= ax.get_window_extent().x1
+
+
 def test_background_and_unused_components():
     rng = np.random.default_rng(0)
     X = np.concatenate([rng.normal(size=(200, 2)), rng.uniform(-20, 20, size=(20, 2))])
