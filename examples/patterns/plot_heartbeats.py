@@ -1,6 +1,6 @@
 """
-Heartbeats in a noisy electrocardiogram
-=======================================
+Find heartbeats in a noisy electrocardiogram
+============================================
 
 The electrodes of a moving patient pick up slow waves that are larger than the heartbeats. Such
 noise is not white: neighboring samples are alike. ``noise="stationary"`` estimates its spectrum

@@ -1,6 +1,6 @@
 """
-Two neurons in one recording
-============================
+Separate the spikes of two neurons
+==================================
 
 An electrode records the spikes of two neurons. Their shapes differ, and their amplitudes vary
 from spike to spike. With ``n_templates=2`` and ``amplitude="free"``,

@@ -1,6 +1,6 @@
 """
-Watermarks in photographs
-=========================
+Find watermarks in photographs
+==============================
 
 One of two faint logos is stamped somewhere on each photograph. To the logo, the photograph is
 noise, with little power at high frequencies. :class:`~skem.ShiftedTemplateEM` with added

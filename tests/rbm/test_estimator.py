@@ -1,6 +1,7 @@
 """BernoulliRBMCD against exact enumeration of small machines, and as its users meet it."""
 
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -525,3 +526,13 @@ def test_a_doubtful_partition_function_is_told(monkeypatch):
     monkeypatch.setattr(skem.rbm._estimator, "log_partition", lambda *given: doubtful)
     with pytest.warns(ConvergenceWarning, match=r"standard error of at least 0.9.*not mix"):
         model.log_partition()
+
+
+def test_verbose_prints_the_score_of_each_pass(capsys):
+    X = (np.random.default_rng(0).random((300, 6)) < 0.3).astype(float)
+    model = BernoulliRBMCD(2, n_iter=4, early_stopping=True, verbose=1, random_state=0).fit(X)
+    printed = re.findall(r"validation score (-?[0-9.]+)", capsys.readouterr().out)
+    assert [float(value) for value in printed] == [
+        pytest.approx(score, abs=6e-4) for score in model.validation_scores_[: len(printed)]
+    ]
+    assert len(printed) >= model.n_iter_

@@ -962,3 +962,34 @@ def test_wrong_shapes_of_given_starts_are_errors():
         estimator.set_params(template_init=None).fit(data.X).sample(2.5)
     with pytest.raises(ValueError, match="too large"):
         estimator.fit((1e18 * data.X).astype(np.float32))
+
+
+def test_a_pixel_that_one_image_shows_is_seen():
+    data = make_shifted_templates(
+        300, image_shape=(1, 30), template_width=6, noise_std=0.1, random_state=0
+    )
+    X = data.X.copy()
+    X[1:, 0] = np.nan
+    model = ShiftedTemplateEM(6, random_state=0).fit(X)
+    assert model.background_seen_.all()
+    place = int(model.predict(X[:1])[0])
+    if place > 0:  # the background is then in front of nothing at the first pixel
+        assert model.background_[0, 0] == pytest.approx(X[0, 0])
+
+
+def test_map_smooths_from_given_values_too():
+    data = make_shifted_templates(
+        60, image_shape=(12, 30), template_width=12, noise_std=3.0, random_state=0
+    )
+    roughness = {}
+    for shrinkage in ("map", None):
+        model = ShiftedTemplateEM(
+            12,
+            image_shape=data.image_shape,
+            shrinkage=shrinkage,
+            template_init=data.template,
+            background_init=data.background,
+            random_state=0,
+        ).fit(data.X)
+        roughness[shrinkage] = np.square(np.diff(model.template_, 2, axis=1)).mean()
+    assert roughness["map"] < 0.5 * roughness[None]
