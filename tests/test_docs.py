@@ -76,4 +76,10 @@ def test_pages_have_small_pictures(page):
     names = re.findall(r"images/(\w+\.png)", page.read_text())
     assert names
     for name in names:
-        assert (DOCS / "images" / name).stat().st_size < 100_000
+        assert (DOCS / "images" / name).stat().st_size < 60_000
+
+
+def test_each_display_is_on_the_page_of_displays():
+    text = (GUIDE / "displays.md").read_text()
+    displays = {name for name in skem.__all__ if name.endswith("Display")}
+    assert displays - set(re.findall(r"\w+Display", text)) == {"MorphDisplay"}
