@@ -49,8 +49,8 @@ def test_what_needs_no_other_package():
     code = """
 import numpy as np
 import skem
-from skem.mixture import _model
-_model.MIN_FAST_TIME = 0
+from skem.mixture import _covariances
+_covariances.MIN_FAST_TIME = 0
 X = np.random.default_rng(0).normal(size=(60, 4))
 skem.BayesianGMM_MAP(2, random_state=0, tol=1).fit(X).predict(X)
 skem.BernoulliRBMCD(2, n_iter=2).fit(X > 0).transform(X > 0)

@@ -113,8 +113,15 @@ def shape_of(estimator: Any, image_shape: Sequence[int] | None) -> tuple[int, ..
     return tuple(known[-1]) if known else None
 
 
+# How None and the missing values of NumPy and pandas are written.
+MISSING = ("None", "nan", "NaN", "NaT", "<NA>")
+
+
 def class_masks(labels: NDArray[Any], most: int) -> dict[str, NDArray[np.bool_]]:
     """Return the rows of each label, of which there may be ``most``."""
+    if labels.dtype == object:  # labels may be missing, and of mixed types
+        labels = labels.astype(str)
+        labels = np.where(np.isin(labels, MISSING), "missing", labels)
     classes = np.unique(labels)
     if len(classes) > most:
         raise ValueError(f"y may have {most} different labels, but it has {len(classes)}.")

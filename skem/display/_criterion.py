@@ -102,7 +102,7 @@ class CriterionDisplay(Display):
         *,
         param_name: str = "n_components",
         param_range: Iterable[Any] = range(1, 9),
-        criteria: Sequence[str] = ("bic", "icl"),
+        criteria: str | Sequence[str] = ("bic", "icl"),
         ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
@@ -119,7 +119,7 @@ class CriterionDisplay(Display):
             A parameter of the estimator, or of the last step of a pipeline.
         param_range : iterable, default=range(1, 9)
             Its values.
-        criteria : sequence of str, default=("bic", "icl")
+        criteria : str or sequence of str, default=("bic", "icl")
             Methods of the estimator that take X and return a number; lower is better.
         ax : matplotlib.axes.Axes, default=None
             The axes to draw in; None makes a new figure.
@@ -137,11 +137,13 @@ class CriterionDisplay(Display):
                 f"a fitted {type(estimator).__name__}: use {cls.__name__}.from_search."
             )
         model, before = unwrapped(estimator)
+        criteria = (criteria,) if isinstance(criteria, str) else criteria
         for name in criteria:
             if not hasattr(model, name):
                 raise TypeError(
                     f"{cls.__name__} needs an estimator with the methods {tuple(criteria)}, "
-                    f"but it was given {type(model).__name__}, which has no {name}."
+                    f"but it was given {type(model).__name__}, which has no {name}: name those "
+                    "that it has, for example criteria=['bic']."
                 )
         if param_name not in model.get_params():
             raise ValueError(

@@ -130,8 +130,11 @@ class TemplateDisplay(Display):
             posteriors = code[:n_present].reshape(len(templates), *estimator.shift_shape_)
             shown = int(posteriors.sum((1, 2)).argmax())
             posterior, absent = posteriors[shown], float(code[n_present:].sum())
+        template = templates[shown]
+        if image is not None and estimator.amplitude == "free":
+            template = template * float(estimator.amplitudes(row)[0])
         display = cls(
-            templates[shown],
+            template,
             estimator.background_,
             estimator.background_seen_,
             image=image,

@@ -233,3 +233,12 @@ def test_rows_of_other_kinds(irises):
     complete = values[~np.isnan(values).any(1)]
     reference = GaussianMixture(2, random_state=0).fit(complete)
     assert MixtureDisplay.from_estimator(reference, complete[:1]).axes_.shape == (4, 4)
+
+
+def test_labels_may_be_missing():
+    X = np.random.default_rng(0).normal(size=(10, 2))
+    model = BayesianGMM_MAP(1).fit(X)
+    for y in (["a", None] * 5, np.array(["a", np.nan] * 5, dtype=object)):
+        display = MixtureDisplay.from_estimator(model, X, y=y)
+        legend = display.figure_.legends or [display.ax_.get_legend()]
+        assert "missing" in [text.get_text() for text in legend[0].get_texts()]

@@ -114,3 +114,16 @@ def test_template_display_shows_the_template_of_the_image():
     most = model.class_weights_.argmax()
     display = TemplateDisplay.from_estimator(model)
     np.testing.assert_array_equal(display.template, model.templates_[most])
+
+
+def test_the_template_of_an_image_has_its_amplitude():
+    data = make_shifted_templates(80, random_state=0)
+    scale = np.random.default_rng(0).choice([0.5, 1.5], size=80)
+    clean = data.X - data.background.ravel()
+    model = ShiftedTemplateEM(
+        data.template_width, image_shape=data.image_shape, amplitude="free", random_state=0
+    ).fit(data.background.ravel() + scale[:, None] * clean)
+    image = data.background.ravel() + scale[0] * clean[0]
+    drawn = TemplateDisplay.from_estimator(model, image).template
+    expected = model.amplitudes(image[None])[0] * model.template_
+    np.testing.assert_allclose(drawn, expected)

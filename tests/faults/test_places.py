@@ -17,8 +17,8 @@ FIT = """
 import warnings
 import numpy as np
 from skem import BayesianGMM_MAP
-from skem.mixture import _model
-_model.MIN_FAST_TIME = 0
+from skem.mixture import _covariances
+_covariances.MIN_FAST_TIME = 0
 X = np.random.default_rng(0).normal(size=(300, 2))
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
