@@ -65,6 +65,8 @@ def tabs(browser):
             lambda url: not url.startswith(("http://127.0.0.1", "data:", "blob:")),
             lambda route: route.abort(),
         )
+        # the player of matplotlib's animations asks for its icons, and works without them
+        context.route("**/font-awesome*/**", lambda route: route.fulfill(body=""))
         tab, errors = context.new_page(), []
         tab.on("pageerror", lambda error, errors=errors: errors.append(str(error)))
         tab.on(
