@@ -53,6 +53,12 @@ def test_mixture():
     assert peak.max() < 200
 
 
+def test_starts_with_missing_values():
+    (loss,) = values("starts_missing", "loss of one start")
+    assert np.median(loss) < 0.03
+    assert (loss > 0.1).mean() == pytest.approx(1 / 8, abs=0.01)
+
+
 def test_defaults():
     ours, theirs = values("defaults_rbm", "default", "scikit-learn")
     assert (ours > theirs).all()
