@@ -73,7 +73,7 @@ class MixtureVerbs(FittedMixture):
             The log-density log p(x) of the observed values, in nats.
         """
         if measurement_covariance is not None:
-            return self._of_both(X, self._noise_of(X, measurement_covariance), "_noisy_scores")
+            return self._with_noise(X, measurement_covariance, "_noisy_scores")
         check_is_fitted(self)
         if density_of_fit(self) is None:
             return super().score_samples(X)
@@ -83,8 +83,8 @@ class MixtureVerbs(FittedMixture):
     def _log_densities(self, X: ArrayLike) -> Array:
         return self._map_rows(X, _log_density)
 
-    def _noise_of(self, X: ArrayLike, measurement_covariance: ArrayLike) -> Array:
-        """Return the measurement errors as an array with the rows' shape."""
+    def _with_noise(self, X: ArrayLike, measurement_covariance: ArrayLike, name: str) -> Array:
+        """Return a method of the rows with their measurement errors."""
         self._refuse_background("measurement_covariance")
         if self.connectivity is not None:
             raise ValueError(
@@ -92,7 +92,8 @@ class MixtureVerbs(FittedMixture):
             )
         rows = self._check_rows(X, reset=False)
         known = rows.values if isinstance(rows, InMemory) else None
-        return noise_of(measurement_covariance, rows.shape, known)
+        noise = noise_of(measurement_covariance, rows.shape, known)
+        return self._of_both(rows, noise, name)
 
     def _noisy_log_joint(self, both: Array) -> Array:
         D = np.shape(self.means_)[1]
@@ -117,9 +118,8 @@ class MixtureVerbs(FittedMixture):
         evidence[~evidence.any(1)] = 1  # dask tries the method on a row of zeros
         return known_posterior(log_joint, evidence)[1]
 
-    def _of_both(self, X: ArrayLike, aside: Array, name: str) -> Array:
-        """Return a method of the rows with what each has beside it, wherever they live."""
-        rows = self._check_rows(X, reset=False)
+    def _of_both(self, rows: Rows, aside: Array, name: str) -> Array:
+        """Return a method of checked rows with what each has beside it, wherever they live."""
         rows.refuse("values beside the rows")
         both = rows.with_columns(aside.reshape(len(aside), -1))
         found: Array = both.apply(row_function(self, (both.shape[1],), name))
@@ -155,8 +155,7 @@ class MixtureVerbs(FittedMixture):
                 raise ValueError(
                     "measurement_covariance cannot be combined with resp_prior: omit one."
                 )
-            noise = self._noise_of(X, measurement_covariance)
-            return self._of_both(X, noise, "_noisy_posterior")
+            return self._with_noise(X, measurement_covariance, "_noisy_posterior")
         if self.connectivity is None and resp_prior is None:
             return super().predict_proba(X)
         check_is_fitted(self)
@@ -165,7 +164,7 @@ class MixtureVerbs(FittedMixture):
             self._refuse_background("resp_prior")
             evidence = evidence_of(resp_prior, len(rows), np.shape(self.weights_)[0])
         if self.connectivity is None and evidence is not None:
-            return self._of_both(X, evidence, "_known_posterior").astype(rows.working_dtype)
+            return self._of_both(rows, evidence, "_known_posterior").astype(rows.working_dtype)
         rows = rows.in_memory("connectivity")
         model = self._fitted_model()
         graph = neighbors(self.connectivity, len(rows))
