@@ -38,21 +38,17 @@ class Counted:
                 self._context.__exit__(None, None, None)
 
 
-@cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
+class OneThread:
+    """A context in which libraries use one thread, for fits that may overlap in threads.
 
-
-class OneBlasThread:
-    """A context in which BLAS uses one thread, for fits that may overlap in threads.
-
-    In some builds of BLAS the number belongs to a thread, in others to the process. Each thread
-    therefore sets back what it has changed itself: numbers above 1. Another thread may then get
-    its BLAS threads back before its end, but none is left with one.
+    ``libraries()`` returns objects with ``get_num_threads`` and ``set_num_threads``. In some
+    libraries the number belongs to a thread, in others to the process. Each thread therefore
+    sets back what it has changed itself: numbers above 1. Another thread may then get its
+    threads back before its end.
     """
 
-    def __init__(self) -> None:
-        self._lock, self._own = Lock(), local()
+    def __init__(self, libraries: Callable[[], Iterable[Any]]) -> None:
+        self._libraries, self._lock, self._own = libraries, Lock(), local()
 
     def __enter__(self) -> None:
         depth = getattr(self._own, "depth", 0)
@@ -72,8 +68,7 @@ class OneBlasThread:
 
     def _limit(self) -> None:
         with self._lock:
-            libraries = [lib for lib in _controller().lib_controllers if lib.user_api == "blas"]
-            found = [(library, library.get_num_threads()) for library in libraries]
+            found = [(library, library.get_num_threads()) for library in self._libraries()]
             self._own.before = [(library, n) for library, n in found if n > 1]
             for library, _ in self._own.before:
                 library.set_num_threads(1)
@@ -84,10 +79,16 @@ class OneBlasThread:
                 library.set_num_threads(n)
 
 
-_one_blas_thread = OneBlasThread()
+@cache
+def _of_blas() -> list[Any]:
+    libraries = ThreadpoolController().lib_controllers
+    return [library for library in libraries if library.user_api == "blas"]
 
 
-def one_blas_thread() -> OneBlasThread:
+_one_blas_thread = OneThread(_of_blas)
+
+
+def one_blas_thread() -> OneThread:
     """Limit BLAS to one thread: in our small products its threads wait for each other."""
     return _one_blas_thread
 

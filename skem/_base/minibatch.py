@@ -165,6 +165,13 @@ class MinibatchEstimator(LatentEstimator):
         self._check_parameters()
         resume = self._is_fitted()
         rows = relative(self._check_rows(X, sample_weight, reset=not resume))
+        training = self._train_once(rows, resume)
+        if not resume:
+            keep_features(self, X)
+        self._set_attributes(training, resume, [])
+
+    def _train_once(self, rows: LocalRows, resume: bool) -> Any:
+        """Return the training after one more pass over the rows."""
         chosen = np.flatnonzero(rows.weight)
         seed = self._first_seed(resume)
         training = self._start(rows, chosen, seed, resume, None)
@@ -172,9 +179,7 @@ class MinibatchEstimator(LatentEstimator):
             self._pass(training, rows, chosen, None)
         except FloatingPointError as error:
             raise self._diverged(error) from error
-        if not resume:
-            keep_features(self, X)
-        self._set_attributes(training, resume, [])
+        return training
 
 
 def new_seed(random_state: Any) -> int:

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -14,7 +16,7 @@ from skem._base.minibatch import MinibatchEstimator
 from skem._base.places import hosted, rows_of
 from skem._compiled import has_numba
 from skem._network.layers import Design
-from skem._network.training import Purpose, choose_device, one_cycle
+from skem._network.training import Purpose, choose_device, one_cycle, one_torch_thread
 from skem._rows.arrays import in_numpy
 from skem._rows.moments import moments
 from skem._rows.parts import LocalRows, Weights
@@ -23,6 +25,8 @@ from skem._typing import AnyArray, Indices
 # numba, whose import takes about a second, is used if training reads at least this number of
 # values.
 MIN_FAST = 3e8
+# Products of a layer for one minibatch from which several threads of torch are faster.
+MIN_THREADS = 5e7
 NAN_ROWS = 1000  # number of rows searched for NaN at a time
 # Parameters of an estimator that have another name in its design.
 PARAMETERS = {"columns": "likelihood", "spectral": "spectral_norm"}
@@ -89,10 +93,32 @@ class NetworkEstimator(MinibatchEstimator):
     def _fit(self, X: Any, sample_weight: Any, **beside: Any) -> Any:
         return super()._fit(self._opened(X, is_fit=True), hosted(sample_weight), **beside)
 
+    def _train(self, rows: LocalRows, resume: bool) -> Any:
+        self._check_shapes(rows.shape[1])
+        with self._threads(rows):
+            return super()._train(rows, resume)
+
+    def _train_once(self, rows: LocalRows, resume: bool) -> Any:
+        self._check_shapes(rows.shape[1])
+        with self._threads(rows):
+            return super()._train_once(rows, resume)
+
+    def _threads(self, rows: LocalRows) -> AbstractContextManager[None]:
+        """Limit torch to one thread for small layers.
+
+        Several threads share out each layer and wait for each other. On a busy machine they
+        wait much longer than they compute.
+        """
+        own_networks = any(getattr(self, name, None) for name in ("encoder", "decoder"))
+        if self.architecture != "dense" or own_networks:
+            return nullcontext()
+        sizes = [rows.shape[1], *map(int, self.hidden_layer_sizes), int(self.n_components)]
+        n_products = int(self._n_batch(len(rows))) * max(a * b for a, b in pairwise(sizes))
+        return one_torch_thread if n_products < MIN_THREADS else nullcontext()
+
     def _start(
         self, rows: LocalRows, chosen: Indices, seed: int, resume: bool, n_passes: int | None
     ) -> Any:
-        self._check_shapes(rows.shape[1])
         device = choose_device(self.device)
         fast = device.type == "cpu" and numba_pays(rows.size * (n_passes or 1))
         training = self._begin(rows, moments(rows), seed, device, fast, resume)

@@ -21,6 +21,7 @@ from torch.optim.adam import adam
 from skem._base.minibatch import batches
 from skem._network.scaling import Scaling
 from skem._rows.parts import LocalRows
+from skem._threads import OneThread
 from skem._typing import AnyArray, Indices
 
 _LOCK = Lock()
@@ -66,6 +67,9 @@ class Purpose(IntEnum):
     PASS = 2
     SUBSET = 3
     NOISE = 4
+
+
+one_torch_thread = OneThread(lambda: [torch])
 
 
 def choose_device(device: str) -> torch.device:

@@ -75,6 +75,10 @@ def _model_scores(imputer: Any) -> bool:
     return hasattr(imputer._model(), "score")
 
 
+def _model_scores_samples(imputer: Any) -> bool:
+    return hasattr(imputer._model(), "score_samples")
+
+
 class LatentImputer(
     DocLinkMixin, MetaEstimatorMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator
 ):
@@ -131,6 +135,8 @@ class LatentImputer(
     estimator_ : estimator
         The fitted model. It sees columns of categories as columns of 0 and 1;
         ``VAEEstimator`` sees columns of codes instead.
+    code_names_ : ndarray of shape (n_codes,)
+        Names of the columns that the model sees, such as "color_red" for a category "red".
     indicator_ : sklearn.impute.MissingIndicator
         The indicator of missing values, if ``add_indicator=True``.
     n_features_in_ : int
@@ -244,6 +250,9 @@ class LatentImputer(
         self._table, self._empty, self._low, self._high = table, empty, low, high
         self.estimator_ = model
         keep_features(self, X)
+        names = super().get_feature_names_out()
+        codes = names if table is None else np.array(table.code_names(names), dtype=object)
+        self.code_names_ = codes[~empty]
         return self
 
     def _new_model(
@@ -278,19 +287,115 @@ class LatentImputer(
             categories becomes a data frame with the same types, in which columns of numbers
             hold floats.
         """
-        check_is_fitted(self)
-        rows, missing = self._encoded(X, self._table, reset=False)
-        values = np.asarray(rows.given, working_dtype(rows.given))
-        out = self._filled(values)
-        if self._table is not None:
-            out = self._table.decode(X, out, missing)
-        if not self.keep_empty_features and self._empty.any():
-            out = _columns(out, np.flatnonzero(~self._empty_features()))
+        out, missing = self._completed(X)
         if not self.add_indicator:
             return out
-        assert missing is not None
         flags = self.indicator_.transform(np.where(missing, np.nan, 0.0))
         return _with_flags(out, flags, self.get_feature_names_out())
+
+    def impute(self, X: ArrayLike, return_std: bool = False) -> Any:
+        """Return X with missing values filled, and how sure each of them is.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+        return_std : bool, default=False
+            Whether to return the standard deviations too.
+
+        Returns
+        -------
+        X : ndarray of shape (n_samples, n_kept_features), or data frame
+            The complete rows, without indicators. A data frame becomes a data frame.
+        std : ndarray of shape (n_samples, n_kept_features), or data frame
+            The standard deviation of each missing number given the observed values, in the
+            units of its column. For a missing category, the probability that another one is
+            right. 0 for observed values, and NaN for features without any observed value in
+            ``fit``. Only with ``return_std=True``.
+
+        Raises
+        ------
+        TypeError
+            If ``return_std=True`` and the model is no Gaussian mixture, or has steps before it.
+        """
+        check_is_fitted(self)
+        if not return_std:
+            return self._framed(X, self._imputed(X))
+        steps, core = core_of(self.estimator_)
+        if steps or not can_draw(core):
+            kinds = [type(part).__name__ for part in [*steps, core]]
+            raise TypeError(
+                "return_std=True needs a Gaussian mixture such as BayesianGMM_MAP, without "
+                f"steps before it, but the model is {' and '.join(kinds)}: leave estimator=None, "
+                "or set another one."
+            )
+        return self._framed(X, self._imputed(X)), self._framed(X, self._deviations(X))
+
+    @rowwise
+    def encode(self, X: ArrayLike) -> Array:
+        """Return X as the model sees it, for other methods of the model.
+
+        ``imputer.estimator_.predict(imputer.encode(X))`` is an example. ``code_names_`` names
+        the columns.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_codes)
+            The rows as numbers, without features that had no observed value in ``fit``.
+        """
+        check_is_fitted(self)
+        rows, _ = self._encoded(X, self._table, reset=False)
+        found: Array = np.asarray(rows.given, working_dtype(rows.given))[:, ~self._empty]
+        return found
+
+    @rowwise
+    def _imputed(self, X: Any) -> Any:
+        return self._completed(X)[0]
+
+    @rowwise
+    def _deviations(self, X: Any) -> Any:
+        """Return the standard deviations of the missing cells."""
+        rows, missing = self._encoded(X, self._table, reset=False)
+        values = np.asarray(rows.given, working_dtype(rows.given))
+        own = values[:, ~self._empty]
+        codes, std = np.zeros_like(values), np.full_like(values, np.nan)
+        codes[:, ~self._empty], std[:, ~self._empty] = core_of(self.estimator_)[1].impute(
+            own, return_std=True
+        )
+        if self._table is not None:
+            std = self._table.decode_std(X, codes, std, missing)
+        return self._kept(std)
+
+    def _framed(self, X: Any, values: Any) -> Any:
+        """Return values in a frame if X is one."""
+        if not (hasattr(X, "columns") and isinstance(values, np.ndarray)):
+            return values
+        names = list(super().get_feature_names_out())
+        if not self.keep_empty_features:
+            names = [name for name, empty in zip(names, self._empty, strict=True) if not empty]
+        if hasattr(X, "iloc"):
+            return type(X)(values, index=X.index, columns=names)
+        return type(X)(values, schema=names)
+
+    def _completed(self, X: Any) -> tuple[Any, Any]:
+        """Return X with missing values filled, and which cells were missing."""
+        check_is_fitted(self)
+        rows, missing = self._encoded(X, self._table, reset=False)
+        out = self._filled(np.asarray(rows.given, working_dtype(rows.given)))
+        if self._table is not None:
+            out = self._table.decode(X, out, missing)
+        return self._kept(out), missing
+
+    def _kept(self, X: Any) -> Any:
+        """Return X without the features that ``transform`` leaves out."""
+        if self.keep_empty_features or not self._empty.any():
+            return X
+        return _columns(X, np.flatnonzero(~self._empty_features()))
 
     def _empty_features(self) -> Mask:
         """Return whether each feature of X had no observed value in fit."""
@@ -408,6 +513,26 @@ class LatentImputer(
         if missing is not None:
             values = values[:, ~self._empty]
         return float(self.estimator_.score(values, **self._routed("score", params)))
+
+    @available_if(_model_scores_samples)
+    @rowwise
+    def score_samples(self, X: ArrayLike) -> Array:
+        """Return the score of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows; NaN marks a missing value.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+            What ``score_samples`` of the model returns for the encoded rows: for a mixture, the
+            log-density of the observed values, in nats. Rows with few observed values have
+            fewer terms.
+        """
+        found: Array = self.estimator_.score_samples(self.encode(X))
+        return found
 
     def get_metadata_routing(self) -> MetadataRouter:
         """Return the routing of metadata to the model.

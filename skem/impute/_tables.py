@@ -78,6 +78,22 @@ class Column:
         found: AnyArray = out[index]
         return found
 
+    def doubt(self, codes: Array) -> Array:
+        """Return the probability that another category than the decoded one is right."""
+        share = np.clip(codes, 0, 1)
+        if self.n_codes == 1:
+            found: Array = np.minimum(share[:, 0], 1 - share[:, 0])
+            return found
+        total = np.maximum(share.sum(1), np.finfo(float).tiny)
+        return 1 - share.max(1) / total
+
+    def code_names(self, name: str) -> list[str]:
+        """Return names of the codes of a column of this name."""
+        if self.categories is None or self.as_codes:
+            return [name]
+        named = self.categories[-1:] if self.n_codes == 1 else self.categories
+        return [f"{name}_{category}" for category in named]
+
 
 @dataclass(frozen=True)
 class Table:
@@ -96,6 +112,11 @@ class Table:
     def is_numeric(self) -> Mask:
         """Whether each column holds numbers."""
         return np.array([column.categories is None for column in self.columns])
+
+    def code_names(self, names: AnyArray) -> list[str]:
+        """Return a name for each code, given those of the columns."""
+        pairs = zip(self.columns, names, strict=True)
+        return [own for column, name in pairs for own in column.code_names(str(name))]
 
     def spread(self, values: Array, other: float) -> Array:
         """Return a number for each code: that of its column of numbers, or ``other``."""
@@ -152,6 +173,22 @@ class Table:
         for j, values in enumerate(filled):
             out[:, j] = values
         return out
+
+    def decode_std(self, X: Any, codes: Array, std: Array, missing: Any) -> Any:
+        """Return the standard deviations of the cells, in a container like X.
+
+        ``codes`` are the filled ones. The cell of a missing category holds the probability that
+        another one is right.
+        """
+        found = np.zeros((len(codes), len(self.columns)), codes.dtype)
+        for j, (column, place) in enumerate(zip(self.columns, self.of_codes, strict=True)):
+            gaps = missing[:, j]
+            is_number = column.categories is None
+            own = std[:, place.start] if is_number else column.doubt(codes[:, place])
+            found[gaps, j] = own[gaps]
+        if hasattr(X, "iloc"):
+            return type(X)(found, index=X.index, columns=X.columns)
+        return type(X)(found, schema=X.columns) if hasattr(X, "columns") else found
 
 
 def is_number_array(X: Any) -> bool:

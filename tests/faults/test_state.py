@@ -10,6 +10,7 @@ from threading import Thread
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -276,6 +277,27 @@ def test_each_thread_of_a_fit_has_one_blas_thread():
     with threadpool_limits(limits=2, user_api="blas"), one_blas_thread():
         seen = list(ThreadMap(2)(lambda i: blas_threads(), range(4)))
         assert {number for numbers in seen for number in numbers} <= {1}
+
+
+@pytest.mark.parametrize("name", ["vae", "gan"])
+@pytest.mark.parametrize(("width", "expected"), [(8, 1), (2000, 2)])
+def test_small_networks_use_one_thread_of_torch(name, width, expected, X):
+    within = []
+    watch = History(scoring=lambda *args: within.append(torch.get_num_threads()) or 0)
+    model = clone(MODELS[name]).set_params(hidden_layer_sizes=(width, width), max_iter=1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        model.set_callbacks(watch).fit(X)
+        assert within == [expected]
+        assert torch.get_num_threads() == 2
+        model.partial_fit(X)
+        assert torch.get_num_threads() == 2
+        with pytest.raises(ValueError, match="hidden_layer_sizes"):
+            model.set_params(hidden_layer_sizes=(8, -1)).fit(X)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 # -- counts, weights and callbacks ----------------------------------------------------------
