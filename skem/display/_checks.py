@@ -26,8 +26,30 @@ def counted(n: int, thing: str) -> str:
     return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
+class Encoder:
+    """The step of a fitted imputer before its model: columns of categories become numbers."""
+
+    def __init__(self, imputer: Any) -> None:
+        self._imputer = imputer
+
+    def transform(self, X: Any) -> Any:
+        return self._imputer.encode(X)
+
+    fit_transform = transform
+
+    @property
+    def feature_names_in_(self) -> Any:
+        return self._imputer.feature_names_in_
+
+    def get_feature_names_out(self) -> Any:
+        return self._imputer.code_names_
+
+    def __sklearn_clone__(self) -> Encoder:
+        return self
+
+
 class Unwrapped(NamedTuple):
-    """The model in a pipeline or in a search, and the steps before it."""
+    """The model in a pipeline, a search or an imputer, and the steps before it."""
 
     model: Any
     before: list[Any]
@@ -51,12 +73,13 @@ class Unwrapped(NamedTuple):
 
     def label(self, name: str, X: Any) -> str:
         """Return the label of a column; steps before the model may have changed its units."""
-        is_changed = self.before and name in map(str, getattr(X, "columns", []))
+        changes = [step for step in self.before if not isinstance(step, Encoder)]
+        is_changed = changes and name in map(str, getattr(X, "columns", []))
         return f"{name}\n(transformed)" if is_changed else name
 
 
 def unwrapped(estimator: Any) -> Unwrapped:
-    """Return the best estimator of a search, the last step of a pipeline."""
+    """Return the best estimator of a search, the last step of a pipeline, the model within."""
     before: list[Any] = []
     while True:
         if hasattr(estimator, "best_estimator_"):
@@ -65,6 +88,9 @@ def unwrapped(estimator: Any) -> Unwrapped:
             steps = [step for _, step in estimator.steps]
             before += [step for step in steps[:-1] if step not in (None, "passthrough")]
             estimator = steps[-1]
+        elif hasattr(estimator, "encode") and hasattr(estimator, "estimator_"):
+            before.append(Encoder(estimator))
+            estimator = estimator.estimator_
         else:
             return Unwrapped(estimator, before)
 

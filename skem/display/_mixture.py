@@ -85,6 +85,8 @@ class MixtureDisplay(Display):
         Title of the legend of labels.
     feature_names : sequence of str, default=None
         Names of the features; None means "feature 0", "feature 1", ...
+    n_left_out : int, default=0
+        Number of features that are not shown because they are too many; the legend tells it.
 
     Attributes
     ----------
@@ -127,6 +129,7 @@ class MixtureDisplay(Display):
         labels: ArrayLike | None = None,
         label_name: str | None = None,
         feature_names: Sequence[str] | None = None,
+        n_left_out: int = 0,
     ) -> None:
         self.X = X
         self.components = components
@@ -137,6 +140,7 @@ class MixtureDisplay(Display):
         self.labels = None if labels is None else column_or_1d(labels)
         check_consistent_length(self.X, self.labels)
         self.label_name = label_name
+        self.n_left_out = n_left_out
         names = [f"feature {j}" for j in range(X.shape[1])]
         self.feature_names = list(names if feature_names is None else feature_names)
 
@@ -164,8 +168,9 @@ class MixtureDisplay(Display):
 
         Parameters
         ----------
-        estimator : BayesianGMM_MAP, or a pipeline or search that ends in one
-            Fitted. The picture of a pipeline shows X as its last step gets it.
+        estimator : BayesianGMM_MAP, or a pipeline, a search or a LatentImputer over one
+            Fitted. The picture of a pipeline shows X as its last step gets it. That of an
+            imputer has the features ``code_names_``, such as "color_red" for a category.
         X : array-like of shape (n_samples, n_features)
             The rows to show. NaN marks a missing value.
         y : array-like of shape (n_samples,), default=None
@@ -206,6 +211,7 @@ class MixtureDisplay(Display):
             labels=y,
             label_name=name_of(y),
             feature_names=[inner.label(names[j], X) for j in chosen],
+            n_left_out=D - len(chosen) if features is None else 0,
         )
         return display.plot(ax=ax, uncertainty=uncertainty, **kwargs)
 
@@ -392,6 +398,8 @@ class MixtureDisplay(Display):
             keys = []  # the numbers at the means are enough
         if n > 1 and self.missing.any():
             keys.append(key("missing: conditional mean", marker="o", mfc="none", mec="0.3"))
+        if self.n_left_out:
+            keys.append(key(f"{counted(self.n_left_out, 'feature')} not shown"))
         if not keys:
             return
         if n <= 2:

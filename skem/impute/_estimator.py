@@ -326,8 +326,8 @@ class LatentImputer(
             kinds = [type(part).__name__ for part in [*steps, core]]
             raise TypeError(
                 "return_std=True needs a Gaussian mixture such as BayesianGMM_MAP, without "
-                f"steps before it, but the model is {' and '.join(kinds)}: leave estimator=None, "
-                "or set another one."
+                f"steps before it, but the model is {' and '.join(kinds)}: leave "
+                "estimator=None, or set another one."
             )
         return self._framed(X, self._imputed(X)), self._framed(X, self._deviations(X))
 

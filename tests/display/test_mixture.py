@@ -95,6 +95,7 @@ def test_pair_plot(irises):
     wide = np.random.default_rng(0).normal(size=(30, 9))
     six = MixtureDisplay.from_estimator(BayesianGMM_MAP(1).fit(wide), wide)
     assert six.axes_.shape == (6, 6)
+    assert six.figure_.legends[0].get_texts()[-1].get_text() == "3 features not shown"
 
 
 def test_marginal_densities(irises):
