@@ -108,13 +108,13 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         "tied": all components share one matrix. "diag": each component has its own diagonal
         matrix. "spherical": each component has one variance.
     tol : float, default=1e-3
-        Smallest change of the objective that counts, in nats (units of natural logarithm)
-        per row. From complete given starts, EM runs one more iteration after a smaller
-        change, as in scikit-learn. Otherwise the predicted sum of future changes, which
-        shrink at the rate seen so far, must also be below 10 tol. With missing values, tol is
-        multiplied by the share of rows in which the rarest feature is observed. Components
-        that overlap strongly need 1e-6 or less, because the likelihood hardly depends on
-        their weights.
+        EM stops when the objective changes by less than this, in nats (units of natural
+        logarithm) per row. It then goes on if it expects to gain more than 10 tol in all
+        further iterations together, judging by how fast the changes shrink. If all starting
+        parameters are given, it stops as scikit-learn does instead, after one more iteration.
+        With missing values, tol is multiplied by the share of rows in which the rarest
+        feature is observed. Components that overlap strongly need 1e-6 or less, because the
+        likelihood hardly depends on their weights.
     reg_covar : float, default=None
         Number added to the diagonal of every covariance after each M step. None means 0 if
         the prior keeps covariances away from 0, and 1e-6 otherwise, as in scikit-learn. With
