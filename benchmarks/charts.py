@@ -108,6 +108,43 @@ def bench_template_new_shifts():
     return fig
 
 
+def bench_template_classes():
+    rows = tables("template_classes")[0]
+    cases = dict.fromkeys(zip(column(rows, "data"), column(rows, "noise"), strict=True))
+    ratios = {f"{data}, noise {noise}": [] for data, noise in cases}
+    columns = (column(rows, name) for name in ("data", "noise", "least ratio to the oracle"))
+    for data, noise, ratio in zip(*columns, strict=True):
+        ratios[f"{data}, noise {noise}"].append(number(ratio))
+    fig, ax = plt.subplots(figsize=(7, 0.7 + 0.32 * len(ratios)), layout="constrained")
+    for i, own in enumerate(ratios.values()):
+        ax.plot(own, [i] * len(own), "o", color=OURS, alpha=0.5, clip_on=False)
+    ax.axvline(0.95, color="0.5", ls="--", label="found")
+    ax.set_yticks(range(len(ratios)), ratios)
+    ax.invert_yaxis()
+    ax.set(xlabel="worst template of five fits, relative to known classes and places")
+    ax.legend(loc="center left")
+    return fig
+
+
+def bench_arrays():
+    rows = tables("arrays")[0]
+    dtypes = np.array(column(rows, "dtype"))
+    cases = zip(column(rows, "rows"), column(rows, "type"), strict=True)
+    labels = dict.fromkeys(f"{case.split(', ')[0]}, {kind}" for case, kind in cases)
+    ratios = numbers(rows, "ratio")
+    fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    for offset, dtype, color in ((-0.2, "float64", OURS), (0.2, "float32", THIRD)):
+        place = np.arange(len(labels)) + offset
+        drawn = ax.barh(place, ratios[dtypes == dtype], 0.4, color=color, label=dtype)
+        ax.bar_label(drawn, padding=3)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.axvline(1, color="k", lw=1)
+    ax.invert_yaxis()
+    ax.set(xlabel="fit of a tensor: times as fast as scikit-learn, one thread")
+    ax.legend()
+    return fig
+
+
 def bench_mixture():
     rows = one_thread(tables("mixture")[0])
     rows = [rows[0]] + [row for row in rows[1:] if row[1] == "float64"]

@@ -68,7 +68,7 @@ def run(page, pictures=None, with_clients=False):
             left_out |= "sklearn.callback" in source and not CALLBACKS
         if left_out:
             continue
-        if '"__main__"' in source:
+        if '"__main__"' in source or "os.environ" in source:
             run_script(source)
             continue
         # with the lines above it, a traceback shows the line of the page
@@ -104,7 +104,7 @@ def write_files():
 
 
 def run_script(source):
-    """Run a block that starts processes, which import the script."""
+    """Run a block that starts processes, or sets variables before it imports SciPy."""
     Path("script.py").write_text(source)
     # another cluster on this machine, which has the port of the dashboard, is no error
     options = ["-W", "error", "-W", "default::UserWarning"]

@@ -33,6 +33,9 @@ def test_template():
     ms = dict(zip(charts.column(rows, "variant"), charts.numbers(rows, "ms"), strict=True))
     assert ms["scipy.signal.fftconvolve"] > 70 * ms["skem, float64"]
     assert ms["skem, float64"] < 6 * ms["one streaming pass, float64"]
+    (ratios, noise, n) = values("template_classes", "least ratio to the oracle", "noise", "n")
+    assert (ratios[(noise < 2) | (n == 1000)] > 0.95).mean() > 0.95
+    assert ratios[(noise == 3) & (n == 200)].max() < 0.95
     found, aligned = values("template_recovery", "found", "aligned")
     assert (found > 0.97 * aligned).all()
     ml, default = values("template_new_shifts", "1", "1.1")
@@ -49,6 +52,14 @@ def test_mixture():
     )
     assert (ours >= flat)[rows < 10].all()
     assert np.abs(ours - flat)[rows == 30].max() <= 0.011
+    (ratios,) = values("arrays", "ratio")
+    assert ratios.max() == 14
+    kinds, dtypes = (
+        np.array(charts.column(charts.tables("arrays")[0], name)) for name in ("type", "dtype")
+    )
+    slow = (kinds == "diag") & (dtypes == "float64")
+    assert (ratios[slow] < 1).all()
+    assert (ratios[~slow] > 1).all()
     (peak,) = values("scale", "peak, MB")
     assert peak.max() < 200
 
