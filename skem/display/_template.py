@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from skem.display._checks import Display, check_has, reshaped, unwrapped
-from skem.display._style import color_of
+from skem.display._style import LINES, color_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,11 +36,16 @@ class TemplateDisplay(Display):
         The probabilities of the shifts of the template in the image.
     absent : float, default=0.0
         The probability that the template is absent from the image.
+    others : dict, default=None
+        Other templates with their titles; they are drawn beside the template if there is no
+        image.
+    title : str, default="template"
+        Title of the template.
 
     Attributes
     ----------
     axes_ : ndarray of matplotlib.axes.Axes
-        The panels of the last plot: two in each row, or one for signals.
+        The panels of the last plot, in rows; one in each row for signals.
     figure_ : matplotlib.figure.Figure
         Its figure.
 
@@ -66,6 +71,8 @@ class TemplateDisplay(Display):
         image: NDArray[np.floating] | None = None,
         posterior: NDArray[np.floating] | None = None,
         absent: float = 0.0,
+        others: dict[str, NDArray[np.floating]] | None = None,
+        title: str = "template",
     ) -> None:
         self.template = template
         self.background = background
@@ -73,6 +80,8 @@ class TemplateDisplay(Display):
         self.image = image
         self.posterior = posterior
         self.absent = absent
+        self.others = others or {}
+        self.title = title
 
     def _about(self) -> str:
         shapes = [" x ".join(map(str, a.shape)) for a in (self.template, self.background)]
@@ -97,8 +106,8 @@ class TemplateDisplay(Display):
     ) -> Self:
         """Plot a fitted estimator.
 
-        Of several templates, the plot shows the most probable one in the image, or the one that
-        most images have.
+        Of several templates, the plot shows the most probable one in the image. Without an
+        image it shows all of them, the most frequent one first.
 
         Parameters
         ----------
@@ -133,6 +142,12 @@ class TemplateDisplay(Display):
         template = templates[shown]
         if image is not None and estimator.amplitude == "free":
             template = template * float(estimator.amplitudes(row)[0])
+        titles: list[str] = ["template"]
+        rest: list[int] = []
+        if several:
+            weights = np.asarray(estimator.class_weights_)
+            titles = [f"template {c} ({weight:.0%})" for c, weight in enumerate(weights)]
+            rest = [] if image is not None else np.argsort(-weights)[1:].tolist()
         display = cls(
             template,
             estimator.background_,
@@ -140,6 +155,8 @@ class TemplateDisplay(Display):
             image=image,
             posterior=posterior,
             absent=absent,
+            others={titles[c]: templates[c] for c in rest},
+            title=titles[shown],
         )
         return display.plot(**kwargs)
 
@@ -161,24 +178,25 @@ class TemplateDisplay(Display):
         if self._is_signal():
             return self._plot_signals(kwargs)
         with_image = self.image is not None
+        shown = self._shown()
+        widths = [image.shape[1] for image in (*shown.values(), self.background)]
         figure, axes = plt.subplots(
             2 if with_image else 1,
-            2,
+            len(widths),
             figsize=(8, 5 if with_image else 2.6),
             layout="constrained",
             squeeze=False,
-            width_ratios=[self.template.shape[1], self.background.shape[1]]
-            if not with_image
-            else None,
+            width_ratios=None if with_image else widths,
         )
         options = self._image_options(kwargs)
-        self._draw(axes[0, 0], self.template, "template", options)
-        self._draw(axes[0, 1], self.background, "background", options)
+        for ax, (title, template) in zip(axes[0], shown.items(), strict=False):
+            self._draw(ax, template, title, options)
+        self._draw(axes[0, -1], self.background, "background", options)
         hidden = self._hidden()
         if hidden.any():
             if min(hidden.shape) > 1:  # the least that matplotlib draws contours of
-                axes[0, 1].contourf(hidden, levels=[0.5, 1.5], colors="none", hatches=["////"])
-            axes[0, 1].set_title("background (hatched: never seen)")
+                axes[0, -1].contourf(hidden, levels=[0.5, 1.5], colors="none", hatches=["////"])
+            axes[0, -1].set_title("background (hatched: never seen)")
         if self.image is not None and self.posterior is not None:
             self._draw(axes[1, 0], self.image, "image", {**options, "clim": None})
             self._mark(axes[1, 0], self.posterior)
@@ -186,11 +204,17 @@ class TemplateDisplay(Display):
         self.axes_, self.figure_ = axes, figure
         return self
 
+    def _shown(self) -> dict[str, NDArray[np.floating]]:
+        """Return the templates to draw, with their titles."""
+        own = {self.title: self.template}
+        return own if self.image is not None else {**own, **self.others}
+
     def _image_options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         if self.template.ndim == 3:
             return kwargs
-        both = np.concatenate([self.template.ravel(), self.background.ravel()])
-        return {"cmap": "gray", "clim": (both.min(), both.max()), **kwargs}
+        every = [image.ravel() for image in (*self._shown().values(), self.background)]
+        values = np.concatenate(every)
+        return {"cmap": "gray", "clim": (values.min(), values.max()), **kwargs}
 
     def _draw(
         self, ax: Axes, image: NDArray[np.floating], title: str, options: dict[str, Any]
@@ -251,7 +275,7 @@ class TemplateDisplay(Display):
         options = {"color": color_of(0), "lw": 1.2, **kwargs}
         if self.background.ndim == 3 and "color" not in kwargs:
             del options["color"]  # a color for each channel
-        self._draw_signal(axes[0], self.template, "template", options)
+        self._draw_templates(axes[0], options)
         self._draw_signal(axes[1], self.background, "background", options)
         hidden = self._hidden()[0]
         if hidden.any():
@@ -276,6 +300,17 @@ class TemplateDisplay(Display):
                 ax.sharex(axes[1])
         self.axes_, self.figure_ = grid, figure
         return self
+
+    def _draw_templates(self, ax: Axes, options: dict[str, Any]) -> None:
+        shown = self._shown()
+        if len(shown) == 1:
+            self._draw_signal(ax, self.template, self.title, options)
+            return
+        for i, (title, template) in enumerate(shown.items()):
+            own = {**options, "color": color_of(i), "ls": LINES[i % len(LINES)]}
+            self._draw_signal(ax, template, "templates", own)
+            ax.lines[-1].set_label(title)
+        ax.legend(fontsize="small")
 
     def _draw_signal(
         self, ax: Axes, signal: NDArray[np.floating], title: str, options: dict[str, Any]

@@ -96,7 +96,8 @@ class TemplateVerbs(EMEstimator):
         -------
         ndarray of shape (n_samples,)
             The posterior mean of the amplitude, given that a template is present. It is 1
-            on average.
+            on average. With ``absent=True``, ignore the values of images for which ``predict``
+            returns -1.
 
         Raises
         ------

@@ -114,6 +114,21 @@ def test_template_display_shows_the_template_of_the_image():
     most = model.class_weights_.argmax()
     display = TemplateDisplay.from_estimator(model)
     np.testing.assert_array_equal(display.template, model.templates_[most])
+    drawn = [ax.images[0].get_array() for ax in display.axes_[0]]
+    for picture, expected in zip(
+        drawn, [*model.templates_[[most, 1 - most]], model.background_], strict=True
+    ):
+        np.testing.assert_array_equal(picture, expected)
+    weights = model.class_weights_
+    titles = [ax.get_title() for ax in display.axes_[0]]
+    assert titles[:2] == [f"template {c} ({weights[c]:.0%})" for c in (most, 1 - most)]
+    # signals: curves in one panel
+    signals = X.reshape(-1, 6, 20)[:, 0]
+    model = ShiftedTemplateEM(6, n_templates=2, random_state=0).fit(signals)
+    panel = TemplateDisplay.from_estimator(model).axes_[0, 0]
+    curves = sorted(line.get_ydata().tolist() for line in panel.lines)
+    assert curves == sorted(model.templates_[:, 0].tolist())
+    assert len(panel.get_legend().get_texts()) == 2
 
 
 def test_the_template_of_an_image_has_its_amplitude():
