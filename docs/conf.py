@@ -69,6 +69,10 @@ html_css_files = ["skem.css"]
 html_context = {"default_mode": "auto"}
 html_theme = "pydata_sphinx_theme"
 html_title = "skem"
+# pages that have no neighbors to navigate to
+html_sidebars = {
+    name: [] for name in ("index", "getting_started", "about", "architecture", "changelog", "api")
+}
 toc_object_entries_show_parents = "hide"
 html_favicon = "_static/favicon.svg"
 html_show_sourcelink = False
