@@ -108,11 +108,11 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         "tied": all components share one matrix. "diag": each component has its own diagonal
         matrix. "spherical": each component has one variance.
     tol : float, default=1e-3
-        EM stops when the objective changes by less than this, in nats (units of natural
-        logarithm) per row. It then goes on if it expects to gain more than 10 tol in all
-        further iterations together, judging by how fast the changes shrink. If all starting
-        parameters are given, it stops as scikit-learn does instead, after one more iteration.
-        With missing values, tol is multiplied by the share of rows in which the rarest
+        EM stops when an iteration changes the objective by less than tol, in nats (units of
+        natural logarithm) per row, and all further iterations together are expected to gain
+        less than 10 tol. The expectation follows from how fast the changes shrink. If all
+        starting parameters are given, EM stops one iteration after the first small change, as
+        in scikit-learn. With missing values, tol is multiplied by the share of rows in which the rarest
         feature is observed. Components that overlap strongly need 1e-6 or less, because the
         likelihood hardly depends on their weights.
     reg_covar : float, default=None
