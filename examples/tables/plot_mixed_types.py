@@ -62,6 +62,18 @@ for name in ("bill", "depth"):
     print("{:8} error {:.2f}, {:.2f}".format(name, *(np.sqrt((e**2).mean()) for e in errors)))
 
 # %%
+# How sure the imputer is: ``std`` holds the standard deviation of each missing measurement and,
+# for a missing category, the probability that another one is right. Most wrong species
+# are among those in doubt.
+
+filled, std = imputer.impute(table, return_std=True)
+right = (filled["species"] == complete["species"])[lost[:, 2]]
+in_doubt = std["species"][lost[:, 2]] > 0.1
+print(f"{(~right).sum()} of {len(right)} species are wrong, expected {std['species'].sum():.1f}")
+print(f"{(~right)[in_doubt].sum()} of them are among the {in_doubt.sum()} in doubt")
+assert (~right)[in_doubt].sum() > 0.6 * (~right).sum()
+
+# %%
 # A variational autoencoder in place of the mixture models categories as categories: a column of
 # strings gets a probability for each of them. It can draw whole rows too, with codes of
 # categories.
