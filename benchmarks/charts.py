@@ -186,6 +186,23 @@ def bench_outcomes():
     return fig
 
 
+def bench_starts_missing():
+    rows = tables("starts_missing")[0]
+    names = np.array(column(rows, "table"))
+    shares, loss = np.array(column(rows, "missing")), numbers(rows, "loss of one start")
+    labels = list(dict.fromkeys(names))
+    fig, ax = plt.subplots(figsize=(7, 0.7 + 0.28 * len(labels)), layout="constrained")
+    for share, color, marker in zip(dict.fromkeys(shares), (OURS, THIRD), "os", strict=True):
+        own = shares == share
+        y = [labels.index(name) for name in names[own]]
+        ax.plot(loss[own], y, marker, color=color, label=f"{share} missing")
+    ax.set_yticks(range(len(labels)), labels)
+    ax.invert_yaxis()
+    ax.set(xlabel="nats per row that one start loses against the best of ten")
+    ax.legend()
+    return fig
+
+
 def bench_prior():
     rows = tables("prior")[0]
     x = numbers(rows, "rows per feature and component")

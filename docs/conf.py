@@ -71,7 +71,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = "skem"
 # pages that have no neighbors to navigate to
 html_sidebars = {
-    name: [] for name in ("index", "getting_started", "about", "architecture", "changelog", "api")
+    name: []
+    for name in ("index", "getting_started", "about", "architecture", "changelog", "api")
 }
 toc_object_entries_show_parents = "hide"
 html_favicon = "_static/favicon.svg"

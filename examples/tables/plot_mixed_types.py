@@ -69,7 +69,9 @@ for name in ("bill", "depth"):
 filled, std = imputer.impute(table, return_std=True)
 right = (filled["species"] == complete["species"])[lost[:, 2]]
 in_doubt = std["species"][lost[:, 2]] > 0.1
-print(f"{(~right).sum()} of {len(right)} species are wrong, expected {std['species'].sum():.1f}")
+print(
+    f"{(~right).sum()} of {len(right)} species are wrong, expected {std['species'].sum():.1f}"
+)
 print(f"{(~right)[in_doubt].sum()} of them are among the {in_doubt.sum()} in doubt")
 assert (~right)[in_doubt].sum() > 0.6 * (~right).sum()
 
