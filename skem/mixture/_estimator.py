@@ -112,9 +112,9 @@ class BayesianGMM_MAP(MixtureVerbs):  # noqa: N801
         natural logarithm) per row, and all further iterations together are expected to gain
         less than 10 tol. The expectation follows from how fast the changes shrink. If all
         starting parameters are given, EM stops one iteration after the first small change, as
-        in scikit-learn. With missing values, tol is multiplied by the share of rows in which the rarest
-        feature is observed. Components that overlap strongly need 1e-6 or less, because the
-        likelihood hardly depends on their weights.
+        in scikit-learn. With missing values, tol is multiplied by the share of rows in which
+        the rarest feature is observed. Components that overlap strongly need 1e-6 or less,
+        because the likelihood hardly depends on their weights.
     reg_covar : float, default=None
         Number added to the diagonal of every covariance after each M step. None means 0 if
         the prior keeps covariances away from 0, and 1e-6 otherwise, as in scikit-learn. With
