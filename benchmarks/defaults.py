@@ -78,7 +78,7 @@ def accuracy(rbm: object, rows: Split) -> float:
     return classifier.score(rbm.transform(rows.X_test), rows.y_test)
 
 
-def restricted_boltzmann_rbms(data: list[Table]) -> Lines:
+def restricted_boltzmann_machines(data: list[Table]) -> Lines:
     yield (
         "Held-out nats per row / accuracy of a logistic regression on the features / CPU "
         "seconds of the fit; 256 hidden units, everything else as it is by default:"
