@@ -52,30 +52,30 @@ RBMS: dict[str, Callable[[], object]] = {
 }
 
 
-def with_likelihood(machine: object) -> BernoulliRBMCD:
-    """Return a machine with the weights of another one, and a likelihood."""
-    own = BernoulliRBMCD(len(machine.components_))
+def with_likelihood(rbm: object) -> BernoulliRBMCD:
+    """Return an RBM with the weights of another one, and a likelihood."""
+    own = BernoulliRBMCD(len(rbm.components_))
     for name in ("components_", "intercept_hidden_", "intercept_visible_"):
-        setattr(own, name, getattr(machine, name))
+        setattr(own, name, getattr(rbm, name))
     return own
 
 
-def held_out_nats(machine: object, rows: Split) -> float:
+def held_out_nats(rbm: object, rows: Split) -> float:
     """Return the log-likelihood with the larger of two estimates of log Z.
 
     They err on different sides if the chains do not mix.
     """
-    own = with_likelihood(machine)
+    own = with_likelihood(rbm)
     n_free = -float(own.free_energy(rows.X_test).mean())
     return n_free - max(own.log_partition().value, own.log_partition(rows.X[:1000]).value)
 
 
-def accuracy(machine: object, rows: Split) -> float:
+def accuracy(rbm: object, rows: Split) -> float:
     """Return the accuracy of a logistic regression on the features; NaN without classes."""
     if rows.y is None:
         return np.nan
-    classifier = LogisticRegression(max_iter=1000).fit(machine.transform(rows.X), rows.y)
-    return classifier.score(machine.transform(rows.X_test), rows.y_test)
+    classifier = LogisticRegression(max_iter=1000).fit(rbm.transform(rows.X), rows.y)
+    return classifier.score(rbm.transform(rows.X_test), rows.y_test)
 
 
 def restricted_boltzmann_machines(data: list[Table]) -> Lines:
@@ -89,10 +89,10 @@ def restricted_boltzmann_machines(data: list[Table]) -> Lines:
             rows, cells = prepare(table), []
             for make in RBMS.values():
                 start = time.process_time()
-                machine = make().fit(rows.X)
+                rbm = make().fit(rows.X)
                 cpu = time.process_time() - start
-                nats = held_out_nats(machine, rows)
-                cells.append(f"{nats:.2f} / {accuracy(machine, rows):.3f} / {cpu:.1f}")
+                nats = held_out_nats(rbm, rows)
+                cells.append(f"{nats:.2f} / {accuracy(rbm, rows):.3f} / {cpu:.1f}")
             yield row(f"{table.name}, {kind}", *rows.X.shape, *cells)
 
 

@@ -30,7 +30,7 @@ def fit(model, X):
 
 
 def as_ours(other, X):
-    """A machine with another's parameters, and a likelihood."""
+    """An RBM with another's parameters, and a likelihood."""
     model = BernoulliRBMCD(len(other.components_), n_iter=0).fit(X[:10_000])
     model.components_ = other.components_.astype(np.float32)
     model.intercept_hidden_ = other.intercept_hidden_.astype(np.float32)
@@ -58,18 +58,18 @@ def header(lines, text):
         "",
         text,
         "",
-        "| machine | CPU s | exact or forward AIS | reverse AIS | log Z took, CPU s |",
+        "| RBM | CPU s | exact or forward AIS | reverse AIS | log Z took, CPU s |",
     ]
     lines += ["|---|---|---|---|---|"]
 
 
 def likelihoods(lines, X, test):
     header(lines, "Thresholded at 0.5:")
-    machines = {}
+    rbms = {}
     for n_hidden, n_iter in ((20, 20), (20, 90), (100, 30), (500, 18), (500, 70)):
         model, cpu = fit(BernoulliRBMCD(n_hidden, n_iter=n_iter, random_state=0), X)
         report(lines, f"{n_hidden} hidden, {n_iter} epochs", model, cpu, X, test)
-        machines[n_hidden, n_iter] = model
+        rbms[n_hidden, n_iter] = model
     source = {
         "algorithm": "cd", "n_gibbs_steps": 10, "batch_size": 16, "learning_rate": 0.1,
         "centered": False, "schedule": "constant", "weight_decay": 0.0, "random_state": 0,
@@ -92,7 +92,7 @@ def likelihoods(lines, X, test):
         other, cpu = fit(BernoulliRBM(n_hidden, n_iter=n_iter, random_state=0, **options), X)
         name = f"scikit-learn, {n_hidden} hidden, {n_iter} epochs, {options or 'defaults'}"
         report(lines, name, as_ours(other, X), cpu, X, test)
-    return machines
+    return rbms
 
 
 def stochastic(lines, gray, grey_test, n_iter=140):
@@ -120,7 +120,7 @@ def judge(p, truth, missing):
     return f"{100 * ((p > 0.5) != truth).mean():.2f} / {bits:.3f}"
 
 
-def imputation(lines, X, test, machines):
+def imputation(lines, X, test, rbms):
     rng = np.random.default_rng(0)
     truth = test[:N_IMPUTED]
     cases = {f"{share:.0%}": rng.random(truth.shape) < share for share in (0.2, 0.5, 0.8)}
@@ -139,7 +139,7 @@ def imputation(lines, X, test, machines):
             np.concatenate([few, v])
         ).transform(v),
     }
-    for (n_hidden, n_iter), model in machines.items():
+    for (n_hidden, n_iter), model in rbms.items():
         methods[f"skem, {n_hidden} hidden, {n_iter} epochs"] = model.impute
     lines += [
         "",
@@ -169,8 +169,8 @@ def main() -> None:
     X, test = ((x > 127).astype(np.float32) for x in (gray, grey_test))
     lines: list[str] = []
     with threadpool_limits(1):
-        machines = likelihoods(lines, X, test)
-        imputation(lines, X, test, machines)
+        rbms = likelihoods(lines, X, test)
+        imputation(lines, X, test, rbms)
         if not options.skip_stochastic:
             stochastic(lines, *((x / 255).astype(np.float32) for x in (gray, grey_test)))
     if options.write:

@@ -63,10 +63,10 @@ def table() -> None:
 def digits() -> None:
     """Draw digits without their lower half, and completed."""
     X = (load_digits().data > 7).astype(float)
-    machine = BernoulliRBMCD(200, n_iter=100, random_state=0).fit(X[:1500])
+    rbm = BernoulliRBMCD(200, n_iter=100, random_state=0).fit(X[:1500])
     rows = X[1500:1505].copy()
     rows[:, 32:] = np.nan
-    filled = machine.impute(rows)
+    filled = rbm.impute(rows)
     figure, axes = plt.subplots(2, 5, figsize=SIZE, layout="constrained")
     colors = mpl.colormaps["gray"].with_extremes(bad="#3a9b97")
     for column, above, below in zip(axes.T, rows, filled, strict=True):

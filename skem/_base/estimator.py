@@ -252,11 +252,13 @@ def hooks(
     stop: Callable[[Run], bool] = lambda run: False,
     *,
     keep: Callable[[Run], None],
+    total: int | None = None,
 ) -> dict[str, Any]:
     """Return what the loop calls: callbacks, and a line printed each ``interval`` iterations.
 
     ``attributes`` returns the current fitted attributes, for callbacks that ask for them.
     ``keep`` is called after an iteration to which a callback wants to return in the end.
+    ``total`` is printed as the largest number of iterations.
     """
     task: Any = None
     fitting: Fitting = estimator._fitting
@@ -269,7 +271,8 @@ def hooks(
     def on_iter(run: Run) -> bool:
         own = stop(run)
         if interval and run.n_iter % interval == 0:
-            print(f"[{type(estimator).__name__}] iteration {run.n_iter}: {line(run)}")
+            number = f"{run.n_iter}" if total is None else f"{run.n_iter} of {total}"
+            print(f"[{type(estimator).__name__}] iteration {number}: {line(run)}")
         asked: bool = task.call_on_fit_task_end(
             estimator=estimator,
             X=fitting.X,

@@ -132,6 +132,7 @@ class MinibatchEstimator(LatentEstimator):
             lambda run: self._attributes(training, resume, _scores(patience)),
             stop,
             keep=keep,
+            total=max_passes,
         )
         try:
             if patience is not None and self._keeps_start(training, resume):

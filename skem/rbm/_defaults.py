@@ -25,15 +25,21 @@ STEP, MAX_STEP = 120.0, 0.4
 # heart.
 PACE, MIN_PACE = 12.0, 60.0
 MIN_VARIANCE = 1e-3  # of constant rows
-# Limits of the starting weights, and of the standard deviation of the inputs to hidden units:
-# fewer hidden than visible units cannot start uncoupled, so they start smaller.
-MAX_WEIGHT, TOTAL_WEIGHT, MAX_INPUT, MAX_COUPLED_INPUT = 0.5, 4.0, 1.0, 0.5
+# Persistent chains, at least. Fewer miss states that become probable, though no row is there.
+MIN_CHAINS = 50
+# Probability of the hidden units at the start. Units that are mostly off learn separate parts
+# of binary rows. With HIDDEN_RESTING, hidden units with small weights depend most on the rows.
+HIDDEN_MEAN, HIDDEN_RESTING = 0.05, 0.5
+# Limits of the starting weights, and of the standard deviation of the inputs to hidden units.
+# Fewer hidden than visible units cannot start uncoupled, so MAX_COUPLING limits that deviation
+# times the one of a hidden unit.
+MAX_WEIGHT, TOTAL_WEIGHT, MAX_INPUT, MAX_COUPLING = 0.5, 4.0, 1.0, 0.25
 # The excess and the lack of the rows are defined in ``dependence``. If the lack is larger,
 # there is nothing that a machine can learn, and a step of RESTING_STEP hardly changes the
-# starting weights. They may cost START_COST nats, and EXCESS_COST more for each unit of excess
-# beyond the lack.
+# starting weights. For each feature they may cost START_COST nats, and at most MAX_COST in all;
+# and EXCESS_COST more for each unit of excess beyond the lack.
 RESTING_STEP = 0.002
-START_COST, EXCESS_COST = 0.02, 3.0
+START_COST, MAX_COST, EXCESS_COST = 0.005, 0.1, 3.0
 # Weight decay is DECAY * variance of a row / number of rows, within limits. It keeps long fits
 # to few rows from divergence, and its cost in nats is small.
 DECAY, MIN_DECAY, MAX_DECAY = 0.03, 1e-4, 0.005
@@ -46,11 +52,17 @@ class Plan(NamedTuple):
     step: float  # the initial step size
     scale: float  # standard deviation of the starting weights
     decay: float  # weight decay
+    hidden_mean: float  # probability of the hidden units at the start
 
 
 def batch_size(n_rows: int) -> int:
     """Return the number of rows in a minibatch."""
     return min(MAX_BATCH, max(MIN_BATCH, n_rows // N_BATCHES))
+
+
+def n_chains(n_rows: int) -> int:
+    """Return the number of persistent chains, given that of rows in a minibatch."""
+    return max(n_rows, MIN_CHAINS)
 
 
 def n_passes(n_rows: int, size: int) -> int:
@@ -69,19 +81,32 @@ def plan(
     variance = max(float((mean * (1 - mean)).sum()), MIN_VARIANCE)
     step = min(MAX_STEP, STEP / (variance * n_hidden**0.5))
     limit = min(MAX_WEIGHT, TOTAL_WEIGHT / n_hidden**0.5)
-    spread = MAX_INPUT if n_hidden >= len(mean) else MAX_COUPLED_INPUT
     if rows is None:
-        return Plan(step, min(limit, spread / variance**0.5), MIN_DECAY)
+        spread = _input(n_hidden < len(mean), HIDDEN_MEAN)
+        return Plan(step, min(limit, spread / variance**0.5), MIN_DECAY, HIDDEN_MEAN)
     decay = min(MAX_DECAY, max(MIN_DECAY, DECAY * variance / rows.n_positive))
     if n_updates:
         step = min(step, max(MIN_PACE, PACE * rows.n_positive / variance) / n_updates)
     excess, lack = dependence(rows)
+    rests = excess < lack
+    gray = lack / max(excess, lack, 1e-6)  # 0 for binary rows, 1 if there is nothing to learn
+    hidden_mean = HIDDEN_MEAN + gray * (HIDDEN_RESTING - HIDDEN_MEAN)
+    spread = _input(n_hidden < len(mean), hidden_mean)
     scale = min(limit, spread / max((1 - lack) * variance, MIN_VARIANCE) ** 0.5)
-    # A hidden unit with small weights w adds (w'(v - mean))^2 / 8 to log p*(v). The squares are
-    # larger in states of the machine than in gray rows, by ``lack * variance`` in all.
-    cost = START_COST + EXCESS_COST * max(excess - lack, 0)
-    cheap = (8 * cost / (n_hidden * max(lack, 1e-6) * variance)) ** 0.5
-    return Plan(step if excess >= lack else min(step, RESTING_STEP), min(scale, cheap), decay)
+    # A hidden unit with mean q and small weights w adds q (1 - q) (w'(v - mean))^2 / 2 to
+    # log p*(v). The squares are larger in states of the machine than in gray rows, by
+    # ``lack * variance`` in all.
+    each = hidden_mean * (1 - hidden_mean) / 2 * lack * variance
+    cost = min(START_COST * len(mean), MAX_COST) + EXCESS_COST * max(excess - lack, 0)
+    cheap = (cost / (n_hidden * max(each, 1e-7))) ** 0.5
+    step = min(step, RESTING_STEP) if rests else step
+    return Plan(step, min(scale, cheap), decay, hidden_mean)
+
+
+def _input(coupled: bool, hidden_mean: float) -> float:
+    """Return the standard deviation of the inputs to hidden units at the start."""
+    deviation = (hidden_mean * (1 - hidden_mean)) ** 0.5
+    return min(MAX_INPUT, MAX_COUPLING / deviation) if coupled else MAX_INPUT
 
 
 def dependence(rows: LocalRows) -> tuple[float, float]:

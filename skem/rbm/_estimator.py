@@ -84,14 +84,16 @@ class BernoulliRBMCD(ReconstructMixin, Machine):
         features vary less together than independent binary units would, because an RBM has
         nothing to learn from them. Without ``centered`` it is a quarter of that.
     batch_size : "auto" or int, default="auto"
-        Number of rows in a minibatch, and number of persistent chains. "auto" is the number
-        of rows divided by 600, at least 10 and at most 100. Small data need many small steps.
+        Number of rows in a minibatch. "auto" is the number of rows divided by 600, at least 10
+        and at most 100. Small data need many small steps. There are as many persistent chains,
+        but at least 50: fewer miss some of the states that the RBM makes probable.
     n_iter : "auto" or int, default="auto"
         Number of passes over the rows. "auto" is at least 10, and enough for 100 sqrt(n)
         updates for n rows, with at most 6000 updates.
     verbose : int, default=0
-        1 prints a line after each pass, 10 after every tenth pass: the pseudo-log-likelihood
-        of some rows, or with ``early_stopping`` the validation score.
+        1 prints a line after each pass, 10 after every tenth pass: the number of the pass, how
+        many there are at most, and the pseudo-log-likelihood of some rows, or with
+        ``early_stopping`` the validation score.
     random_state : int, RandomState or None, default=None
         Seed of the initial weights, the order of the rows and the states of the units.
     algorithm : {"pcd", "cd"}, default="pcd"

@@ -18,7 +18,7 @@ from skem._loop import Patience
 from skem._rows.parts import LocalRows, working_dtype
 from skem._threads import own_threads
 from skem._typing import Array, Indices
-from skem.rbm._defaults import batch_size, n_passes, plan
+from skem.rbm._defaults import batch_size, n_chains, n_passes, plan
 from skem.rbm._model import Params, hidden_probabilities
 from skem.rbm._observed import mean_field
 from skem.rbm._rows import dense, density, mean_of, span
@@ -67,16 +67,12 @@ class Machine(MinibatchEstimator):
     def _start(
         self, rows: LocalRows, chosen: Indices, seed: int, resume: bool, passes: int | None
     ) -> Training:
-        n_chains = self._batch_size(len(chosen))
+        size = self._batch_size(len(chosen))
         if resume:
-            state, dtype = self._resumed_state(n_chains), working_dtype(self.components_)
+            state, dtype = self._resumed_state(size), working_dtype(self.components_)
             planned = plan(state.visible_mean, int(self.n_components))
         else:
-            # partial_fit keeps the full number of chains: later batches may have more rows
-            if passes is not None:
-                n_chains = min(n_chains, len(chosen))
             mean = mean_of(rows)
-            size = self._batch_size(len(chosen))
             n_updates = (passes or 0) * -(-len(chosen) // size)
             planned = plan(
                 mean,
@@ -84,7 +80,14 @@ class Machine(MinibatchEstimator):
                 None if passes is None else rows,
                 n_updates if self.n_iter == "auto" else None,
             )
-            state = initial_state(mean, int(self.n_components), n_chains, seed, planned.scale)
+            state = initial_state(
+                mean,
+                int(self.n_components),
+                n_chains(size),
+                seed,
+                planned.scale,
+                planned.hidden_mean,
+            )
             dtype = rows.working_dtype
         decay = planned.decay if self.weight_decay == "auto" else float(self.weight_decay)
         step = planned.step if self.centered else planned.step * UNCENTERED_STEP
@@ -164,7 +167,7 @@ class Machine(MinibatchEstimator):
             "_log_partition": {},
         }
 
-    def _resumed_state(self, n_chains: int) -> State:
+    def _resumed_state(self, size: int) -> State:
         """Return a copy of the state of training, or a new one for weights set by hand."""
         own = self._params()
         n_hidden = len(own.hidden)
@@ -180,10 +183,9 @@ class Machine(MinibatchEstimator):
             others = self.h_samples_.astype(np.float32), mean, self._hidden_mean
             last = Params(**self._last)
             return resumed_state(last, average, *others, n_updates=self._n_updates)
-        chains = random_chains(n_chains, n_hidden, 0)
-        return resumed_state(
-            average, average, chains, mean, hidden_probabilities(average, mean[None])[0]
-        )
+        hidden = hidden_probabilities(average, mean[None])[0]
+        chains = random_chains(n_chains(size), hidden, 0)
+        return resumed_state(average, average, chains, mean, hidden)
 
     # -- weights --------------------------------------------------------------------------
 

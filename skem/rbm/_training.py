@@ -82,29 +82,35 @@ class Options:
 
 
 def initial_state(
-    mean: Array, n_hidden: int, n_chains: int, seed: int, scale: float = 0.01
+    mean: Array,
+    n_hidden: int,
+    n_chains: int,
+    seed: int,
+    scale: float = 0.01,
+    hidden_mean: float = 0.5,
 ) -> State:
     """Return a machine of almost independent units with these means, and random chains.
 
     The rows or the columns of the weights, whichever are fewer, are orthogonal. The hidden
     units then see all directions of the rows. To second order, visible units i and j are
-    coupled by sum_h W_ih W_jh / 4, which is 0 if there are at least as many hidden as visible
-    units. The biases make each unit as probable as it is on average.
+    coupled by a multiple of sum_h W_ih W_jh, which is 0 if there are at least as many hidden as
+    visible units. The biases make each visible unit as probable as it is on average, and each
+    hidden unit as probable as ``hidden_mean``.
     """
     rng = generator(Purpose.WEIGHTS, seed)
     mean = np.clip(mean, LIMIT, 1 - LIMIT).astype(np.float32)
     weights = scale * _orthogonal(rng, len(mean), n_hidden)
-    visible = np.log(mean / (1 - mean)) - weights.sum(1) / 2
-    params = Params(weights, visible, -(mean @ weights))
-    chains = random_chains(n_chains, n_hidden, seed)
-    half = np.full(n_hidden, 0.5, np.float32)
-    return resumed_state(params, params, chains, mean, half)
+    hidden = np.full(n_hidden, hidden_mean, np.float32)
+    visible = np.log(mean / (1 - mean)) - weights @ hidden
+    params = Params(weights, visible, np.log(hidden / (1 - hidden)) - mean @ weights)
+    chains = random_chains(n_chains, hidden, seed)
+    return resumed_state(params, params, chains, mean, hidden)
 
 
-def random_chains(n_chains: int, n_hidden: int, seed: int) -> Array:
-    """Return hidden units that are 0 or 1 with probability 1/2."""
-    uniform = generator(Purpose.CHAINS, seed).random((n_chains, n_hidden))
-    return (uniform < 0.5).astype(np.float32)
+def random_chains(n_chains: int, mean: Array, seed: int) -> Array:
+    """Return hidden units that are 1 with these probabilities."""
+    uniform = generator(Purpose.CHAINS, seed).random((n_chains, len(mean)))
+    return (uniform < mean).astype(np.float32)
 
 
 def _orthogonal(rng: np.random.Generator, n_visible: int, n_hidden: int) -> Array:

@@ -444,7 +444,12 @@ def test_the_weights_of_the_best_score_are_kept(digits):
         return 0.0
 
     model = BernoulliRBMCD(
-        48, learning_rate=0.3, batch_size=10, n_iter=60, early_stopping=True, random_state=0
+        48,
+        learning_rate=0.3,
+        schedule="constant",
+        n_iter=60,
+        early_stopping=True,
+        random_state=0,
     )
     model.set_callbacks(History(scoring=keep)).fit(digits[:200])
     best = int(np.argmax(model.validation_scores_))
