@@ -428,8 +428,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     ) -> Training:
         training: Training = super()._start(rows, chosen, seed, resume, n_passes)
         if training.design.based and not resume:
-            others = np.setdiff1d(np.flatnonzero(rows.weight), chosen)
-            begin_with_factors(training, rows, chosen, others)
+            begin_with_factors(training, rows, chosen)
         if n_passes is not None and self._stops_early(rows.n_positive):
             training.average = training.network.flat.values.detach().clone()
         return training
@@ -497,7 +496,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         if training.design.based and not resume and not has_risen:
             rows = relative(rows)
             try:
-                begin_with_factors(training, rows, np.flatnonzero(rows.weight), np.arange(0))
+                begin_with_factors(training, rows, np.flatnonzero(rows.weight))
             except KeyboardInterrupt:
                 run.interrupted = True
         return trained
