@@ -11,6 +11,9 @@ Few rows, or far ones, show correlations that other rows do not have. The maximu
 likelihood then has noise variances near 0, and each row that differs costs many nats. The fit
 therefore shrinks correlations: it adds imaginary rows, whose features have the variances of the
 real ones and are independent. Cross-validation chooses their number, which may be 0.
+
+A feature may be constant in the rows to learn from, and vary in those held out. Its noise
+variance is then its variance over the whole table.
 """
 
 from collections.abc import Iterator
@@ -69,7 +72,9 @@ class Sums(NamedTuple):
     log_likelihood: float  # per row
 
 
-def choose_kind(x: Array, weight: Array, n_factors: int, floor: float, seed: int) -> Kind:
+def choose_kind(
+    x: Array, weight: Array, variance: Array, n_factors: int, floor: float, seed: int
+) -> Kind:
     """Return the kind of factor analysis that describes held-out rows best.
 
     The rows, with weights, are cut into folds, of which each is held out once. First the number
@@ -84,7 +89,7 @@ def choose_kind(x: Array, weight: Array, n_factors: int, floor: float, seed: int
         total = 0.0
         for own, own_weight, other, other_weight in folds:
             kind = Kind(sparse, share / (1 - share) * float(own_weight.sum()))
-            factors = fit_factors(own, own_weight, n_factors, floor, seed, kind)
+            factors = fit_factors(own, own_weight, variance, n_factors, floor, seed, kind)
             mean = mean_log_likelihood(factors, other, other_weight)
             total += float(other_weight.sum()) * mean
         return total
@@ -114,7 +119,13 @@ def mean_log_likelihood(factors: Factors, x: Array, weight: Array) -> float:
 
 
 def fit_factors(
-    x: Array, weight: Array, n_factors: int, floor: float, seed: int, kind: Kind
+    x: Array,
+    weight: Array,
+    variance: Array,
+    n_factors: int,
+    floor: float,
+    seed: int,
+    kind: Kind,
 ) -> Factors:
     """Return the factor analysis of standardized rows, by maximum likelihood.
 
@@ -124,6 +135,8 @@ def fit_factors(
         The rows; NaN is missing. Each feature has mean 0 and variance 1, or about that.
     weight : ndarray of shape (n,)
         Weights of the rows.
+    variance : ndarray of shape (D,)
+        Variances of the features over the whole table.
     n_factors : int
         The number of factors, d.
     floor : float
@@ -144,11 +157,13 @@ def fit_factors(
     center = share @ np.where(observed, x, 0) / mass
     x = np.where(observed, x - center, 0)
     part = kind.n_imaginary / (total + kind.n_imaginary)
-    other = Imaginary(part, np.zeros_like(center), share @ x**2 / mass)
+    own = share @ x**2 / mass
+    other = Imaginary(part, np.zeros_like(center), own)
+    least = np.where(own > floor, floor, np.maximum(variance, floor))
     complete, rooted = bool(observed.all()), np.sqrt(share)[:, None] * x
     if complete and len(x) > x.shape[1]:  # only the second moments count: they fit into D rows
         rooted = np.asarray(np.linalg.qr(rooted, mode="r"))
-    factors = _principal(rooted, other, n_factors, floor, seed, kind.sparse)
+    factors = _principal(rooted, other, n_factors, least, seed, kind.sparse)
     before = -np.inf
     for _ in range(MAX_ITER):
         if complete:
@@ -158,12 +173,12 @@ def fit_factors(
         if sums.log_likelihood - before < TOL:
             break
         before = sums.log_likelihood
-        factors = _maximized(sums, floor)
+        factors = _maximized(sums, least)
     return _rotated(factors._replace(mean=factors.mean + center))
 
 
 def _principal(
-    x: Array, other: Imaginary, n_factors: int, floor: float, seed: int, sparse: bool
+    x: Array, other: Imaginary, n_factors: int, floor: Array, seed: int, sparse: bool
 ) -> Factors:
     """Return factors of rows whose squares sum to variances, near the best ones.
 
@@ -297,7 +312,7 @@ def _sums_imaginary(factors: Factors, other: Imaginary) -> _ImaginarySums:
     return _ImaginarySums(*(other.share * values for values in sums))
 
 
-def _maximized(sums: Sums, floor: float) -> Factors:
+def _maximized(sums: Sums, floor: Array) -> Factors:
     """Return the M step; the mean and the covariance of the codes move into the features."""
     covariance = sums.products - np.outer(sums.codes, sums.codes)
     values, vectors = np.linalg.eigh(covariance)

@@ -196,9 +196,13 @@ def _factors_of(training: Training, rows: LocalRows, chosen: Indices) -> Factors
     """Return the factor analysis of the Gaussian columns."""
     d, floor, seed = training.design.n_components, float(np.exp(-FEATURE_LIMIT)), training.seed
     x, weight = _some_rows(training, rows, chosen)
+    # a feature may be constant in the chosen rows, and not in others
+    every, mass = _some_rows(training, rows, np.flatnonzero(rows.weight))
+    mass = mass[:, None] * ~np.isnan(every)
+    variance = np.nansum(mass * every**2, 0) / np.maximum(mass.sum(0), np.finfo(float).tiny)
     if training.kind is None:
-        training.kind = choose_kind(x, weight, d, floor, seed)
-    return fit_factors(x, weight, d, floor, seed, training.kind)
+        training.kind = choose_kind(x, weight, variance, d, floor, seed)
+    return fit_factors(x, weight, variance, d, floor, seed, training.kind)
 
 
 def _some_rows(training: Training, rows: LocalRows, chosen: Indices) -> tuple[Array, Array]:
