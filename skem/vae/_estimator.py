@@ -225,9 +225,9 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     Networks with Gaussian features start from a factor analysis: the encoder and the decoder
     are its posterior and its mean, plus what the layers add. If the score of the validation
     rows does not rise by more than its standard error, the fit is the factor analysis of
-    all rows. The correlations of the factor analysis are shrunk: it is fitted to the rows and to
-    imaginary rows with independent features. Cross-validation with five folds chooses their
-    number among 0 to 1.5 times that of the rows.
+    all rows. Its correlations are shrunk: it is fitted to the rows and to imaginary rows with
+    independent features. Cross-validation chooses their number, from 0 to 1.5 times the number
+    of rows.
     The noise variances are running means of the squared residuals, which maximize the bound.
     If ``likelihood`` is a dict, the factor analysis is of the Gaussian columns, and all other
     columns start independent of the code. User-defined encoders and decoders start from their

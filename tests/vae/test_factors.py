@@ -142,7 +142,9 @@ def test_shrunk_factors_describe_other_rows_better():
         mean, scale, weight = X.mean(0), X.std(0), np.ones(15)
         X, test = (X - mean) / scale, (test - mean) / scale
         kind = choose_kind(X, weight, np.ones(6), 6, FLOOR, 0)
-        own, most = (fit_factors(X, weight, np.ones(6), 6, FLOOR, 0, each) for each in (kind, ALL))
+        own, most = (
+            fit_factors(X, weight, np.ones(6), 6, FLOOR, 0, each) for each in (kind, ALL)
+        )
         gains.append(
             mean_log_likelihood(own, test, np.ones(500))
             - mean_log_likelihood(most, test, np.ones(500))
