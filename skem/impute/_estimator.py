@@ -102,8 +102,8 @@ class LatentImputer(
         ``BernoulliRBMCD`` or ``VAEEstimator``; or a pipeline that ends in one, a search over
         one, or a ``FrozenEstimator``. Steps of a pipeline before the model need
         ``inverse_transform``. A model that accepts NaN is fitted to all rows. Other models
-        are fitted to the complete rows. A mixture with more components than rows gets half as many
-        as there are rows, with a warning. None chooses a ``BayesianGMM_MAP`` by the
+        are fitted to the complete rows. A mixture with more components than rows gets half as
+        many as there are rows, with a warning. None chooses a ``BayesianGMM_MAP`` by the
         log-likelihood of held-out rows: with 1, 3, 8 or 20 components as far as each has
         enough rows, and with a prior that counts as one row or as one for each feature.
     categorical_features : "from_dtype", list or None, default="from_dtype"

@@ -308,8 +308,8 @@ def _sums_imaginary(factors: Factors, other: Imaginary) -> _ImaginarySums:
     fit = ((t + gap**2) / factors.noise + np.log(2 * np.pi * factors.noise)).sum()
     fit -= (scaled * to_code * t).sum() + (scaled @ gap) @ mean[:-1]
     fit += np.linalg.slogdet(precision)[1]
-    sums = products, cross, t + other.center**2, fit
-    return _ImaginarySums(*(other.share * values for values in sums))
+    share, squares = other.share, t + other.center**2
+    return _ImaginarySums(share * products, share * cross, share * squares, share * float(fit))
 
 
 def _maximized(sums: Sums, floor: Array) -> Factors:
