@@ -35,10 +35,9 @@ def choose_mixture(rows: Rows) -> BayesianGMM_MAP:
     The prior shrinks covariances to a diagonal matrix. Whether it counts as one row, or as one
     for each feature, is decided with one component. More components are then tried as long
     as they raise the log-likelihood and do not raise the error on hidden cells: few rows for
-    each component describe the density better than the mean. The choice
-    takes one to five times as long as the fit of the chosen model. If that has one component,
-    whose fit takes milliseconds, it takes up to thirty times as long, because three components
-    are tried as well.
+    each component describe the density better than the mean. The choice takes one to five times
+    as long as the fit of the chosen model. If that has one component, whose fit takes
+    milliseconds, it takes up to thirty times as long, because three components are tried too.
     """
     rows = rows.positive()
     values, weight = rows.every(max(1, len(rows) // MAX_ROWS))

@@ -127,7 +127,7 @@ def fit_factors(
     seed: int,
     kind: Kind,
 ) -> Factors:
-    """Return the factor analysis of standardized rows, by maximum likelihood.
+    """Return the factor analysis of standardized rows and imaginary ones, by EM.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def fit_factors(
             break
         before = sums.log_likelihood
         factors = _maximized(sums, least)
-    return _rotated(factors._replace(mean=factors.mean + center))
+    return _rotated(Factors(factors.mean + center, factors.loadings, factors.noise))
 
 
 def _principal(

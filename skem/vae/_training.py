@@ -197,7 +197,10 @@ def _factors_of(training: Training, rows: LocalRows, chosen: Indices) -> Factors
     d, floor, seed = training.design.n_components, float(np.exp(-FEATURE_LIMIT)), training.seed
     x, weight = _some_rows(training, rows, chosen)
     # a feature may be constant in the chosen rows, and not in others
-    every, mass = _some_rows(training, rows, np.flatnonzero(rows.weight))
+    positive = np.flatnonzero(rows.weight)
+    every, mass = x, weight
+    if len(chosen) < len(positive):
+        every, mass = _some_rows(training, rows, positive)
     mass = mass[:, None] * ~np.isnan(every)
     variance = np.nansum(mass * every**2, 0) / np.maximum(mass.sum(0), np.finfo(float).tiny)
     if training.kind is None:
