@@ -153,11 +153,11 @@ def mixed_tables() -> Iterator[tuple[str, pd.DataFrame]]:
         yield "election", frame
 
 
-def split(table: Table) -> Split:
+def split(table: Table, seed: int = 1) -> Split:
     """Shuffle, unless the table says which rows are held out, and cut."""
     order = np.arange(len(table.X))
     if table.n_train is None:
-        order = np.random.default_rng(1).permutation(order)
+        order = np.random.default_rng(seed).permutation(order)
     n = table.n_train or 2 * len(order) // 3
     train, test = order[:n], order[n:][:N_TEST]
     X, y = np.asarray(table.X, float), table.y
@@ -184,9 +184,9 @@ def binary(table: Table) -> Split:
     return own._replace(X=X, X_test=X_test)
 
 
-def standardized(table: Table) -> Split:
+def standardized(table: Table, seed: int = 1) -> Split:
     """Return features of mean 0 and variance 1, without the constant ones; images as is."""
-    own = split(table)
+    own = split(table, seed)
     kept = own.X.std(0) > 0
     X, test = own.X[:, kept], own.X_test[:, kept]
     if "MNIST" not in table.name:

@@ -37,7 +37,9 @@ CONV = {
 
 
 def ours(X, batch, n_epochs, *, fast=True, **options):
-    model = VAEEstimator(**options, batch_size=batch, max_iter=n_epochs, random_state=0)
+    # the others hold out no rows either
+    options = {"early_stopping": False, "random_state": 0, **options}
+    model = VAEEstimator(**options, batch_size=batch, max_iter=n_epochs)
 
     def run():
         skem._network.estimator.MIN_FAST = 0 if fast else math.inf

@@ -67,6 +67,14 @@ class MinibatchEstimator(LatentEstimator):
         """Return whether rows are held out, and the best weights kept."""
         return bool(self.early_stopping)
 
+    def _validation_share(self, n_rows: int) -> float:
+        """Return the share of the rows to hold out."""
+        return float(self.validation_fraction)
+
+    def _ends(self, training: Any, n_rows: int) -> bool:
+        """Return whether a fit without validation rows ends after this pass."""
+        return False
+
     def _may_stop(self, training: Any, n_passes: int) -> bool:
         """Return whether scores that do not rise count, if there are ``n_passes`` at most."""
         return True
@@ -92,9 +100,8 @@ class MinibatchEstimator(LatentEstimator):
         if not self._stops_early(rows.n_positive):
             return np.flatnonzero(rows.weight), None, None
         weight = np.asarray(rows.weight)
-        chosen, validation = split_rows(
-            weight, self.validation_fraction, self._split_generator(seed)
-        )
+        share = self._validation_share(len(weight))
+        chosen, validation = split_rows(weight, share, self._split_generator(seed))
         patience = Patience(self.n_iter_no_change, self.tol)
         return chosen[weight[chosen] > 0], validation, patience
 
@@ -111,7 +118,7 @@ class MinibatchEstimator(LatentEstimator):
 
         def stop(run: Run) -> bool:
             if patience is None:
-                return False
+                return self._ends(training, rows.n_positive)
             score = self._validation_score(training, rows, validation)
             ends = patience.note(score, training.snapshot)
             if self._may_stop(training, max_passes):

@@ -42,6 +42,7 @@ from skem.impute._inner import (
     core_of,
     draw,
     impute,
+    suit_rows,
     takes_codes,
     takes_nan,
 )
@@ -66,6 +67,7 @@ def _fitted(model: Any, rows: Rows, y: Any, routed: dict[str, Any]) -> Any:
             )
         values, y = values[complete], _safe_rows(y, complete)
         routed = {name: _safe_rows(value, complete) for name, value in routed.items()}
+    suit_rows(model, len(rows) if values is rows.given else len(values))
     if has_fit_parameter(model, "y"):
         routed = {"y": y, **routed}
     return model.fit(values, **routed)
@@ -104,7 +106,8 @@ class LatentImputer(
         ``BernoulliRBMCD`` or ``VAEEstimator``; or a pipeline that ends in one, a search over
         one, or a ``FrozenEstimator``. Steps of a pipeline before the model need
         ``inverse_transform``. A model that accepts NaN is fitted to all rows. Other models
-        are fitted to the complete rows. None chooses a ``BayesianGMM_MAP`` by the
+        are fitted to the complete rows. A mixture with more components than rows gets half as
+        many as there are rows, with a warning. None chooses a ``BayesianGMM_MAP`` by the
         log-likelihood of held-out rows: with 1, 3, 8 or 20 components as far as each has
         enough rows, and with a prior that counts as one row or as one for each feature.
     categorical_features : "from_dtype", list or None, default="from_dtype"

@@ -10,6 +10,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 
 from skem._typing import Array
+from skem._warn import warn
 
 
 def core_of(model: Any) -> tuple[list[Any], Any]:
@@ -52,6 +53,23 @@ def takes_codes(model: Any) -> bool:
     steps, core = core_of(model)
     frozen = isinstance(model, FrozenEstimator)
     return not (steps or frozen) and hasattr(core, "_describe_columns")
+
+
+def suit_rows(model: Any, n_rows: int) -> None:
+    """Lower the number of components of a mixture that has more of them than there are rows."""
+    from skem.mixture import BayesianGMM_MAP
+
+    core = core_of(model)[1]
+    if not isinstance(core, BayesianGMM_MAP) or hasattr(core, "weights_"):
+        return
+    if n_rows < core.n_components:
+        n_components = max(1, n_rows // 2)
+        warn(
+            f"n_components={core.n_components} is more than the {n_rows} rows to learn from: "
+            f"{n_components} are used.",
+            UserWarning,
+        )
+        core.set_params(n_components=n_components)
 
 
 def takes_nan(model: Any) -> bool:

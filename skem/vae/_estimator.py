@@ -67,6 +67,9 @@ HOLE_ROWS = 100  # rows with missing values per block; they need more memory tha
 AUTO_PASSES = (6000, 20, 400)
 # With early_stopping="auto", rows are held out if there are at least and at most this many.
 MIN_HELD_OUT, MAX_HELD_OUT = 20, 10_000
+# It holds out this number of rows, unless they are more than a third of all: fewer do not tell
+# chance from gain.
+MIN_VALIDATION = 10
 # What values outside of 0 and 1 lead to, for a warning.
 OUTSIDE = (
     "the encoder sees them clipped, and their scores are low. Scale X like the rows of fit, or "
@@ -159,9 +162,11 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         it scores and restores are running averages over about 100 steps. "auto" is True if
         there are from 20 to 10,000 rows, because longer fits would otherwise overfit. With
         fewer rows of Gaussian features, the result is the factor analysis from which fits
-        start, because too few rows could be held out to tell whether training helps.
+        start, after one pass, because too few rows could be held out to tell whether training
+        helps.
     validation_fraction : float, default=0.1
-        The share of the rows that ``early_stopping`` holds out.
+        The share of the rows that ``early_stopping`` holds out. With "auto", these are at least
+        10 rows, or a third of all if there are fewer than 30.
     n_iter_no_change : int, default=10
         Number of passes without a rise of at least ``tol`` after which ``fit`` stops.
     precision : {"float32", "bfloat16"}, default="float32"
@@ -220,7 +225,9 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     Networks with Gaussian features start from a factor analysis: the encoder and the decoder
     are its posterior and its mean, plus what the layers add. If the score of the validation
     rows does not rise by more than its standard error, the fit is the factor analysis of
-    all rows.
+    all rows. Its correlations are shrunk: it is fitted to the rows and to imaginary rows with
+    independent features. Cross-validation chooses their number, from 0 to 1.5 times the number
+    of rows.
     The noise variances are running means of the squared residuals, which maximize the bound.
     If ``likelihood`` is a dict, the factor analysis is of the Gaussian columns, and all other
     columns start independent of the code. User-defined encoders and decoders start from their
@@ -428,8 +435,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
     ) -> Training:
         training: Training = super()._start(rows, chosen, seed, resume, n_passes)
         if training.design.based and not resume:
-            others = np.setdiff1d(np.flatnonzero(rows.weight), chosen)
-            begin_with_factors(training, rows, chosen, others)
+            begin_with_factors(training, rows, chosen)
         if n_passes is not None and self._stops_early(rows.n_positive):
             training.average = training.network.flat.values.detach().clone()
         return training
@@ -438,6 +444,20 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         if self.early_stopping == "auto":
             return MIN_HELD_OUT <= n_rows <= MAX_HELD_OUT
         return bool(self.early_stopping)
+
+    def _validation_share(self, n_rows: int) -> float:
+        share = float(self.validation_fraction)
+        if self.early_stopping == "auto":
+            share = max(share, min(MIN_VALIDATION, n_rows // 3) / n_rows)
+        return share
+
+    def _ends(self, training: Training, n_rows: int) -> bool:
+        # the fit will be the factor analysis, whatever more passes learn
+        return self._are_few(n_rows) and self._may_return(training, self._resumes())
+
+    def _may_return(self, training: Training, resume: bool) -> bool:
+        """Return whether the fit may end as the factor analysis from which it started."""
+        return training.design.based and not resume
 
     def _are_few(self, n_rows: int) -> bool:
         """Return whether rows cannot tell if training helps: it would fit chance."""
@@ -494,10 +514,10 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         trained = super()._train(rows, resume)
         training, _, run, _ = trained
         has_risen = training.has_risen() and not self._are_few(rows.n_positive)
-        if training.design.based and not resume and not has_risen:
+        if self._may_return(training, resume) and not has_risen:
             rows = relative(rows)
             try:
-                begin_with_factors(training, rows, np.flatnonzero(rows.weight), np.arange(0))
+                begin_with_factors(training, rows, np.flatnonzero(rows.weight))
             except KeyboardInterrupt:
                 run.interrupted = True
         return trained

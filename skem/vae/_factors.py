@@ -6,8 +6,17 @@ Its posterior N(mu(x), V) is a linear encoder, and its mean a linear decoder. EM
 expanded parameters (C. Liu, D. B. Rubin and Y. N. Wu, "Parameter expansion to accelerate EM",
 Biometrika 1998): the covariance of the codes is estimated too, and then moved into W. Rows may
 have missing values, which are NaN.
+
+Few rows, or far ones, show correlations that other rows do not have. The maximum of the
+likelihood then has noise variances near 0, and each row that differs costs many nats. The fit
+therefore shrinks correlations: it adds imaginary rows, whose features have the variances of the
+real ones and are independent. Cross-validation chooses their number, which may be 0.
+
+A feature may be constant in the rows to learn from, and vary in those held out. Its noise
+variance is then its variance over the whole table.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +31,11 @@ N_STEPS, STEP_TOL = 500, 1e-4
 MAX_ITER, TOL = 500, 1e-3
 RIDGE = 1e-9  # so that features without any observed value can be solved for
 LARGE = 200_000  # with more values, singular vectors take longer than EM
+SMALL = 64  # with fewer rows or features, all singular vectors take less time than a few
+# The shares of imaginary rows to choose from, and the rows and folds to choose on. Fewer rows
+# than the least cannot be cut into folds.
+SHARES, N_FOLDS = (0.0, 0.01, 0.03, 0.1, 0.3, 0.6), 5
+MIN_CHOICE, MAX_CHOICE, SHARE_OF_FEW = 6, 1000, 0.3
 
 
 class Factors(NamedTuple):
@@ -30,6 +44,21 @@ class Factors(NamedTuple):
     mean: Array  # (D,)
     loadings: Array  # W, (D, d)
     noise: Array  # s, (D,)
+
+
+class Kind(NamedTuple):
+    """What the rows do not determine, and cross-validation does."""
+
+    sparse: bool  # whether factors are left out of which a first step finds nothing
+    n_imaginary: float  # number of imaginary rows with independent features
+
+
+class Imaginary(NamedTuple):
+    """Rows with independent features, by their moments."""
+
+    share: float  # of all rows
+    center: Array  # (D,)
+    variance: Array  # (D,)
 
 
 class Sums(NamedTuple):
@@ -43,38 +72,62 @@ class Sums(NamedTuple):
     log_likelihood: float  # per row
 
 
-def best_factors(
-    x: Array,
-    weight: Array,
-    n_factors: int,
-    floor: float,
-    seed: int,
-    *,
-    held_out: tuple[Array, Array],
-) -> tuple[Factors, bool]:
-    """Return the factor analysis that is better on rows held out, with weights.
+def choose_kind(
+    x: Array, weight: Array, variance: Array, n_factors: int, floor: float, seed: int
+) -> Kind:
+    """Return the kind of factor analysis that describes held-out rows best.
 
-    It is either a maximum of the likelihood with all factors, or one that leaves out those of
-    which a first step finds nothing: with few rows that is often the better one. Return whether
-    it is sparse too.
+    The rows, with weights, are cut into folds, of which each is held out once. First the number
+    of imaginary rows is chosen, then whether factors are left out.
     """
-    every = fit_factors(x, weight, n_factors, floor, seed, sparse=False)
-    sparse = fit_factors(x, weight, n_factors, floor, seed, sparse=True)
-    better = mean_log_likelihood(sparse, *held_out) > mean_log_likelihood(every, *held_out)
-    return (sparse, True) if better else (every, False)
+    if len(x) < MIN_CHOICE:
+        return Kind(False, SHARE_OF_FEW / (1 - SHARE_OF_FEW) * float(weight.sum()))
+    order = np.random.default_rng(seed).permutation(len(x))[:MAX_CHOICE]
+    folds = list(_folds(x[order], weight[order]))
+
+    def score(share: float, sparse: bool) -> float:
+        total = 0.0
+        for own, own_weight, other, other_weight in folds:
+            kind = Kind(sparse, share / (1 - share) * float(own_weight.sum()))
+            factors = fit_factors(own, own_weight, variance, n_factors, floor, seed, kind)
+            mean = mean_log_likelihood(factors, other, other_weight)
+            total += float(other_weight.sum()) * mean
+        return total
+
+    scores = [score(share, False) for share in SHARES]
+    best = int(np.argmax(scores))
+    share, total = SHARES[best], float(np.mean([fold[1].sum() for fold in folds]))
+    sparse = score(share, True) > scores[best]
+    return Kind(sparse, share / (1 - share) * total)
+
+
+def _folds(x: Array, weight: Array) -> Iterator[tuple[Array, Array, Array, Array]]:
+    """Yield rows to learn from and rows held out, with their weights."""
+    place = np.arange(len(x)) % N_FOLDS
+    for fold in range(N_FOLDS):
+        own = place != fold
+        yield x[own], weight[own], x[~own], weight[~own]
 
 
 def mean_log_likelihood(factors: Factors, x: Array, weight: Array) -> float:
     """Return the mean log-likelihood of rows, of their observed values."""
-    observed = ~np.isnan(x)
-    share = weight / weight.sum()
+    observed, share = ~np.isnan(x), weight / weight.sum()
+    if observed.all():
+        x = np.sqrt(share)[:, None] * (x - factors.mean)
+        return _sums_complete(factors, x).log_likelihood
     return _sums_observed(factors, np.where(observed, x, 0), observed, share).log_likelihood
 
 
 def fit_factors(
-    x: Array, weight: Array, n_factors: int, floor: float, seed: int, *, sparse: bool
+    x: Array,
+    weight: Array,
+    variance: Array,
+    n_factors: int,
+    floor: float,
+    seed: int,
+    kind: Kind,
 ) -> Factors:
-    """Return the factor analysis of standardized rows, by maximum likelihood.
+    """Return the factor analysis of standardized rows and imaginary ones, by EM.
 
     Parameters
     ----------
@@ -82,68 +135,69 @@ def fit_factors(
         The rows; NaN is missing. Each feature has mean 0 and variance 1, or about that.
     weight : ndarray of shape (n,)
         Weights of the rows.
+    variance : ndarray of shape (D,)
+        Variances of the features over the whole table.
     n_factors : int
         The number of factors, d.
     floor : float
         The smallest noise variance.
     seed : int
         Seed of the randomized singular vectors.
-    sparse : bool
-        Whether to leave out factors of which a first step finds nothing.
+    kind : Kind
+        The number of imaginary rows, and whether factors are left out.
 
     Returns
     -------
     Factors
         The parameters.
     """
-    share = weight / weight.sum()
-    observed = ~np.isnan(x)
-    complete = bool(observed.all())
-    if complete:  # only the mean and the second moments count: they fit into few rows
-        mean = share @ x
-        x = np.sqrt(share)[:, None] * (x - mean)
-        if len(x) > x.shape[1]:
-            x = np.asarray(np.linalg.qr(x, mode="r"))
-        filled = x
-    else:
-        mean = np.zeros(x.shape[1])
-        x = np.where(observed, x, 0)
-        filled = np.sqrt(share)[:, None] * x
-    n_steps = 1 if sparse or filled.size > LARGE else N_STEPS
-    factors = _principal(filled, mean, n_factors, floor, seed, n_steps)
+    total = float(weight.sum())
+    share, observed = weight / (total + kind.n_imaginary), ~np.isnan(x)
+    mass = np.maximum(share @ observed, RIDGE)
+    center = share @ np.where(observed, x, 0) / mass
+    x = np.where(observed, x - center, 0)
+    part = kind.n_imaginary / (total + kind.n_imaginary)
+    own = share @ x**2 / mass
+    other = Imaginary(part, np.zeros_like(center), own)
+    least = np.where(own > floor, floor, np.maximum(variance, floor))
+    complete, rooted = bool(observed.all()), np.sqrt(share)[:, None] * x
+    if complete and len(x) > x.shape[1]:  # only the second moments count: they fit into D rows
+        rooted = np.asarray(np.linalg.qr(rooted, mode="r"))
+    factors = _principal(rooted, other, n_factors, least, seed, kind.sparse)
     before = -np.inf
     for _ in range(MAX_ITER):
         if complete:
-            sums = _sums_complete(factors, x)
+            sums = _sums_complete(factors, rooted, other)
         else:
-            sums = _sums_observed(factors, x, observed, share)
+            sums = _sums_observed(factors, x, observed, share, other)
         if sums.log_likelihood - before < TOL:
             break
         before = sums.log_likelihood
-        factors = _maximized(sums, floor)
-    return _rotated(factors)
+        factors = _maximized(sums, least)
+    return _rotated(Factors(factors.mean + center, factors.loadings, factors.noise))
 
 
 def _principal(
-    x: Array, mean: Array, n_factors: int, floor: float, seed: int, n_steps: int
+    x: Array, other: Imaginary, n_factors: int, floor: Array, seed: int, sparse: bool
 ) -> Factors:
     """Return factors of rows whose squares sum to variances, near the best ones.
 
     A step takes the best loadings for the noise, which are singular vectors, and then the noise
-    that they leave.
+    that they leave. In a first step the noise is the variance. It suffices if the factors are
+    sparse, and for large tables.
     """
-    D, d = x.shape[1], min(n_factors, *x.shape)
-    variance = (x**2).sum(0)
-    noise, loadings = np.maximum(variance, floor), np.zeros((D, n_factors))
+    D, own = x.shape[1], other.share * other.variance
+    if other.share and D * (D + len(x)) <= LARGE:
+        x, own = np.vstack([x, np.diag(np.sqrt(own))]), np.zeros(D)
+    d, variance = min(n_factors, *x.shape), (x**2).sum(0) + own
+    first = np.maximum(variance, floor)
+    noise, loadings = first, np.zeros((D, n_factors))
     before = -np.inf
-    for _ in range(n_steps):
+    for _ in range(1 if sparse or own.any() or x.size > LARGE else N_STEPS):
         root = np.sqrt(noise)
-        # with dispatch, scikit-learn takes another factorization, with other rounding
-        with config_context(array_api_dispatch=False):
-            _, values, axes = randomized_svd(x / root, d, random_state=seed)
-        scale = np.sqrt(np.maximum(values**2 - 1, 0))
-        loadings[:, :d] = root[:, None] * axes.T * scale
-        top = np.maximum(values**2, 1)
+        values, axes = _singular(x / root, d, seed)
+        top = np.maximum(values**2 + (own / first).max(), 1)
+        loadings[:, :d] = root[:, None] * axes.T * np.sqrt(top - 1)
         log_likelihood = -0.5 * (
             (variance / noise).sum() + np.sum(np.log(top) - top + 1) + np.log(noise).sum()
         )
@@ -151,7 +205,18 @@ def _principal(
         if log_likelihood - before < STEP_TOL:
             break
         before = log_likelihood
-    return Factors(mean, loadings, noise)
+    return Factors(np.zeros(D), loadings, noise)
+
+
+def _singular(x: Array, d: int, seed: int) -> tuple[Array, Array]:
+    """Return the d largest singular values, and their vectors (d, D)."""
+    if min(x.shape) <= SMALL:
+        _, values, axes = np.linalg.svd(x, full_matrices=False)
+        return values[:d], axes[:d]
+    # with dispatch, scikit-learn takes another factorization, with other rounding
+    with config_context(array_api_dispatch=False):
+        _, values, axes = randomized_svd(x, d, random_state=seed)
+    return values, axes
 
 
 def _posterior(factors: Factors) -> tuple[Array, Array]:
@@ -160,15 +225,21 @@ def _posterior(factors: Factors) -> tuple[Array, Array]:
     return scaled, np.eye(len(scaled)) + scaled @ factors.loadings
 
 
-def _sums_complete(factors: Factors, x: Array) -> Sums:
+def _sums_complete(factors: Factors, x: Array, other: Imaginary | None = None) -> Sums:
     """Return the sums of centered rows whose weights are in their lengths."""
     scaled, precision = _posterior(factors)
     covariance = np.linalg.inv(precision)
-    codes = x @ scaled.T @ covariance
+    to_code = covariance @ scaled
+    codes = x @ to_code.T
     products = covariance + codes.T @ codes
     cross = x.T @ codes  # (D, d)
-    loadings = np.linalg.solve(products, cross.T).T
     variance = (x**2).sum(0)
+    if other is not None:
+        own = other.share * other.variance
+        products += to_code * own @ to_code.T
+        cross += own[:, None] * to_code.T
+        variance += own
+    loadings = np.linalg.solve(products, cross.T).T
     noise = variance - (loadings * cross).sum(1)
     fit = (variance / factors.noise).sum() - (cross * scaled.T).sum()
     log_det = np.log(factors.noise).sum() + np.linalg.slogdet(precision)[1]
@@ -178,7 +249,13 @@ def _sums_complete(factors: Factors, x: Array) -> Sums:
     )
 
 
-def _sums_observed(factors: Factors, x: Array, observed: Array, share: Array) -> Sums:
+def _sums_observed(
+    factors: Factors,
+    x: Array,
+    observed: Array,
+    share: Array,
+    other: Imaginary | None = None,
+) -> Sums:
     """Return the sums of rows with missing values, given as 0."""
     n, d = len(x), factors.loadings.shape[1]
     seen = observed.astype(float)
@@ -196,17 +273,46 @@ def _sums_observed(factors: Factors, x: Array, observed: Array, share: Array) ->
     weighted = share[:, None] * seen
     left = (weighted.T @ products.reshape(n, -1)).reshape(-1, d + 1, d + 1)
     right = (weighted * x).T @ augmented
+    total = np.tensordot(share, products, 1)
+    squares, mass = (weighted * x**2).sum(0), weighted.sum(0)
+    fit = seen * (residual**2 / factors.noise + np.log(2 * np.pi * factors.noise))
+    fit = share @ (fit.sum(1) - (shifts * codes).sum(1) + np.linalg.slogdet(precision)[1])
+    if other is not None:
+        more = _sums_imaginary(factors, other)
+        left, total = left + more.products, total + more.products
+        right, squares, fit = right + more.cross, squares + more.squares, fit + more.fit
+        mass = mass + other.share
     left += RIDGE * np.eye(d + 1)
     both = np.linalg.solve(left, right[..., None])[..., 0]
-    mass = np.maximum(weighted.sum(0), RIDGE)
-    noise = ((weighted * x**2).sum(0) - (both * right).sum(1)) / mass
-    fit = seen * (residual**2 / factors.noise + np.log(2 * np.pi * factors.noise))
-    fit = fit.sum(1) - (shifts * codes).sum(1) + np.linalg.slogdet(precision)[1]
-    total = np.tensordot(share, products[:, :d, :d], 1)
-    return Sums(share @ codes, total, both[:, :d], both[:, d], noise, float(-0.5 * share @ fit))
+    noise = (squares - (both * right).sum(1)) / np.maximum(mass, RIDGE)
+    return Sums(total[d, :d], total[:d, :d], both[:, :d], both[:, d], noise, float(-0.5 * fit))
 
 
-def _maximized(sums: Sums, floor: float) -> Factors:
+class _ImaginarySums(NamedTuple):
+    products: Array  # of (code, 1), (d + 1, d + 1)
+    cross: Array  # of features and (code, 1), (D, d + 1)
+    squares: Array  # of features, (D,)
+    fit: float  # minus twice the log-likelihood
+
+
+def _sums_imaginary(factors: Factors, other: Imaginary) -> _ImaginarySums:
+    """Return the expected sums over imaginary rows."""
+    scaled, precision = _posterior(factors)
+    to_code, t = np.linalg.solve(precision, scaled), other.variance
+    gap = other.center - factors.mean
+    mean = np.r_[to_code @ gap, 1.0]  # of (code, 1)
+    products = mean[:, None] * mean
+    products[:-1, :-1] += np.linalg.inv(precision) + to_code * t @ to_code.T
+    cross = other.center[:, None] * mean
+    cross[:, :-1] += t[:, None] * to_code.T
+    fit = ((t + gap**2) / factors.noise + np.log(2 * np.pi * factors.noise)).sum()
+    fit -= (scaled * to_code * t).sum() + (scaled @ gap) @ mean[:-1]
+    fit += np.linalg.slogdet(precision)[1]
+    share, squares = other.share, t + other.center**2
+    return _ImaginarySums(share * products, share * cross, share * squares, share * float(fit))
+
+
+def _maximized(sums: Sums, floor: Array) -> Factors:
     """Return the M step; the mean and the covariance of the codes move into the features."""
     covariance = sums.products - np.outer(sums.codes, sums.codes)
     values, vectors = np.linalg.eigh(covariance)

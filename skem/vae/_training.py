@@ -25,7 +25,7 @@ from skem._rows.parts import LocalRows
 from skem._typing import AnyArray, Array, Indices
 from skem.vae._columns import log_odds
 from skem.vae._draws import sobol_points
-from skem.vae._factors import Factors, best_factors, fit_factors, linear_encoder
+from skem.vae._factors import Factors, Kind, choose_kind, fit_factors, linear_encoder
 from skem.vae._model import (
     FEATURE_LIMIT,
     Base,
@@ -84,7 +84,7 @@ class Training(Model):
 
     adam: Adam
     n_steps: int = 0
-    sparse: bool = False  # whether the factor analysis is
+    kind: Kind | None = None  # of factor analysis, once it is chosen
     # scores of the validation rows: with the first weights, and with the best ones
     first_scores: Array | None = None
     best_scores: Array | None = None
@@ -167,18 +167,16 @@ def start(
     return Training(scaling, seed, design=design, network=network, adam=own)
 
 
-def begin_with_factors(
-    training: Training, rows: LocalRows, chosen: Indices, held_out: Indices
-) -> None:
+def begin_with_factors(training: Training, rows: LocalRows, chosen: Indices) -> None:
     """Make the networks the factor analysis of the chosen rows, or of some of them.
 
-    Rows held out decide whether it is sparse; without any, the last decision stands. It is of
-    the Gaussian columns. The other columns start independent of the codes.
+    Cross-validation chooses its kind at the first call. It is of the Gaussian columns. The
+    other columns start independent of the codes.
     """
     d, columns = training.design.n_components, training.network.columns
     factors = Factors(np.zeros(0), np.zeros((0, d)), np.zeros(0))
     if columns.n_gaussian:
-        factors = _factors_of(training, rows, chosen, held_out)
+        factors = _factors_of(training, rows, chosen)
     to_code, code_mean, code_log_variance = linear_encoder(factors)
     rest = np.zeros((training.design.n_features - columns.n_gaussian, d))
     values = (
@@ -194,17 +192,20 @@ def begin_with_factors(
     stand_on(training.network, Base(*tensors))
 
 
-def _factors_of(
-    training: Training, rows: LocalRows, chosen: Indices, held_out: Indices
-) -> Factors:
+def _factors_of(training: Training, rows: LocalRows, chosen: Indices) -> Factors:
     """Return the factor analysis of the Gaussian columns."""
     d, floor, seed = training.design.n_components, float(np.exp(-FEATURE_LIMIT)), training.seed
-    own = _some_rows(training, rows, chosen)
-    if not len(held_out):
-        return fit_factors(*own, d, floor, seed, sparse=training.sparse)
-    other = _some_rows(training, rows, held_out)
-    factors, training.sparse = best_factors(*own, d, floor, seed, held_out=other)
-    return factors
+    x, weight = _some_rows(training, rows, chosen)
+    # a feature may be constant in the chosen rows, and not in others
+    positive = np.flatnonzero(rows.weight)
+    every, mass = x, weight
+    if len(chosen) < len(positive):
+        every, mass = _some_rows(training, rows, positive)
+    mass = mass[:, None] * ~np.isnan(every)
+    variance = np.nansum(mass * every**2, 0) / np.maximum(mass.sum(0), np.finfo(float).tiny)
+    if training.kind is None:
+        training.kind = choose_kind(x, weight, variance, d, floor, seed)
+    return fit_factors(x, weight, variance, d, floor, seed, training.kind)
 
 
 def _some_rows(training: Training, rows: LocalRows, chosen: Indices) -> tuple[Array, Array]:

@@ -587,3 +587,15 @@ def test_draws_of_the_parts_of_a_collection_differ():
     first, second = drawn[:200], drawn[200:]
     assert abs(np.corrcoef(np.diff(first), np.diff(second))[0, 1]) < 0.3
     np.testing.assert_array_equal(imputer.transform(blocks)[:, 1], drawn)
+
+
+def test_fewer_rows_than_components():
+    X = np.random.default_rng(0).normal(size=(6, 3))
+    X[0, 0] = np.nan
+    mixture = BayesianGMM_MAP(20, prior="empirical", random_state=0)
+    for model in (mixture, make_pipeline(StandardScaler(), clone(mixture))):
+        imputer = LatentImputer(model)
+        with pytest.warns(UserWarning, match="more than the 6 rows"):
+            filled = imputer.fit_transform(X)
+        assert np.isfinite(filled).all()
+    assert mixture.n_components == 20  # only the copy is changed

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.datasets import (
+    load_breast_cancer,
+    load_digits,
+    load_iris,
+    load_linnerud,
+    load_wine,
+)
 from sklearn.decomposition import FactorAnalysis
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
@@ -27,6 +33,48 @@ def test_no_worse_than_factor_analysis(load):
     assert model.score(test) > FactorAnalysis(d, random_state=0).fit(X).score(test) - 0.1
     again = VAEEstimator(random_state=0, max_iter=3000).fit(X)
     assert again.score(test) > model.score(test) - 0.1
+
+
+@pytest.mark.slow
+def test_few_rows_are_no_worse_than_by_factor_analysis():
+    """A single split says little: a far row may be in either part."""
+    gains = []
+    for load in (load_linnerud, load_iris, load_wine):
+        for seed in range(6):
+            X, test = halves(load().data, seed)
+            X = X[:40]
+            d = min(10, *X.shape)
+            own = VAEEstimator(random_state=0).fit(X).score(test)
+            gains.append(own - FactorAnalysis(d, random_state=0).fit(X).score(test))
+    assert (np.mean(np.reshape(gains, (3, 6)), axis=1) > -0.1).all()
+
+
+def test_few_rows_take_one_pass_and_are_factor_analysis():
+    X = np.random.default_rng(0).normal(size=(15, 3))
+    model = VAEEstimator(random_state=0).fit(X)
+    assert model.n_iter_ == 1
+    assert VAEEstimator(random_state=0, max_iter=1).fit(X).score(X) == model.score(X)
+    assert VAEEstimator(random_state=0, max_iter=7, early_stopping=False).fit(X).n_iter_ == 7
+    assert VAEEstimator(random_state=0, max_iter=7).fit(1.0 * (X > 0)).n_iter_ == 7
+    # what a user asks for on top of a fit is trained
+    model.set_params(warm_start=True, max_iter=5).fit(X)
+    assert model.n_iter_ == 6
+
+
+def test_at_least_ten_rows_are_held_out_by_default(monkeypatch):
+    seen, score = [], VAEEstimator._validation_score
+
+    def noted(self, training, rows, chosen):
+        seen.append(len(chosen))
+        return score(self, training, rows, chosen)
+
+    monkeypatch.setattr(VAEEstimator, "_validation_score", noted)
+    X = np.random.default_rng(0).normal(size=(300, 3))
+    for n, expected in ((24, 8), (40, 10), (300, 30)):
+        VAEEstimator(2, max_iter=1, random_state=0).fit(X[:n])
+        assert seen[-1] == expected
+    VAEEstimator(2, max_iter=1, early_stopping=True, random_state=0).fit(X[:40])
+    assert seen[-1] == 4
 
 
 @pytest.mark.slow
@@ -171,13 +219,17 @@ def test_correlations_survive_missing_values(missing, allowed):
 
 
 @pytest.mark.parametrize("n", [8, 19])
-def test_few_rows_stay_a_factor_analysis(n):
-    rng = np.random.default_rng(n)
-    loadings = rng.normal(size=(1, 5))
-    X, new = (rng.normal(size=(m, 1)) @ loadings + rng.normal(size=(m, 5)) for m in (n, 500))
-    model = VAEEstimator(1, random_state=0).fit(X)
-    factors = FactorAnalysis(1, tol=1e-6, max_iter=5000).fit(X)
-    assert model.score(new) > factors.score(new) - 0.1
+def test_few_rows_are_a_better_factor_analysis(n):
+    """Rows of one factor: the maximum of the likelihood describes the rows at hand too well."""
+    gains = []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        W = rng.normal(size=(1, 5))
+        X, new = (rng.normal(size=(m, 1)) @ W + rng.normal(size=(m, 5)) for m in (n, 500))
+        model = VAEEstimator(1, random_state=0).fit(X)
+        factors = FactorAnalysis(1, tol=1e-6, max_iter=5000).fit(X)
+        gains.append(model.score(new) - factors.score(new))
+    assert np.mean(gains) > 0
 
 
 @pytest.mark.parametrize(("offset", "scale"), [(1e6, 1), (0, 1e100), (1e12, 1e4)])

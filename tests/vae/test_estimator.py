@@ -630,7 +630,8 @@ def test_callbacks_follow_the_fit(digits):
                 history.append(fitted_estimator.score(X))
             return len(history) == 3
 
-    model = VAEEstimator(2, max_iter=8, random_state=0).set_callbacks(Note())
+    model = VAEEstimator(2, max_iter=8, early_stopping=False, random_state=0)
+    model.set_callbacks(Note())
     model.fit(digits[:300])
     assert model.n_iter_ == len(history) == 3
     assert history[-1] == pytest.approx(model.score(digits[:300]))
