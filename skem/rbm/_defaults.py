@@ -28,8 +28,9 @@ MIN_VARIANCE = 1e-3  # of constant rows
 # Persistent chains, at least. Fewer miss states that become probable, though no row is there.
 MIN_CHAINS = 50
 # Probability of the hidden units at the start. Units that are mostly off learn separate parts
-# of binary rows. With HIDDEN_RESTING, hidden units with small weights depend most on the rows.
-HIDDEN_MEAN, HIDDEN_RESTING = 0.05, 0.5
+# of binary rows, but slowly: fits of fewer than MANY_UPDATES start with larger probabilities.
+# With HIDDEN_RESTING, hidden units with small weights depend most on the rows.
+HIDDEN_MEAN, HIDDEN_RESTING, MANY_UPDATES = 0.05, 0.5, 1000
 # Limits of the starting weights, and of the standard deviation of the inputs to hidden units.
 # Fewer hidden than visible units cannot start uncoupled, so MAX_COUPLING limits that deviation
 # times the one of a hidden unit.
@@ -72,11 +73,17 @@ def n_passes(n_rows: int, size: int) -> int:
 
 
 def plan(
-    mean: Array, n_hidden: int, rows: LocalRows | None = None, n_updates: int | None = None
+    mean: Array,
+    n_hidden: int,
+    rows: LocalRows | None = None,
+    n_updates: int = MANY_UPDATES,
+    *,
+    is_paced: bool = False,
 ) -> Plan:
     """Return the defaults for units with these means.
 
-    ``rows`` are all rows of a fit, and ``n_updates`` is their number if it is a default, too.
+    ``rows`` are all rows of a fit of ``n_updates``. If ``is_paced``, this number is a default
+    too, and few wide rows get small steps.
     """
     variance = max(float((mean * (1 - mean)).sum()), MIN_VARIANCE)
     step = min(MAX_STEP, STEP / (variance * n_hidden**0.5))
@@ -85,12 +92,14 @@ def plan(
         spread = _input(n_hidden < len(mean), HIDDEN_MEAN)
         return Plan(step, min(limit, spread / variance**0.5), MIN_DECAY, HIDDEN_MEAN)
     decay = min(MAX_DECAY, max(MIN_DECAY, DECAY * variance / rows.n_positive))
-    if n_updates:
+    if is_paced:
         step = min(step, max(MIN_PACE, PACE * rows.n_positive / variance) / n_updates)
     excess, lack = dependence(rows)
     rests = excess < lack
     gray = lack / max(excess, lack, 1e-6)  # 0 for binary rows, 1 if there is nothing to learn
-    hidden_mean = HIDDEN_MEAN + gray * (HIDDEN_RESTING - HIDDEN_MEAN)
+    off = HIDDEN_MEAN * max(1.0, MANY_UPDATES / n_updates) ** 0.5
+    off = min(HIDDEN_RESTING, off)
+    hidden_mean = off + gray * (HIDDEN_RESTING - off)
     spread = _input(n_hidden < len(mean), hidden_mean)
     scale = min(limit, spread / max((1 - lack) * variance, MIN_VARIANCE) ** 0.5)
     # A hidden unit with mean q and small weights w adds q (1 - q) (w'(v - mean))^2 / 2 to

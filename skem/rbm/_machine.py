@@ -73,12 +73,12 @@ class Machine(MinibatchEstimator):
             planned = plan(state.visible_mean, int(self.n_components))
         else:
             mean = mean_of(rows)
-            n_updates = (passes or 0) * -(-len(chosen) // size)
             planned = plan(
                 mean,
                 int(self.n_components),
                 None if passes is None else rows,
-                n_updates if self.n_iter == "auto" else None,
+                (passes or 1) * -(-len(chosen) // size),
+                is_paced=self.n_iter == "auto",
             )
             state = initial_state(
                 mean,
