@@ -112,7 +112,8 @@ class CriterionDisplay(Display):
         ----------
         estimator : BayesianGMM_MAP, or another estimator with the methods in ``criteria``
             It need not be fitted, and is not changed. The steps of a pipeline before the
-            last are fitted once.
+            last are fitted once. For a ``LatentImputer``, these are its model and the encoding
+            of categories.
         X : array-like of shape (n_samples, n_features)
             The rows that are fitted, and that the criteria are computed on.
         param_name : str, default="n_components"
@@ -136,14 +137,16 @@ class CriterionDisplay(Display):
                 f"{cls.__name__}.from_estimator fits a model for each value, but it was given "
                 f"a fitted {type(estimator).__name__}: use {cls.__name__}.from_search."
             )
+        if hasattr(estimator, "encode"):  # an imputer, whose fit knows the categories
+            estimator = clone(estimator).fit(X)
         model, before = unwrapped(estimator)
         criteria = (criteria,) if isinstance(criteria, str) else criteria
         for name in criteria:
             if not hasattr(model, name):
                 raise TypeError(
                     f"{cls.__name__} needs an estimator with the methods {tuple(criteria)}, "
-                    f"but it was given {type(model).__name__}, which has no {name}: name those "
-                    "that it has, for example criteria=['bic']."
+                    f"but it was given {type(model).__name__}, which has no {name}: use "
+                    f"{cls.__name__}.from_search for its held-out score, or other criteria."
                 )
         if param_name not in model.get_params():
             raise ValueError(

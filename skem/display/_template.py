@@ -106,7 +106,8 @@ class TemplateDisplay(Display):
     ) -> Self:
         """Plot a fitted estimator.
 
-        Of several templates, the plot shows the most probable one in the image. Without an
+        A template with a free amplitude has that of the image. Of several templates, the plot
+        shows the most probable one in the image. Without an
         image it shows all of them, the most frequent one first.
 
         Parameters
@@ -140,14 +141,16 @@ class TemplateDisplay(Display):
             shown = int(posteriors.sum((1, 2)).argmax())
             posterior, absent = posteriors[shown], float(code[n_present:].sum())
         template = templates[shown]
-        if image is not None and estimator.amplitude == "free":
-            template = template * float(estimator.amplitudes(row)[0])
         titles: list[str] = ["template"]
         rest: list[int] = []
         if several:
             weights = np.asarray(estimator.class_weights_)
             titles = [f"template {c} ({weight:.0%})" for c, weight in enumerate(weights)]
             rest = [] if image is not None else np.argsort(-weights)[1:].tolist()
+        title = titles[shown]
+        if image is not None and estimator.amplitude == "free":
+            amplitude = float(estimator.amplitudes(row)[0])
+            template, title = amplitude * template, f"{title} x {amplitude:.2f}"
         display = cls(
             template,
             estimator.background_,
@@ -156,7 +159,7 @@ class TemplateDisplay(Display):
             posterior=posterior,
             absent=absent,
             others={titles[c]: templates[c] for c in rest},
-            title=titles[shown],
+            title=title,
         )
         return display.plot(**kwargs)
 
@@ -245,7 +248,7 @@ class TemplateDisplay(Display):
         ax.plot(x, y, color=color_of(2), lw=2)
 
     def _draw_posterior(self, ax: Axes, posterior: NDArray[np.floating]) -> None:
-        ax.set_title("posterior of the shift")
+        ax.set_title(self._posterior_title())
         if posterior.shape[0] == 1:
             self._draw_area(ax, posterior[0])
             ax.set_xlabel("left edge of the template (pixels)")
@@ -253,6 +256,10 @@ class TemplateDisplay(Display):
             picture = ax.imshow(posterior, vmin=0)
             ax.set(xlabel="left edge (pixels)", ylabel="top edge (pixels)")
             ax.figure.colorbar(picture, ax=ax, label="probability")
+
+    def _posterior_title(self) -> str:
+        absent = f" (absent: {self.absent:.2f})" if self.absent else ""
+        return f"posterior of the shift{absent}"
 
     def _draw_area(self, ax: Axes, posterior: NDArray[np.floating]) -> None:
         """Draw probabilities as an area, with a point at the largest."""
@@ -295,7 +302,7 @@ class TemplateDisplay(Display):
             self._draw_signal(axes[2], self.image, f"signal ({self._found()})", options)
             self._mark_signal(axes[2], self.posterior[0])
             self._draw_area(axes[3], self.posterior[0])
-            axes[3].set(title="posterior of the shift", xlabel="start of the template (sample)")
+            axes[3].set(title=self._posterior_title(), xlabel="start of the template (sample)")
             for ax in axes[2:]:
                 ax.sharex(axes[1])
         self.axes_, self.figure_ = grid, figure

@@ -19,6 +19,7 @@ from sklearn.utils import check_array
 
 from skem._rows import open_rows
 from skem._typing import AnyArray, Array, Mask
+from skem._warn import warn
 
 # Categories of a column that have a code; rarer ones are never filled in.
 MAX_CATEGORIES = 20
@@ -191,6 +192,18 @@ class Table:
         return type(X)(found, schema=X.columns) if hasattr(X, "columns") else found
 
 
+def _refuse_dates(X: Any, places: set[int]) -> None:
+    """Raise an error for columns of dates and times that are not taken for categories."""
+    if not hasattr(X, "iloc"):
+        return
+    for j, dtype in enumerate(X.dtypes):
+        if j not in places and getattr(dtype, "kind", "") in "mM":
+            raise ValueError(
+                f"column {X.columns[j]!r} of X holds dates or times ({dtype}): turn them into "
+                "numbers, such as days since a start, or drop the column."
+            )
+
+
 def is_number_array(X: Any) -> bool:
     return getattr(getattr(X, "dtype", None), "kind", "O") in "fiub"
 
@@ -220,6 +233,7 @@ def table_of(X: Any, chosen: Any, missing_values: Any, as_codes: bool) -> Table 
         else:
             return None
         places = set(places_of(X, chosen, n_features, missing_values))
+        _refuse_dates(X, places)
         if not places and is_nan(missing_values):
             return None
         columns = [
@@ -288,6 +302,13 @@ def learn_column(series: Any, missing_values: Any, j: int, as_codes: bool) -> Co
         ) from error
     if not counts:
         raise ValueError(f"column {j} of X has no observed category: drop it.")
+    if len(counts) > max(MAX_CATEGORIES, sum(counts.values()) / 2):
+        name = getattr(series, "name", j)
+        warn(
+            f"column {name!r} of X has {len(counts)} categories in {sum(counts.values())} "
+            "rows: drop it if it only identifies rows.",
+            UserWarning,
+        )
     ordered = sorted(counts, key=lambda value: (-counts[value], str(value)))
     rare = len(ordered) > MAX_CATEGORIES
     return Column(series.dtype, tuple(ordered[:MAX_CATEGORIES]), rare, as_codes)
@@ -335,20 +356,37 @@ def frame_like(X: Any, filled: list[AnyArray], columns: tuple[Column, ...]) -> A
     if not hasattr(X, "iloc"):  # polars
         series = []
         for name, values, column in zip(X.columns, filled, columns, strict=True):
-            kind, numbers = type(X[name]), column.categories is None
-            series.append(
-                kind(name, values)
-                if numbers
-                else kind(name, values.tolist(), dtype=X.schema[name])
-            )
+            own = X[name]
+            if column.categories is None:
+                series.append(type(own)(name, values))
+                continue
+            dtype = column.dtype if own.null_count() == len(own) else own.dtype
+            series.append(type(own)(name, values.tolist(), dtype=dtype))
         return type(X)(series)
     out = X.copy()
     for j, (values, column) in enumerate(zip(filled, columns, strict=True)):
         own = X.iloc[:, j]
-        dtype = values.dtype if column.categories is None else own.dtype
-        if hasattr(dtype, "categories"):
-            # the categories of the fit, unless X has others
-            known = set(column.dtype.categories)
-            dtype = column.dtype if set(values.tolist()) <= known else object
-        out.isetitem(j, type(own)(values, index=own.index, dtype=dtype))
+        if column.categories is None:
+            out.isetitem(j, type(own)(values, index=own.index, dtype=values.dtype))
+        else:
+            out.isetitem(j, _categories_like(own, values, column.dtype))
     return out
+
+
+def _categories_like(own: Any, values: AnyArray, of_fit: Any) -> Any:
+    """Return a column of pandas with the type of ``own``, or that of the fit.
+
+    A column without any observed value, such as that of a single row, may have any type.
+    """
+    kinds = [of_fit, own.dtype]
+    if own.notna().any() and not hasattr(own.dtype, "categories"):
+        kinds.reverse()
+    for dtype in kinds:
+        known = getattr(dtype, "categories", None)
+        if known is not None and not set(values.tolist()) <= set(known):
+            continue
+        try:
+            return type(own)(values, index=own.index, dtype=dtype)
+        except (TypeError, ValueError):  # the type cannot hold these categories
+            continue
+    return type(own)(values, index=own.index, dtype=object)

@@ -136,9 +136,10 @@ def check_units(scale: Array, reg_covar: float) -> None:
     """Warn if ``reg_covar`` is not small beside the variances ``scale**2`` (D,)."""
     small = np.flatnonzero((scale > 0) & (MAX_REG_SHARE * scale**2 < reg_covar))
     if len(small):
+        others = f" and {len(small) - 1} more" if len(small) > 1 else ""
         warn(
             f"reg_covar={reg_covar:g} is more than {MAX_REG_SHARE:.0%} of the variance of "
-            f"{len(small)} features, the first being {small[0]}, and widens the components "
-            "there: rescale X, for example with StandardScaler, or lower reg_covar.",
+            f"feature {small[0]}{others}, and widens the components there: rescale X, for "
+            "example with StandardScaler, or lower reg_covar.",
             UserWarning,
         )

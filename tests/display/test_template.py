@@ -139,6 +139,7 @@ def test_the_template_of_an_image_has_its_amplitude():
         data.template_width, image_shape=data.image_shape, amplitude="free", random_state=0
     ).fit(data.background.ravel() + scale[:, None] * clean)
     image = data.background.ravel() + scale[0] * clean[0]
-    drawn = TemplateDisplay.from_estimator(model, image).template
-    expected = model.amplitudes(image[None])[0] * model.template_
-    np.testing.assert_allclose(drawn, expected)
+    display = TemplateDisplay.from_estimator(model, image)
+    amplitude = model.amplitudes(image[None])[0]
+    np.testing.assert_allclose(display.template, amplitude * model.template_)
+    assert display.axes_[0, 0].get_title() == f"template x {amplitude:.2f}"
