@@ -44,6 +44,14 @@ class Encoder:
     def get_feature_names_out(self) -> Any:
         return self._imputer.code_names_
 
+    def numbers(self) -> list[str]:
+        """Return the names of the columns, without those of categories."""
+        n_features = self._imputer.n_features_in_
+        names = getattr(
+            self._imputer, "feature_names_in_", [f"x{j}" for j in range(n_features)]
+        )
+        return [str(name) for name in names]
+
     def __sklearn_clone__(self) -> Encoder:
         return self
 
@@ -70,6 +78,14 @@ class Unwrapped(NamedTuple):
                 names = step.get_feature_names_out()
         names = getattr(self.model, "feature_names_in_", names)
         return None if names is None else [str(name) for name in names]
+
+    def numbers(self, names: list[str]) -> list[str]:
+        """Return the names without those of categories that an imputer has encoded."""
+        for step in self.before:
+            if isinstance(step, Encoder):
+                own = [name for name in names if name in step.numbers()]
+                names = own if len(own) > 1 else names
+        return names
 
     def label(self, name: str, X: Any) -> str:
         """Return the label of a column; steps before the model may have changed its units."""

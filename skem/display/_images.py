@@ -288,7 +288,7 @@ class ChainsDisplay(ImageGrid):
 
 
 class ImputationDisplay(ImageGrid):
-    """Images with missing pixels, the completed images, and the true ones.
+    """Images with missing pixels, the completed images, and the true ones if they are known.
 
     Parameters
     ----------
@@ -296,8 +296,9 @@ class ImputationDisplay(ImageGrid):
         The images with NaN where pixels are missing.
     completed : ndarray of shape (n_images, n_features)
         The same images, filled.
-    true : ndarray of shape (n_images, n_features)
-        The complete images.
+    true : ndarray of shape (n_images, n_features), default=None
+        The complete images, if they are known. The gray values range from the smallest to the
+        largest one of these, otherwise of the seen ones.
     image_shape : tuple of two int, default=None
         Height and width in pixels; None means squares.
 
@@ -323,31 +324,31 @@ class ImputationDisplay(ImageGrid):
     >>> display = ImputationDisplay.from_estimator(model, X[1500:1506], missing)
     """
 
-    row_names = ("seen", "completed", "true")
-
     def __init__(
         self,
         seen: ArrayLike,
         completed: ArrayLike,
-        true: ArrayLike,
+        true: ArrayLike | None = None,
         *,
         image_shape: tuple[int, ...] | None = None,
     ) -> None:
-        self.images = np.stack([as_images(x, image_shape) for x in (seen, completed, true)])
-        self.style = gray_style(self.images[1:])
+        shown = (seen, completed) if true is None else (seen, completed, true)
+        self.images = np.stack([as_images(x, image_shape) for x in shown])
+        self.row_names = ("seen", "completed", "true")[: len(shown)]
+        self.style = gray_style(self.images[0 if true is None else 2])
 
     @classmethod
     def from_estimator(
         cls,
         estimator: Any,
         X: ArrayLike,
-        missing: ArrayLike,
+        missing: ArrayLike | None = None,
         *,
         image_shape: tuple[int, ...] | None = None,
         ax: Axes | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Hide pixels, and let an estimator fill them.
+        """Let an estimator fill missing pixels, or pixels that are hidden from it.
 
         Parameters
         ----------
@@ -355,9 +356,9 @@ class ImputationDisplay(ImageGrid):
             Fitted. It may end a pipeline or a search. The picture of a pipeline shows X as
             its last step gets it.
         X : array-like of shape (n_images, n_features)
-            Complete images.
-        missing : array-like of bool of shape (n_images, n_features)
-            The pixels to hide.
+            The images; NaN marks a missing pixel.
+        missing : array-like of bool of shape (n_images, n_features), default=None
+            The pixels to hide; X should then be complete. None fills those that are missing.
         image_shape : tuple of int, default=None
             Height and width in pixels, and channels. None takes the shape of the estimator,
             or squares if it has none.
@@ -374,9 +375,10 @@ class ImputationDisplay(ImageGrid):
         kinds = "an estimator with impute, or an imputer"
         inner = unwrapped(estimator)
         check_has(cls.__name__, inner.model, "transform", kinds)
-        true = np.asarray(inner.transform(X), dtype=float)
-        seen = np.where(reshaped("missing", missing, true.shape), np.nan, true)
+        images = np.asarray(inner.transform(X), dtype=float)
+        hidden = False if missing is None else reshaped("missing", missing, images.shape)
+        seen = np.where(hidden, np.nan, images)
         fill = getattr(inner.model, "impute", inner.model.transform)
-        shape = shape_of(estimator, image_shape)
+        true, shape = None if missing is None else images, shape_of(estimator, image_shape)
         display = cls(seen, np.asarray(fill(seen)), true, image_shape=shape)
         return display.plot(ax=ax, **kwargs)

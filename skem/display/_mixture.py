@@ -178,7 +178,8 @@ class MixtureDisplay(Display):
         features : sequence of int or str, default=None
             The features to show, by index or by name; the others are integrated out. Two
             give one panel, to the right and upwards; more give a panel for each pair. None
-            takes all features, or the first six if there are more.
+            takes all features, of an imputer those that are numbers, or the first six if
+            there are more.
         uncertainty : bool, default=False
             Whether to shade the plane by 1 - max_k P(k | x), the probability that a row there
             belongs to another component than the most probable one. A background is left out.
@@ -200,7 +201,8 @@ class MixtureDisplay(Display):
         names = inner.names(X)
         K, D = model.means_.shape
         names = [f"feature {j}" for j in range(D)] if names is None else names
-        chosen = _indices(features, names)
+        own = inner.numbers(names)[:MAX_FEATURES] if features is None else features
+        chosen = _indices(own, names)
         display = cls(
             rows[:, chosen],
             components,
@@ -419,10 +421,8 @@ def _line_of(k: int) -> str:
     return LINES[1:][(k + k // len(COLORS)) % (len(LINES) - 1)]
 
 
-def _indices(features: Sequence[int | str] | None, names: list[str]) -> list[int]:
+def _indices(features: Sequence[int | str], names: list[str]) -> list[int]:
     """Return the indices of features that are given by index or by name."""
-    if features is None:
-        return list(range(len(names)))[:MAX_FEATURES]
     given = [features] if isinstance(features, str) else list(features)
     chosen = [names.index(j) if j in names else j for j in given]
     known = [isinstance(j, int | np.integer) and 0 <= j < len(names) for j in chosen]

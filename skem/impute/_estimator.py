@@ -531,8 +531,8 @@ class LatentImputer(
         -------
         ndarray of shape (n_samples,)
             What ``score_samples`` of the model returns for the encoded rows: for a mixture, the
-            log-density of the observed values, in nats. Rows with few observed values have
-            fewer terms.
+            log-density of the observed values, in nats. Densities of different columns cannot
+            be compared: to rank rows with missing values, score what ``impute`` returns.
         """
         found: Array = self.estimator_.score_samples(self.encode(X))
         return found

@@ -53,6 +53,10 @@ def test_imputation(machine):
     np.testing.assert_array_equal(completed[~missing], X[:4][~missing])
     np.testing.assert_array_equal(true, X[:4])
     assert ((completed[missing] > 0) & (completed[missing] < 1)).all()
+    # images with holes, without the truth
+    own = ImputationDisplay.from_estimator(model, np.where(missing, np.nan, X[:4]))
+    np.testing.assert_array_equal(own.images, display.images[:2])
+    assert [text.get_text() for text in own.ax_.get_yticklabels()] == ["seen", "completed"]
     imputer = KNNImputer().fit(X[10:60])
     assert ImputationDisplay.from_estimator(imputer, X[:4], missing).images.shape[0] == 3
 

@@ -166,5 +166,7 @@ def test_a_display_shows_the_model_within(table, imputer):
     assert display.ax_.get_xlabel() == "b"
     chosen = imputer.code_names_.tolist().index("kind_y")
     assert display.means[0, 1] == imputer.estimator_.means_[0, chosen]
+    numbers = MixtureDisplay.from_estimator(imputer, table)
+    assert numbers.feature_names == ["a", "b"]
     codes, _ = conditional(imputer.estimator_, imputer.encode(table))
     np.testing.assert_allclose(display.X, codes[:, [1, chosen]], rtol=1e-9)
