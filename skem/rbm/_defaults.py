@@ -1,4 +1,4 @@
-"""What the defaults of the machine are, given what is known before a fit.
+"""What the defaults of the RBM are, given what is known before a fit.
 
 The constants were chosen on binary and gray tables and images of 100 to 60,000 rows and 4 to
 784 features. ``benchmarks/defaults.py`` compares the result with scikit-learn's settings.
@@ -13,7 +13,7 @@ from skem._typing import Array
 from skem.rbm._rows import dense
 
 MIN_BATCH, MAX_BATCH, N_BATCHES = 10, 100, 600  # N_BATCHES minibatches in a pass, if possible
-# Small data can bear fewer updates before the machine learns single rows: their number is
+# Small data can bear fewer updates before the RBM learns single rows: their number is
 # UPDATES_PER_ROOT times the root of the number of rows, up to MAX_UPDATES, and at least
 # MIN_PASSES passes.
 UPDATES_PER_ROOT, MAX_UPDATES, MIN_PASSES = 100, 6000, 10
@@ -36,7 +36,7 @@ HIDDEN_MEAN, HIDDEN_RESTING, MANY_UPDATES = 0.05, 0.5, 1000
 # times the one of a hidden unit.
 MAX_WEIGHT, TOTAL_WEIGHT, MAX_INPUT, MAX_COUPLING = 0.5, 4.0, 1.0, 0.25
 # The excess and the lack of the rows are defined in ``dependence``. If the lack is larger,
-# there is nothing that a machine can learn, and a step of RESTING_STEP hardly changes the
+# there is nothing that an RBM can learn, and a step of RESTING_STEP hardly changes the
 # starting weights. For each feature they may cost START_COST nats, and at most MAX_COST in all;
 # and EXCESS_COST more for each unit of excess beyond the lack.
 RESTING_STEP = 0.002
@@ -103,7 +103,7 @@ def plan(
     spread = _input(n_hidden < len(mean), hidden_mean)
     scale = min(limit, spread / max((1 - lack) * variance, MIN_VARIANCE) ** 0.5)
     # A hidden unit with mean q and small weights w adds q (1 - q) (w'(v - mean))^2 / 2 to
-    # log p*(v). The squares are larger in states of the machine than in gray rows, by
+    # log p*(v). The squares are larger in states of the RBM than in gray rows, by
     # ``lack * variance`` in all.
     each = hidden_mean * (1 - hidden_mean) / 2 * lack * variance
     cost = min(START_COST * len(mean), MAX_COST) + EXCESS_COST * max(excess - lack, 0)

@@ -29,7 +29,7 @@ GROUP, MAX_EXPONENT = 8, 80.0
 
 @dataclass(frozen=True)
 class Params:
-    """Weights and biases of the machine."""
+    """Weights and biases of the RBM."""
 
     weights: Array  # (n_visible, n_hidden)
     visible: Array  # b, (n_visible,)
@@ -43,7 +43,7 @@ class Params:
 
     @property
     def transposed(self) -> "Params":
-        """The same machine with its layers swapped."""
+        """The same RBM with its layers swapped."""
         return Params(self.weights.T, self.hidden, self.visible)
 
 
@@ -192,11 +192,11 @@ def ais_log_partition(
     n_temperatures: int = 1000,
     dtype: DTypeLike = np.float32,
 ) -> LogPartition:
-    """Estimate log Z by annealing between the machine and independent visible units.
+    """Estimate log Z by annealing between the RBM and independent visible units.
 
     At inverse temperature t the visible biases are (1 - t) base + t b, and W and c are
     multiplied by t. Forward annealing starts from the independent units; its estimate tends
-    to be too low. Reverse annealing starts from ``start``, which holds samples of the machine;
+    to be too low. Reverse annealing starts from ``start``, which holds samples of the RBM;
     its estimate tends to be too high. The chains hardly mix at the end. Therefore more chains
     improve the estimate more than more temperatures.
     """

@@ -1,7 +1,7 @@
 """Rows with missing values: the likelihood of what is observed, and the expected rest.
 
 Given the observed units o of a row, the missing units m and the hidden ones are a smaller
-machine,
+RBM,
 
     p(m, h | o) = exp(b_m'm + (c + W_o'o)'h + m'W_m h) / Z_o,
 
@@ -39,7 +39,7 @@ MEAN_LIMIT = 0.02  # smallest distance from 0 and 1 of the means at which anneal
 
 
 def conditional(params: Params, row: Array, missing: AnyArray) -> Params:
-    """Return the machine of the missing and the hidden units, given the observed ones."""
+    """Return the RBM of the missing and the hidden units, given the observed ones."""
     hidden = params.hidden + row[~missing] @ params.weights[~missing]
     return Params(params.weights[missing], params.visible[missing], hidden)
 
@@ -197,7 +197,7 @@ def _annealed(
 ) -> Array:
     """Return rows with NaN replaced by averages over annealed Gibbs chains.
 
-    Each chain starts at independent missing units and is annealed to the machine during the
+    Each chain starts at independent missing units and is annealed to the RBM during the
     first half of the steps. The probabilities of the visible units are averaged over the rest.
     All rows share uniform numbers, to which each row adds its own shifts modulo 1: the chains
     of a row do not depend on the other rows, and errors still average out over rows.

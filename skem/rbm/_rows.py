@@ -1,4 +1,4 @@
-"""What the machine needs to know of its rows: dense blocks, means, density and range."""
+"""What the RBM needs to know of its rows: dense blocks, means, density and range."""
 
 from typing import Any
 

@@ -89,7 +89,7 @@ def initial_state(
     scale: float = 0.01,
     hidden_mean: float = 0.5,
 ) -> State:
-    """Return a machine of almost independent units with these means, and random chains.
+    """Return an RBM of almost independent units with these means, and random chains.
 
     The rows or the columns of the weights, whichever are fewer, are orthogonal. The hidden
     units then see all directions of the rows. To second order, visible units i and j are
@@ -300,7 +300,7 @@ def _shift_biases(params: Params, mu: Array, lam: Array, share: float) -> None:
 
 @dataclass
 class Training:
-    """A machine during training."""
+    """An RBM during training."""
 
     state: State
     seed: int

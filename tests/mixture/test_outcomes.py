@@ -145,7 +145,7 @@ def test_a_spike_of_many_rows_is_in_the_data():
 def test_units_in_which_reg_covar_is_large_are_named():
     """Columns of sd 1e-3: a variance of 1e-6 is all that scikit-learn's reg_covar leaves."""
     X = np.random.default_rng(0).normal(size=(100, 3)) * [1, 1e-3, 1]
-    with pytest.warns(UserWarning, match="reg_covar=1e-06 is more than 10%.*1 features.* 1,"):
+    with pytest.warns(UserWarning, match="reg_covar=1e-06 is more than 10%.*of feature 1, and"):
         BayesianGMM_MAP(1).fit(X)
     BayesianGMM_MAP(1, reg_covar=1e-9).fit(X)  # and no warning
     BayesianGMM_MAP(1, prior="empirical").fit(X)
