@@ -35,11 +35,12 @@ HIDDEN_MEAN, HIDDEN_RESTING, MANY_UPDATES = 0.05, 0.5, 1000
 # Fewer hidden than visible units cannot start uncoupled, so MAX_COUPLING limits that deviation
 # times the one of a hidden unit.
 MAX_WEIGHT, TOTAL_WEIGHT, MAX_INPUT, MAX_COUPLING = 0.5, 4.0, 1.0, 0.25
-# The excess and the lack of the rows are defined in ``dependence``. If the lack is larger,
-# there is nothing that an RBM can learn, and a step of RESTING_STEP hardly changes the
-# starting weights. For each feature they may cost START_COST nats, and at most MAX_COST in all;
-# and EXCESS_COST more for each unit of excess beyond the lack.
-RESTING_STEP = 0.002
+# The excess and the lack of the rows are defined in ``dependence``. If the excess is below
+# RESTING_SHARE of the lack, an RBM gains less than a tenth of a nat, and its features are often
+# worse than those of the start: a step of RESTING_STEP hardly changes the starting weights. For
+# each feature they may cost START_COST nats, and at most MAX_COST in all; and EXCESS_COST more
+# for each unit of excess beyond the lack.
+RESTING_SHARE, RESTING_STEP = 0.5, 0.002
 START_COST, MAX_COST, EXCESS_COST = 0.005, 0.1, 3.0
 # Weight decay is DECAY * variance of a row / number of rows, within limits. It keeps long fits
 # to few rows from divergence, and its cost in nats is small.
@@ -95,7 +96,7 @@ def plan(
     if is_paced:
         step = min(step, max(MIN_PACE, PACE * rows.n_positive / variance) / n_updates)
     excess, lack = dependence(rows)
-    rests = excess < lack
+    rests = excess < RESTING_SHARE * lack
     gray = lack / max(excess, lack, 1e-6)  # 0 for binary rows, 1 if there is nothing to learn
     off = HIDDEN_MEAN * max(1.0, MANY_UPDATES / n_updates) ** 0.5
     off = min(HIDDEN_RESTING, off)

@@ -97,7 +97,7 @@ def test_few_rows_have_many_chains(digits):
         assert model.partial_fit(digits[:30]).h_samples_.shape == (chains, 6)
 
 
-@pytest.mark.parametrize("load", [load_iris, load_wine])
+@pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer])
 def test_gray_rows_without_dependence_keep_useful_features(load):
     """Accuracy beside scikit-learn's, and nats beside those of independent features."""
     data = load()
