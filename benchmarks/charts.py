@@ -250,7 +250,7 @@ def bench_rbm_quality():
     rows = tables("rbm_quality")[0]
     labels = [
         cell if cell.startswith(("scikit-learn", "the source")) else f"skem, {cell}"
-        for cell in column(rows, "machine")
+        for cell in column(rows, "RBM")
     ]
     labels = [re.sub(r", \{.*", ", tuned", label) for label in labels]
     labels = [label.replace("the source's", "the usual") for label in labels]
