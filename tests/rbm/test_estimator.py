@@ -8,7 +8,7 @@ import pytest
 import skops.io
 from numba import njit, uint32
 from scipy.sparse import csr_matrix
-from scipy.special import expit, logsumexp
+from scipy.special import expit, gammaln, logit, logsumexp
 from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
@@ -124,6 +124,25 @@ def test_annealed_importance_sampling_is_within_its_error():
     assert stated.max() < 0.2
     assert np.abs(errors.mean()) < 3 * np.sqrt((stated**2).mean() / 20)
     assert 0.5 < errors.std() / stated.mean() < 2
+
+
+def test_log_partition_finds_states_far_from_the_rows():
+    """With equal weights, states differ only in the numbers of units that are on."""
+    n, weight, bias = 30, 0.5, -6.5
+    on = np.arange(n + 1)
+    states = gammaln(n + 1) - gammaln(on + 1) - gammaln(n + 1 - on)
+    energy = weight * np.outer(on, on) + bias * (on[:, None] + on)
+    exact = logsumexp(states[:, None] + states + energy)
+    params = rbm.Params(np.full((n, n), weight), np.full(n, bias), np.full(n, bias))
+    rare = np.full(n, logit(0.01))  # rows in which hardly any unit is on
+    alone = rbm.ais_log_partition(params, rare, np.random.default_rng(0))
+    assert alone.value < exact - 10, "annealing from the rows misses the other states"
+    found = rbm.log_partition(params, rare, np.random.default_rng(0))
+    assert found.value == pytest.approx(exact, abs=0.05)
+    # and without such states, the estimate is that of the rows
+    weak = rbm.Params(np.full((n, n), 0.01), np.full(n, bias), np.full(n, bias))
+    alone = rbm.ais_log_partition(weak, rare, np.random.default_rng(0))
+    assert rbm.log_partition(weak, rare, np.random.default_rng(0)) == alone
 
 
 def test_gibbs_samples_have_the_marginals():
