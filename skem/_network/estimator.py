@@ -26,7 +26,7 @@ from skem._typing import AnyArray, Indices
 # values.
 MIN_FAST = 3e8
 # Products of a layer for one minibatch from which several threads of torch are faster.
-MIN_THREADS = 5e7
+MIN_THREADS = 2e7
 NAN_ROWS = 1000  # number of rows searched for NaN at a time
 # Parameters of an estimator that have another name in its design.
 PARAMETERS = {"columns": "likelihood", "spectral": "spectral_norm"}

@@ -3,10 +3,11 @@
     p(z | x_o)  is proportional to  p(z) p(x_o | z),  x_o the observed values
 
 The encoder does not know this posterior. It is found in three steps. Draws of the prior, shared
-by all rows, find the codes that explain a row. Chains start there and move by Metropolis
-steps [1]: fill the row with what its code expects, and propose a code by the encoder. At last
-all expectations are importance-weighted sums [2] over draws of a mixture: the prior, the
-encoder's proposals at the ends of the chains, and a Gaussian with the moments of the chains.
+by all rows, find codes that explain a row. Chains start there, or at the code that the encoder
+gives the row with mean values in its gaps. They move by Metropolis steps [1]: fill the row with
+what its code expects, and propose a code by the encoder. At last all expectations are
+importance-weighted sums [2] over draws of a mixture: the prior, the encoder's proposals at the
+ends of the chains, and a Gaussian with the moments of the chains.
 Since the prior is in the mixture, no weight can become too large.
 
 [1] P.-A. Mattei and J. Frellsen, "Leveraging the exact likelihood of deep latent variable
@@ -181,10 +182,7 @@ def _chains(
     A step is a Metropolis step. The first steps accept each move to a higher density too, so
     that a chain which starts far away finds its way.
     """
-    strata = (torch.arange(N_CHAINS, device=x.device)[:, None] + moves[0, :, :, -1]) / N_CHAINS
-    edges = pooled.softmax(1).cumsum(1)  # (n, P)
-    first = torch.searchsorted(edges, (strata.T * edges[:, -1:]).contiguous())
-    z = pool.z[first.clamp_(max=len(pool.z) - 1)].transpose(0, 1)  # (k, n, d)
+    z = _starts(network, pool, pooled, x, seen, moves[0])
     output = decode(network, z.flatten(0, 1)).unflatten(0, z.shape[:2])
     target = log_likelihood(network, x, seen, output) + log_prior(z)
     mean, log_variance = _proposals(network, x, seen, z)
@@ -211,6 +209,25 @@ def _chains(
         if i >= N_BURN:
             kept.append(z)
     return z, torch.cat(kept)
+
+
+def _starts(
+    network: Network, pool: Pool, pooled: Tensor, x: Tensor, seen: Tensor, move: Tensor
+) -> Tensor:
+    """Return the codes at which the chains start, (k, n, d).
+
+    Half of the chains start at draws of the prior that explain the row. With many codes, few
+    draws do. The others start at what the encoder makes of the row and mean values.
+    """
+    half = N_CHAINS // 2
+    strata = (torch.arange(half, device=x.device)[:, None] + move[:half, :, -1]) / half
+    edges = pooled.softmax(1).cumsum(1)  # (n, P)
+    drawn = torch.searchsorted(edges, (strata.T * edges[:, -1:]).contiguous())
+    explaining = pool.z[drawn.clamp_(max=len(pool.z) - 1)].transpose(0, 1)
+    filled = torch.where(seen > 0, x, as_expected(network, pool.output).mean(0))
+    mean, log_variance = encode(network, filled)
+    coded = mean + (0.5 * log_variance).exp() * normal(move[half:, :, :-1])
+    return torch.cat([explaining, coded])
 
 
 def _moments(kept: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ import torch
 
 from skem import VAEEstimator
 from skem.vae import _posterior as posterior
+from skem.vae._model import encode
 
 
 def two_clusters(rng, n):
@@ -107,8 +108,8 @@ def test_fills_do_not_depend_on_other_rows():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_chains_start_in_proportion_to_the_weights_of_the_pool(monkeypatch):
-    """Each weight is a multiple of 1 / N_CHAINS, so that the strata give exact shares."""
+def test_chains_start_in_proportion_to_the_weights_of_the_pool_or_at_the_encoder(monkeypatch):
+    """Each weight is a multiple of 2 / N_CHAINS, so that the strata give exact shares."""
     rng = np.random.default_rng(0)
     model = VAEEstimator(2, hidden_layer_sizes=(8,), max_iter=2, random_state=0)
     X = torch.from_numpy(curve(rng, 5))
@@ -122,5 +123,8 @@ def test_chains_start_in_proportion_to_the_weights_of_the_pool(monkeypatch):
     monkeypatch.setattr(posterior, "N_BURN", 0)
     pooled = shares.log().expand(len(X), -1)
     z, _ = posterior._chains(network, pool, pooled, X, torch.ones_like(X), moves)
-    expected = pool.z[[0] * (k // 2) + [2] * (k // 4) + [3] * (k // 4)]
-    torch.testing.assert_close(z, expected[:, None].expand(-1, len(X), -1))
+    expected = pool.z[[0] * (k // 4) + [2] * (k // 8) + [3] * (k // 8)]
+    torch.testing.assert_close(z[: k // 2], expected[:, None].expand(-1, len(X), -1))
+    with torch.no_grad():
+        mean, _ = encode(network, X)  # the median of its proposal
+    torch.testing.assert_close(z[k // 2 :], mean.expand(k // 2, -1, -1))
