@@ -62,6 +62,7 @@ sphinx_gallery_conf = {
     "show_memory": False,
     "write_computation_times": False,
     "matplotlib_animations": True,
+    "parallel": 2,
 }
 
 html_static_path = ["_static"]
