@@ -16,7 +16,13 @@ from skem._base.minibatch import MinibatchEstimator
 from skem._base.places import hosted, rows_of
 from skem._compiled import has_numba
 from skem._network.layers import Design
-from skem._network.training import Purpose, choose_device, one_cycle, one_torch_thread
+from skem._network.training import (
+    Purpose,
+    check_forks,
+    choose_device,
+    one_cycle,
+    one_torch_thread,
+)
 from skem._rows.arrays import in_numpy
 from skem._rows.moments import moments
 from skem._rows.parts import LocalRows, Weights
@@ -109,6 +115,7 @@ class NetworkEstimator(MinibatchEstimator):
         Several threads share out each layer and wait for each other. On a busy machine they
         wait much longer than they compute.
         """
+        check_forks()  # with the threads that other parts of a fit may use
         own_networks = any(getattr(self, name, None) for name in ("encoder", "decoder"))
         if self.architecture != "dense" or own_networks:
             return nullcontext()

@@ -72,6 +72,11 @@ class Purpose(IntEnum):
 one_torch_thread = OneThread(lambda: [torch])
 
 
+def check_forks() -> None:
+    """Raise an error if threads of torch were lost by a fork; note that they may be used."""
+    _Forks.check()
+
+
 def choose_device(device: str) -> torch.device:
     """Return the device; raise an error if it cannot be used."""
     _Forks.check()
