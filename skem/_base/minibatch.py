@@ -80,7 +80,10 @@ class MinibatchEstimator(LatentEstimator):
         return True
 
     def _keeps_start(self, training: Any, resume: bool) -> bool:
-        """Return whether the weights before the first pass may be the best ones."""
+        """Return whether the weights before the first pass may be the best ones.
+
+        The fit then does not end up worse.
+        """
         return resume
 
     def _max_passes(self, n_rows: int) -> int:
@@ -106,8 +109,7 @@ class MinibatchEstimator(LatentEstimator):
         return chosen[weight[chosen] > 0], validation, patience
 
     def _train(self, rows: LocalRows, resume: bool) -> tuple[Any, bool, Run, Patience | None]:
-        if rows.n_positive == 1:
-            _warn_of_one_row(self)
+        _warn_of_one_row(self, rows)
         rows, seed = relative(rows), self._first_seed(resume)
         max_passes = self._max_passes(rows.n_positive)
         chosen, validation, patience = self._split(rows, seed)
@@ -143,7 +145,6 @@ class MinibatchEstimator(LatentEstimator):
         )
         try:
             if patience is not None and self._keeps_start(training, resume):
-                # so that the fit does not end up worse
                 score = self._validation_score(training, rows, validation)
                 patience.begin(score, training.snapshot())
             run = iterate(step, training, max_iter=max_passes, **calls)
@@ -153,8 +154,7 @@ class MinibatchEstimator(LatentEstimator):
             raise self._diverged(error) from error
         if run.interrupted and not training.is_finite():
             raise self._diverged(FloatingPointError("weights became infinite"))
-        if best is None and patience is not None:
-            best = patience.kept
+        best = patience.kept if best is None and patience is not None else best
         if best is not None:
             training.restore(best)
         return training, resume, run, patience
@@ -200,12 +200,13 @@ def _scores(patience: Patience | None) -> list[float]:
     return list(patience.scores) if patience else []
 
 
-def _warn_of_one_row(estimator: object) -> None:
-    warn(
-        f"X has a single row, which is all that {type(estimator).__name__} can learn: give "
-        "more rows, or use partial_fit for a row at a time.",
-        UserWarning,
-    )
+def _warn_of_one_row(estimator: object, rows: LocalRows) -> None:
+    if rows.n_positive == 1:
+        warn(
+            f"X has a single row, which is all that {type(estimator).__name__} can learn: give "
+            "more rows, or use partial_fit for a row at a time.",
+            UserWarning,
+        )
 
 
 def relative(rows: LocalRows) -> LocalRows:

@@ -330,6 +330,14 @@ def likelihood_name(scaling: Scaling) -> str | dict[str, list[int]]:
     return "gaussian" if scaling.standardized else "bernoulli"
 
 
+def refuse_images(image_shape: object) -> None:
+    """Raise an error: the columns of images are of one kind."""
+    raise ValueError(
+        f"a likelihood for each column does not suit images, but image_shape={image_shape!r}: "
+        "set it to None, or give one likelihood."
+    )
+
+
 def scaling_of_columns(
     likelihood: str | Mapping[str, Any],
     rows: LocalRows,

@@ -41,6 +41,7 @@ from skem.vae._columns import (
     columns_of,
     likelihood_name,
     likelihood_of,
+    refuse_images,
     scaling_from,
     scaling_of_columns,
     with_categories,
@@ -446,13 +447,11 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         return bool(self.early_stopping)
 
     def _validation_share(self, n_rows: int) -> float:
-        share = float(self.validation_fraction)
-        if self.early_stopping == "auto":
-            share = max(share, min(MIN_VALIDATION, n_rows // 3) / n_rows)
-        return share
+        least = min(MIN_VALIDATION, n_rows // 3) / n_rows
+        return max(float(self.validation_fraction), least * (self.early_stopping == "auto"))
 
     def _ends(self, training: Training, n_rows: int) -> bool:
-        # the fit will be the factor analysis, whatever more passes learn
+        """Return whether the fit will be the factor analysis, whatever more passes learn."""
         return self._are_few(n_rows) and self._may_return(training, self._resumes())
 
     def _may_return(self, training: Training, resume: bool) -> bool:
@@ -464,7 +463,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
         return self.early_stopping == "auto" and n_rows < MIN_HELD_OUT
 
     def _may_stop(self, training: Training, n_passes: int) -> bool:
-        # while the KL divergence is phased in, the codes get worse by their bound
+        """Return False while the KL divergence is phased in: the bound of the codes falls."""
         return training.design.based or training.n_passes > self.kl_warmup * n_passes
 
     def _keeps_start(self, training: Training, resume: bool) -> bool:
@@ -492,10 +491,7 @@ class VAEEstimator(ReconstructMixin, NetworkEstimator):
             total = float(np.sum(rows.weight))
             return scaling_of(seen, total, likelihood == "gaussian")
         if images:
-            raise ValueError(
-                f"a likelihood for each column does not suit images, but image_shape="
-                f"{self.image_shape!r}: set it to None, or give one likelihood."
-            )
+            refuse_images(self.image_shape)
         return scaling_of_columns(likelihood, rows, seen, names, old)
 
     def _describe_columns(self, is_category: Mask, names: AnyArray | None) -> None:
