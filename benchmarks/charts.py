@@ -126,46 +126,39 @@ def bench_template_classes():
     return fig
 
 
-def bench_arrays():
-    rows = tables("arrays")[0]
-    dtypes = np.array(column(rows, "dtype"))
-    cases = zip(column(rows, "rows"), column(rows, "type"), strict=True)
-    labels = dict.fromkeys(f"{case.split(', ')[0]}, {kind}" for case, kind in cases)
-    ratios = numbers(rows, "ratio")
+def two_bars(labels, sides, xlabel):
+    """Draw two bars for each label; a dict names the sides. A line marks equal speeds."""
     fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
-    for offset, dtype, color in ((-0.2, "float64", OURS), (0.2, "float32", THIRD)):
-        place = np.arange(len(labels)) + offset
-        drawn = ax.barh(place, ratios[dtypes == dtype], 0.4, color=color, label=dtype)
+    for offset, color, (name, values) in zip(
+        (-0.2, 0.2), (OURS, THIRD), sides.items(), strict=True
+    ):
+        drawn = ax.barh(np.arange(len(labels)) + offset, values, 0.4, color=color, label=name)
         ax.bar_label(drawn, padding=3)
     ax.set_yticks(range(len(labels)), labels)
     ax.axvline(1, color="k", lw=1)
     ax.invert_yaxis()
-    ax.set(xlabel="fit of a tensor: times as fast as scikit-learn, one thread")
+    ax.set(xlabel=xlabel)
     ax.legend()
     return fig
+
+
+def bench_arrays():
+    rows = tables("arrays")[0]
+    dtypes, ratios = np.array(column(rows, "dtype")), numbers(rows, "ratio")
+    cases = zip(column(rows, "rows"), column(rows, "type"), strict=True)
+    labels = dict.fromkeys(f"{case.split(', ')[0]}, {kind}" for case, kind in cases)
+    sides = {dtype: ratios[dtypes == dtype] for dtype in ("float64", "float32")}
+    return two_bars(labels, sides, "fit of a tensor: times as fast as scikit-learn, one thread")
 
 
 def bench_mixture():
     rows = one_thread(tables("mixture")[0])
     rows = [rows[0]] + [row for row in rows[1:] if row[1] == "float64"]
-    labels = [case.split(":")[0] for case in column(rows, "case")]
-    shapes = [case.split(": ")[1] for case in column(rows, "case")]
-    fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
+    labels = ["\n".join(case.split(": ")) for case in column(rows, "case")]
     j = rows[0].index("NumPy")
-    for offset, k, name, color in (
-        (-0.2, j + 1, "skem, NumPy", OURS),
-        (0.2, j + 3, "skem, numba", THIRD),
-    ):
-        speeds = [number(row[k]) for row in rows[1:]]
-        drawn = ax.barh(np.arange(len(labels)) + offset, speeds, 0.4, color=color, label=name)
-        ax.bar_label(drawn, padding=3)
-    names = [f"{a}\n{b}" for a, b in zip(labels, shapes, strict=True)]
-    ax.set_yticks(range(len(labels)), names)
-    ax.axvline(1, color="k", lw=1)
-    ax.invert_yaxis()
-    ax.set(xlabel="times as fast as scikit-learn, one thread")
-    ax.legend()
-    return fig
+    places = {"skem, NumPy": j + 1, "skem, numba": j + 3}
+    sides = {name: [number(row[k]) for row in rows[1:]] for name, k in places.items()}
+    return two_bars(labels, sides, "times as fast as scikit-learn, one thread")
 
 
 def bench_outcomes():

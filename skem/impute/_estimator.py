@@ -371,16 +371,14 @@ class LatentImputer(
             own, return_std=True
         )
         if self._table is not None:
-            std = self._table.decode_std(X, codes, std, missing)
+            std = self._table.decode_std(codes, std, missing)
         return self._kept(std)
 
     def _framed(self, X: Any, values: Any) -> Any:
         """Return values in a frame if X is one."""
         if not (hasattr(X, "columns") and isinstance(values, np.ndarray)):
             return values
-        names = list(super().get_feature_names_out())
-        if not self.keep_empty_features:
-            names = [name for name, empty in zip(names, self._empty, strict=True) if not empty]
+        names = self.get_feature_names_out()[: values.shape[1]].tolist()
         if hasattr(X, "iloc"):
             return type(X)(values, index=X.index, columns=names)
         return type(X)(values, schema=names)

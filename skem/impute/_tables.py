@@ -175,8 +175,8 @@ class Table:
             out[:, j] = values
         return out
 
-    def decode_std(self, X: Any, codes: Array, std: Array, missing: Any) -> Any:
-        """Return the standard deviations of the cells, in a container like X.
+    def decode_std(self, codes: Array, std: Array, missing: Any) -> Array:
+        """Return the standard deviations of the cells, (n, D).
 
         ``codes`` are the filled ones. The cell of a missing category holds the probability that
         another one is right.
@@ -187,9 +187,7 @@ class Table:
             is_number = column.categories is None
             own = std[:, place.start] if is_number else column.doubt(codes[:, place])
             found[gaps, j] = own[gaps]
-        if hasattr(X, "iloc"):
-            return type(X)(found, index=X.index, columns=X.columns)
-        return type(X)(found, schema=X.columns) if hasattr(X, "columns") else found
+        return found
 
 
 def _refuse_dates(X: Any, places: set[int]) -> None:

@@ -57,8 +57,7 @@ class Imaginary(NamedTuple):
     """Rows with independent features, by their moments."""
 
     share: float  # of all rows
-    center: Array  # (D,)
-    variance: Array  # (D,)
+    variance: Array  # (D,); the mean is 0
 
 
 class Sums(NamedTuple):
@@ -158,7 +157,7 @@ def fit_factors(
     x = np.where(observed, x - center, 0)
     part = kind.n_imaginary / (total + kind.n_imaginary)
     own = share @ x**2 / mass
-    other = Imaginary(part, np.zeros_like(center), own)
+    other = Imaginary(part, own)
     least = np.where(own > floor, floor, np.maximum(variance, floor))
     complete, rooted = bool(observed.all()), np.sqrt(share)[:, None] * x
     if complete and len(x) > x.shape[1]:  # only the second moments count: they fit into D rows
@@ -299,17 +298,16 @@ def _sums_imaginary(factors: Factors, other: Imaginary) -> _ImaginarySums:
     """Return the expected sums over imaginary rows."""
     scaled, precision = _posterior(factors)
     to_code, t = np.linalg.solve(precision, scaled), other.variance
-    gap = other.center - factors.mean
+    gap = -factors.mean
     mean = np.r_[to_code @ gap, 1.0]  # of (code, 1)
     products = mean[:, None] * mean
     products[:-1, :-1] += np.linalg.inv(precision) + to_code * t @ to_code.T
-    cross = other.center[:, None] * mean
-    cross[:, :-1] += t[:, None] * to_code.T
+    cross = np.column_stack([t[:, None] * to_code.T, np.zeros(len(t))])
     fit = ((t + gap**2) / factors.noise + np.log(2 * np.pi * factors.noise)).sum()
     fit -= (scaled * to_code * t).sum() + (scaled @ gap) @ mean[:-1]
     fit += np.linalg.slogdet(precision)[1]
-    share, squares = other.share, t + other.center**2
-    return _ImaginarySums(share * products, share * cross, share * squares, share * float(fit))
+    share = other.share
+    return _ImaginarySums(share * products, share * cross, share * t, share * float(fit))
 
 
 def _maximized(sums: Sums, floor: Array) -> Factors:
