@@ -36,11 +36,12 @@ from skem.rbm._model import (
     draw,
     hidden_probabilities,
     log_partition,
+    mean_field,
     pseudo_log_likelihood,
     visible_probabilities,
     walk,
 )
-from skem.rbm._observed import impute, mean_field, observed_free_energy
+from skem.rbm._observed import impute, observed_free_energy
 from skem.rbm._rows import dense
 
 MAX_REVERSE = 400  # largest number of rows to anneal from

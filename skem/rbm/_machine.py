@@ -19,8 +19,7 @@ from skem._rows.parts import LocalRows, working_dtype
 from skem._threads import own_threads
 from skem._typing import Array, Indices
 from skem.rbm._defaults import batch_size, n_chains, n_passes, plan
-from skem.rbm._model import Params, hidden_probabilities
-from skem.rbm._observed import mean_field
+from skem.rbm._model import Params, hidden_probabilities, mean_field
 from skem.rbm._rows import dense, density, mean_of, span
 from skem.rbm._training import (
     VALIDATION_ROWS,

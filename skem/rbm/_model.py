@@ -81,6 +81,18 @@ def visible_probabilities(params: Params, h: Array) -> Array:
     return sigmoid(activation)
 
 
+def mean_field(params: Params, v: Array, mean: Array, n_steps: int) -> Array:
+    """Fill missing values by mean-field steps that start from the mean."""
+    missing = np.isnan(v)
+    if not missing.any():
+        return v
+    known, v = v, np.where(missing, mean, v)
+    for _ in range(n_steps):
+        p = visible_probabilities(params, hidden_probabilities(params, v))
+        v = np.where(missing, p, known)
+    return v
+
+
 def draw(probabilities: Array, rng: np.random.Generator) -> Array:
     """Draw binary variables with these probabilities; the dtype is that of the input."""
     uniform = rng.random(probabilities.shape, dtype=np.float32)
@@ -164,18 +176,12 @@ def log_partition(params: Params, base: Array, rng: np.random.Generator) -> LogP
     if min(params.weights.shape) <= MAX_EXACT:
         return LogPartition(exact_log_partition(params), 0.0, "exact")
     found = ais_log_partition(params, base, rng)
-    other = ais_log_partition(params, _mode_of_mean_field(params), rng, n_chains=N_CHAINS // 4)
+    unknown = np.full((1, len(base)), np.nan)
+    mode = mean_field(params, unknown, np.full(len(base), 0.5), N_MEAN_FIELD)[0]
+    mode = logit(np.clip(mode, MIN_BASE, 1 - MIN_BASE))
+    other = ais_log_partition(params, mode, rng, n_chains=N_CHAINS // 4)
     noise = math.hypot(found.standard_error, other.standard_error)
     return other if other.value - found.value > N_ERRORS * noise else found
-
-
-def _mode_of_mean_field(params: Params) -> Array:
-    """Return the log-odds of the visible units to which mean field leads from 1/2."""
-    mean = np.full(len(params.visible), 0.5)
-    for _ in range(N_MEAN_FIELD):
-        mean = visible_probabilities(params, hidden_probabilities(params, mean[None]))[0]
-    log_odds: Array = logit(np.clip(mean, MIN_BASE, 1 - MIN_BASE))
-    return log_odds
 
 
 def _log_product(exp_x: Array, y: Array) -> Array:

@@ -24,10 +24,9 @@ from skem.rbm._model import (
     binary_states,
     exact_log_partition,
     free_energy,
-    hidden_probabilities,
+    mean_field,
     sigmoid,
     sum_softplus,
-    visible_probabilities,
 )
 
 # Enumeration takes at most this number of products for each row, about 0.02 seconds.
@@ -48,18 +47,6 @@ def is_small(n_missing: int, n_hidden: int) -> bool:
     """Return whether the states of the smaller layer are enumerated."""
     few, many = sorted((n_missing, n_hidden))
     return few <= MAX_EXACT and 2**few * many <= MAX_PRODUCTS
-
-
-def mean_field(params: Params, v: Array, mean: Array, n_steps: int) -> Array:
-    """Fill missing values by mean-field steps that start from the mean."""
-    missing = np.isnan(v)
-    if not missing.any():
-        return v
-    known, v = v, np.where(missing, mean, v)
-    for _ in range(n_steps):
-        p = visible_probabilities(params, hidden_probabilities(params, v))
-        v = np.where(missing, p, known)
-    return v
 
 
 # -- the likelihood ---------------------------------------------------------------------------

@@ -26,11 +26,11 @@ from skem.rbm._model import (
     Params,
     draw,
     hidden_probabilities,
+    mean_field,
     pseudo_log_likelihood,
     sigmoid,
     visible_probabilities,
 )
-from skem.rbm._observed import mean_field
 from skem.rbm._rows import dense
 
 # Rate of the moving means. The average of the parameters covers about the last AVERAGE_SPAN
